@@ -1,0 +1,1 @@
+"""Reads run folders; draws and tabulates. pandas and matplotlib, never torch."""

@@ -1,0 +1,58 @@
+"""Run folders -> DataFrames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+
+def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
+    """Every row of every ``metrics.csv``, and the run it belongs to.
+
+    Added columns: ``run`` (the folder), ``method``, ``seed``, and ``kib_per_client``, the
+    protocol bytes up and down, divided by the number of clients.
+
+    Raises:
+        ValueError: a folder without a round to show.
+    """
+    frames = []
+    for folder in map(Path, folders):
+        path = folder / "metrics.csv"
+        frame = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        if frame.empty:
+            raise ValueError(f"{folder} holds no round yet (no rows in metrics.csv)")
+        config = configuration(folder)
+        method = config["method"]["name"]
+        curvature = config["method"]["curvature"]
+        label = method if curvature == "auto" else f"{method} ({curvature})"
+        clients = config["federation"]["num_clients"]
+        total = frame["uplink_bytes"] + frame["downlink_bytes"]
+        frames.append(
+            frame.assign(
+                run=str(folder),
+                method=label,
+                seed=config["seed"],
+                kib_per_client=total / clients / 1024,
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def configuration(folder: Path | str) -> dict[str, Any]:
+    """The run's ``config.yaml``."""
+    return yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
+
+
+def summaries(folders: Sequence[Path | str]) -> pd.DataFrame:
+    """One row per folder whose run has finished (``summary.json``)."""
+    found = [
+        {"run": str(folder), **json.loads((Path(folder) / "summary.json").read_text())}
+        for folder in folders
+        if (Path(folder) / "summary.json").exists()
+    ]
+    return pd.DataFrame(found)

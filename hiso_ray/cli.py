@@ -1,0 +1,188 @@
+"""The command line: ``run``, ``resume``, ``replay`` and ``report``, thin callers of the library."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from hiso_ray import config
+from hiso_ray.config import Experiment
+from hiso_ray.progress import Display, summary_table
+
+USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says which option was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = [word for word in message.split() if word.startswith("--")]
+        if "unrecognized arguments" in message and unknown:
+            near = difflib.get_close_matches(unknown[0], self.options(), n=1, cutoff=0.5)
+            message += f" (did you mean {near[0]}?)" if near else ""
+        super().error(message)
+
+    def options(self) -> list[str]:
+        subs = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        parsers = [self, *(p for s in subs for p in s.choices.values())]
+        return [o for p in parsers for a in p._actions for o in a.option_strings]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(
+        prog="hiso-ray",
+        description="Scalar-only federated zeroth-order fine-tuning (HiSo, DeComFL), simulated on "
+        "Ray. `hiso-ray run` without options runs the embedded default job.",
+        allow_abbrev=False,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run one federation",
+        description="Runs one federation and leaves a run folder. Options override --config, "
+        "which overrides the defaults shown.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  hiso-ray run --method.name decomfl --federation.alpha 0.1 --out runs/decomfl\n"
+        "  hiso-ray run --task.name sst2 --task.model PATH --task.data PATH --method.lr 6e-4\n"
+        "  hiso-ray run --config runs/decomfl/config.yaml --out runs/again",
+        allow_abbrev=False,
+    )
+    run.add_argument("--config", metavar="FILE", help="YAML file with sections of fields")
+    run.add_argument("--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)")
+    groups: dict[str, Any] = {}
+    for name, info in config.known_fields().items():
+        section = name.rpartition(".")[0] or "experiment"
+        group = groups.setdefault(section, None) or run.add_argument_group(section)
+        groups[section] = group
+        default = info.get_default(call_default_factory=True)
+        group.add_argument(
+            f"--{name}",
+            dest=f"field:{name}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{info.description} (default: {default})".replace("%", "%%"),
+        )
+
+    resume = commands.add_parser("resume", help="go on with an interrupted run", allow_abbrev=False)
+    resume.add_argument("folder", metavar="DIR")
+
+    replay = commands.add_parser(
+        "replay",
+        help="rebuild the weights from x_0 and the ledger, check the digest, export",
+        allow_abbrev=False,
+    )
+    replay.add_argument("folder", metavar="DIR")
+    replay.add_argument("--round", type=int, metavar="R", help="how many rounds (default: all)")
+    replay.add_argument("--export", metavar="FOLDER", help="write the model to a new folder")
+
+    report = commands.add_parser(
+        "report", help="curves and a table from run folders", allow_abbrev=False
+    )
+    report.add_argument("folders", nargs="+", metavar="DIR")
+    report.add_argument("--out", metavar="FILE", default="report.png", help="picture (png, pdf, svg)")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    given = parser().parse_args(arguments)
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`
+    try:
+        return COMMANDS[given.command](given, console)
+    except ValidationError as error:
+        return _fail(config.explain(error), USER_ERROR)
+    except (ValueError, OSError) as error:
+        return _fail(str(error), USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the rounds done so far are in the ledger, `resume` goes on", INTERRUPTED)
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"hiso-ray: error: {message}", file=sys.stderr)
+    return status
+
+
+def _run(given: argparse.Namespace, console: Console) -> int:
+    from hiso_ray.runs import new_folder, run
+
+    values = config.load(given.config) if given.config else {}
+    for name, value in vars(given).items():
+        if name.startswith("field:"):
+            section, _, field = name.removeprefix("field:").rpartition(".")
+            target = values.setdefault(section, {}) if section else values
+            if not isinstance(target, dict):
+                raise ValueError(f"{section} in {given.config} is not a section of fields")
+            target[field] = value
+    experiment = Experiment.model_validate(values)
+    folder = new_folder(experiment, given.out)
+    if "RAY_JOB_ID" in os.environ and given.out and not Path(given.out).is_absolute():
+        console.print(
+            f"note: this job runs in a copy of its working directory, so {given.out} is "
+            f"{folder} on this node and may be removed with the job; give --out an absolute path",
+            highlight=False,
+        )
+    with Display(console, experiment.federation.rounds) as display:
+        summary = run(experiment, folder, display.row, display.note)
+    console.print(summary_table(summary, str(folder)), highlight=False)
+    return 0
+
+
+def _resume(given: argparse.Namespace, console: Console) -> int:
+    from hiso_ray.runs import read_experiment, resume
+
+    rounds = read_experiment(Path(given.folder)).federation.rounds
+    with Display(console, rounds) as display:
+        summary = resume(given.folder, display.row, display.note)
+    console.print(summary_table(summary, given.folder), highlight=False)
+    return 0
+
+
+def _replay(given: argparse.Namespace, console: Console) -> int:
+    from hiso_ray.runs import replay
+
+    found = replay(given.folder, given.round, given.export, lambda line: console.print(line))
+    console.print(
+        f"round {found['round']}: accuracy {found['eval_accuracy']:.2%}, loss "
+        f"{found['eval_loss']:.4f}\nmodel_sha256 {found['model_sha256']}",
+        highlight=False,
+    )
+    if given.export:
+        console.print(f"exported to {given.export}", highlight=False)
+    if found["matches"] is None:
+        return 0
+    verdict = "equals" if found["matches"] else "DIFFERS from"
+    console.print(f"the digest {verdict} the one in summary.json", highlight=False)
+    return 0 if found["matches"] else FAILED
+
+
+def _report(given: argparse.Namespace, console: Console) -> int:
+    from analysis import curves, load
+    from rich.table import Table
+
+    curves.convergence(given.folders, given.out)
+    columns = ("run", "method", "rounds", "final_accuracy", "best_accuracy", "paper_bytes_per_client")
+    table = Table(*columns)
+    for row in load.summaries(given.folders).to_dict("records"):
+        table.add_row(*(f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in columns))
+    console.print(table)
+    console.print(f"curves in {given.out}", highlight=False)
+    return 0
+
+
+COMMANDS = {"run": _run, "resume": _resume, "replay": _replay, "report": _report}

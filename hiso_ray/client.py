@@ -1,0 +1,70 @@
+"""Clients' turns: minibatches -> local steps -> scalars. No Ray, no files.
+
+All turns of a round start from the same x_r with the same directions, so the perturbed weights of
+step 0 are built once for every client at hand; from step 1 on each client walks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.messages import NonFiniteLoss, Turn
+from hiso_ray.method.scalar import step_out_of_place
+from hiso_ray.replica import Replica
+from hiso_ray.sampling import minibatch
+from hiso_ray.tasks.partition import Partition
+
+
+def take_turns(
+    replica: Replica, partition: Partition, clients: Sequence[int], seeds: Sequence[int]
+) -> list[Turn]:
+    """The turns of some of a round's clients; each one's result is as if it were alone.
+
+    Raises:
+        NonFiniteLoss: names the client, round and step, and what to lower.
+    """
+    method, federation = replica.experiment.method, replica.experiment.federation
+
+    def batch(client: int, step: int) -> np.ndarray:
+        examples, size = partition.of(client), replica.experiment.task.batch_size
+        return minibatch(replica.experiment.seed, replica.round, client, step, examples, size)
+
+    def measure(x: Tensor, who: Sequence[int], step: int) -> tuple[np.ndarray, np.ndarray]:
+        g, loss = replica.probe.scalars(
+            replica.task.losses,
+            x,
+            [batch(client, step) for client in who],
+            seeds[step],
+            replica.state,
+            replica.directions,
+            replica.buffer,
+        )
+        for client, scalars, value in zip(who, g, loss, strict=True):
+            if not (np.isfinite(scalars).all() and np.isfinite(value)):
+                raise NonFiniteLoss(
+                    f"non-finite loss: client {client}, round {replica.round}, local step {step} "
+                    f"(loss {value}, scalars {scalars.tolist()}). Lower method.lr (now "
+                    f"{method.lr:g})"
+                    + (f" or method.mu (now {method.mu:g})" if np.isfinite(value) else "")
+                    + (", or use task.dtype float32" if replica.experiment.task.dtype != "float32" else "")
+                )  # fmt: skip
+        return g, loss
+
+    scalars = np.empty((len(clients), federation.local_steps, method.num_perturbations), np.float32)
+    losses = np.empty((len(clients), federation.local_steps))
+    scalars[:, 0], losses[:, 0] = measure(replica.state.x, clients, 0)
+    if federation.local_steps > 1:
+        local = torch.empty_like(replica.state.x)
+        for i, client in enumerate(clients):
+            x = replica.state.x
+            for step in range(1, federation.local_steps):
+                x = step_out_of_place(
+                    local, x, scalars[i, step - 1], seeds[step - 1], method.lr,
+                    replica.state, replica.directions,
+                )  # fmt: skip
+                (scalars[i, step],), (losses[i, step],) = measure(x, [client], step)
+    return [Turn(*one) for one in zip(map(int, clients), scalars, losses, strict=True)]

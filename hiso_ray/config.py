@@ -1,0 +1,229 @@
+"""The experiment: everything that decides a run, validated before anything starts.
+
+Sections and field names are the ones of the command line (``--federation.num_clients 64``) and of
+``config.yaml``. A field whose value is ``auto`` is resolved when the run starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, no NaN, and no booleans where a number is meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name, value in values.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{name} = {value}: no field takes true or false")
+        return values
+
+
+class TaskConfig(Section):
+    name: str = Field("digits", description="task: a built-in or a row of the language task table")
+    model: str = Field(
+        "auto",
+        description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH "
+        "(digits), diagonal-DIMENSION (quadratic); auto is the task's own default",
+    )
+    data: str = Field(
+        "auto",
+        description="data: a hub dataset, or a local folder or file (TSV, CSV, JSONL, Parquet); "
+        "auto is the task's own default",
+    )
+    max_length: int = Field(
+        32, ge=8, le=65536, description="longest prompt [tokens]; longer texts lose their beginning"
+    )
+    batch_size: PositiveInt = Field(16, description="examples per client and local step")
+    eval_batch_size: PositiveInt = Field(64, description="examples per evaluation batch")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of forward passes; weights, curvature and loss are fp32"
+    )
+
+
+class FederationConfig(Section):
+    num_clients: PositiveInt = Field(64, description="clients in the federation")
+    clients_per_round: PositiveInt = Field(8, description="clients sampled per round (cohort)")
+    rounds: PositiveInt = Field(1000, description="communication rounds")
+    local_steps: PositiveInt = Field(1, description="local steps per round (τ)")
+    partition: Literal["dirichlet", "iid"] = Field(
+        "dirichlet", description="how examples are split over clients"
+    )
+    alpha: PositiveFloat = Field(
+        1.0, description="Dirichlet concentration of each label over the clients; smaller is skewer"
+    )
+    min_examples: PositiveInt = Field(1, description="fewest examples a client may hold")
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> FederationConfig:
+        if self.clients_per_round > self.num_clients:
+            raise ValueError(
+                f"clients_per_round = {self.clients_per_round} is larger than the federation: "
+                f"at most num_clients = {self.num_clients}"
+            )
+        return self
+
+
+CURVATURE_OF = {"hiso": "diagonal", "decomfl": "none"}
+
+
+class MethodConfig(Section):
+    name: Literal["hiso", "decomfl"] = Field(
+        "hiso", description="hiso (arXiv 2506.02370) or decomfl (arXiv 2405.15861)"
+    )
+    lr: PositiveFloat = Field(0.05, description="learning rate (η)")
+    mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
+    num_perturbations: PositiveInt = Field(5, description="directions per local step (P)")
+    probe: Literal["forward", "central"] = Field(
+        "forward", description="finite difference: forward (P+1 losses) or central (2P losses)"
+    )
+    curvature: Literal["auto", "none", "diagonal", "scalar"] = Field(
+        "auto", description="H: none (H = 1), diagonal, or its mean; auto is the method's own"
+    )
+    hessian_retention: float = Field(
+        0.95, ge=0, lt=1, description="share of the old H kept at each update (β)"
+    )
+    hessian_eps: PositiveFloat = Field(1e-8, description="floor added to Δ² inside the average (ε)")
+    hessian_update: Literal["last", "all"] = Field(
+        "last", description="H learns from the last local step of a round, or from each in turn"
+    )
+
+    @model_validator(mode="after")
+    def _curvature_fits(self) -> MethodConfig:
+        if self.name == "decomfl" and self.curvature not in ("auto", "none"):
+            raise ValueError(
+                f"curvature = {self.curvature}: decomfl has none; use name: hiso with "
+                f"curvature: {self.curvature}"
+            )
+        return self
+
+
+class ResourcesConfig(Section):
+    executor: Literal["ray", "serial"] = Field("ray", description="ray actors, or a plain for-loop")
+    cpus_per_client: PositiveFloat = Field(1.0, description="CPUs an actor holds [cores]")
+    gpus_per_client: float = Field(0.0, ge=0, description="share of a GPU an actor holds [GPUs]")
+    clients_per_actor: Auto | PositiveInt = Field(
+        "auto", description="clients packed on one actor; auto is one where all fit, else evenly"
+    )
+    max_actors: Auto | PositiveInt = Field(
+        "auto", description="most client actors; auto is what CPUs and GPUs hold at once"
+    )
+    direction_cache_mb: float = Field(
+        256.0, ge=0, description="memory for the directions of one round per actor [MiB]; "
+        "directions that do not fit are generated again"
+    )
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> ResourcesConfig:
+        if self.gpus_per_client > 1 and self.gpus_per_client != int(self.gpus_per_client):
+            raise ValueError(
+                f"gpus_per_client = {self.gpus_per_client}: a share below 1, or whole GPUs"
+            )
+        return self
+
+
+class EvalConfig(Section):
+    every: PositiveInt = Field(25, description="rounds between evaluations")
+
+
+class Experiment(Section):
+    """One federation, complete. ``Experiment()`` is the embedded default job.
+
+    Raises:
+        pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
+            impossible combination; :func:`explain` turns it into words.
+    """
+
+    seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
+    task: TaskConfig = TaskConfig()
+    federation: FederationConfig = FederationConfig()
+    method: MethodConfig = MethodConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @property
+    def curvature(self) -> str:
+        """The curvature arm after ``auto`` is resolved: none, diagonal or scalar."""
+        given = self.method.curvature
+        return CURVATURE_OF[self.method.name] if given == "auto" else given
+
+    def changed(self, **dotted: Any) -> Experiment:
+        """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``."""
+        values = self.model_dump()
+        for name, value in dotted.items():
+            section, _, field = name.rpartition(".")
+            (values[section] if section else values)[field] = value
+        return Experiment.model_validate(values)
+
+    def digest(self) -> str:
+        """SHA-256 over the fields that decide the weights (not resources, not evaluation)."""
+        decisive = self.model_dump(exclude={"resources", "eval"})
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file, not yet validated.
+
+    Raises:
+        ValueError: the file is missing, is not YAML, or does not hold a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, not sections of fields")
+    return values
+
+
+def known_fields() -> dict[str, Any]:
+    """Every field by its dotted name, in order: ``{"seed": FieldInfo, "task.name": ...}``."""
+    fields: dict[str, Any] = {}
+    for name, info in Experiment.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            for sub, sub_info in info.annotation.model_fields.items():
+                fields[f"{name}.{sub}"] = sub_info
+        else:
+            fields[name] = info
+    return fields
+
+
+def explain(error: ValidationError) -> str:
+    """One line per mistake: the field, the value given, and what is allowed."""
+    lines = []
+    for mistake in error.errors():
+        parts = [str(part) for part in mistake["loc"]]
+        field = ".".join(parts[:2])
+        if mistake["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field, known_fields(), n=1, cutoff=0.5)
+            allowed = [f for f in known_fields() if f.split(".")[:-1] == parts[:-1]]
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"{field}: unknown field{hint} (allowed: {', '.join(allowed)})")
+        elif mistake["type"] == "value_error":
+            lines.append(f"{field + '.' if field else ''}{mistake['ctx']['error']}")
+        else:
+            lines.append(f"{field} = {mistake['input']!r}: {mistake['msg']}")
+    return "\n".join(dict.fromkeys(lines))

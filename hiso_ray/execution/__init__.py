@@ -1,0 +1,1 @@
+"""Who computes: the round loop, and two executors that must agree bit for bit."""

@@ -1,0 +1,84 @@
+"""What one process computes for the driver: a replica, every client's examples, and two answers.
+
+The serial executor owns one worker and calls it; a client actor owns one and is called over Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from hiso_ray import tasks
+from hiso_ray.client import take_turns
+from hiso_ray.config import Experiment
+from hiso_ray.ledger import Record
+from hiso_ray.messages import Description, Score, Turn
+from hiso_ray.method.direction import describe_generator
+from hiso_ray.replica import Replica
+from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.partition import Partition
+
+
+def device_for(experiment: Experiment) -> torch.device:
+    """The GPU when the experiment asks for a share of one and torch sees one, else the CPU."""
+    wanted = experiment.resources.gpus_per_client > 0 and torch.cuda.is_available()
+    return torch.device("cuda" if wanted else "cpu")
+
+
+def threads_for(experiment: Experiment) -> int:
+    """Torch threads of a process: one per whole CPU it holds, at least one."""
+    return max(1, int(experiment.resources.cpus_per_client))
+
+
+@contextmanager
+def torch_threads(experiment: Experiment) -> Iterator[None]:
+    """Computes with as many threads as an actor would: sums change bits with the thread count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_for(experiment))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Worker:
+    """A replica that takes turns and scores evaluation batches."""
+
+    def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
+        device = device_for(experiment)
+        self.partition = partition
+        self.replica = Replica(
+            experiment, tasks.build(experiment, prepared, device), prepared.x0, device
+        )
+
+    def describe(self) -> Description:
+        device = self.replica.device
+        name = f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+        return Description(
+            device=name,
+            torch=torch.__version__,
+            threads=torch.get_num_threads(),
+            generator=describe_generator(device),
+            eval_batches=self.replica.task.eval_batches,
+        )
+
+    def turns(
+        self, records: Sequence[Record], clients: Sequence[int], seeds: Sequence[int]
+    ) -> list[Turn]:
+        self.replica.catch_up(records)
+        return take_turns(self.replica, self.partition, clients, seeds)
+
+    def scores(self, records: Sequence[Record], batches: Sequence[int]) -> list[Score]:
+        self.replica.catch_up(records)
+        return [self.replica.score(batch) for batch in batches]
+
+    def statistics(self, records: Sequence[Record]) -> dict[str, float]:
+        self.replica.catch_up(records)
+        return self.replica.statistics()
+
+    def digest(self, records: Sequence[Record]) -> str:
+        self.replica.catch_up(records)
+        return self.replica.digest()

@@ -1,0 +1,61 @@
+"""What travels between the driver and whoever computes: plain data, no torch, no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class NonFiniteLoss(ValueError):
+    """A client measured a loss that is not a finite number."""
+
+
+class Behind(Exception):
+    """A replica was given records that do not continue its own; it stands at ``round``."""
+
+    def __init__(self, round_: int) -> None:
+        super().__init__(round_)
+        self.round = round_
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one client sends up, and the loss it saw.
+
+    Attributes:
+        scalars: (τ, P) float32.
+        losses: (τ,) float64, at the point of each local step.
+    """
+
+    client: int
+    scalars: np.ndarray
+    losses: np.ndarray
+
+
+class Score(NamedTuple):
+    """Sums over the examples of one or more evaluation batches, so that they add up exactly."""
+
+    loss_sum: float
+    correct: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a worker computes with; equal descriptions promise equal bits.
+
+    Attributes:
+        device: "cpu", or "cuda" and the GPU's name.
+        torch: version.
+        threads: torch threads.
+        generator: name and version of the direction generator.
+        eval_batches: how many evaluation batches the task has.
+    """
+
+    device: str
+    torch: str
+    threads: int
+    generator: dict[str, str | int]
+    eval_batches: int

@@ -1,0 +1,97 @@
+"""What a person sees: a progress bar in a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hiso_ray.metrics import Row
+
+
+def readable_bytes(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+class Display:
+    """Shows rows as they come; use as a context manager around a run."""
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self.console, self.rounds = console, rounds
+        self._accuracy = self._loss = float("nan")
+        self._first: Row | None = None
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("round"),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=console,
+            )
+            self._task = self._bar.add_task("rounds", total=rounds, numbers="")
+
+    def __enter__(self) -> Display:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def note(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False)
+
+    def row(self, row: Row) -> None:
+        self._first = self._first or row
+        evaluated = row["eval_accuracy"] is not None
+        if evaluated:
+            self._accuracy = row["eval_accuracy"]
+        loss = row["train_loss"] if row["train_loss"] is not None else row["eval_loss"]
+        self._loss = loss if loss is not None else self._loss
+        elapsed = row["seconds"] - self._first["seconds"]
+        speed = (row["round"] - self._first["round"]) / elapsed if elapsed > 0 else 0.0
+        numbers = (
+            f"loss {self._loss:.4f}  accuracy {self._accuracy:.2%}  "
+            f"{readable_bytes(row['uplink_bytes'] + row['downlink_bytes'])}  {speed:.1f} rounds/s"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=row["round"], numbers=numbers)
+        elif evaluated:
+            self.note(f"round {row['round']}/{self.rounds}  {numbers}")
+
+
+def summary_table(summary: dict[str, Any], folder: str) -> Table:
+    """The closing table of a run."""
+    table = Table(show_header=False, title=f"{summary['method']} on {summary['task']}")
+    for name, value in (
+        ("rounds", f"{summary['rounds']:,} with {summary['clients']:,} clients"),
+        (
+            "accuracy",
+            f"{summary['initial_accuracy']:.2%} → {summary['final_accuracy']:.2%} "
+            f"(best {summary['best_accuracy']:.2%})",
+        ),
+        ("sent up, all clients", readable_bytes(summary["uplink_bytes"])),
+        ("sent down, all clients", readable_bytes(summary["downlink_bytes"])),
+        ("per client, the paper's rule", readable_bytes(summary["paper_bytes_per_client"])),
+        ("driver ↔ actors, measured", readable_bytes(summary["ray_bytes"])),
+        ("forward passes", f"{summary['forward_passes']:,}"),
+        ("time in rounds", f"{summary['seconds']:.1f} s on {summary['actors']} actor(s)"),
+        ("faults survived", str(summary["faults"])),
+        ("model_sha256", summary["model_sha256"]),
+        ("folder", folder),
+    ):
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,107 @@
+"""(x, H) at a round: one replica per process, brought forward by records, never by weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.config import Experiment
+from hiso_ray.ledger import Record
+from hiso_ray.method.curvature import initial
+from hiso_ray.method.direction import Directions
+from hiso_ray.method.scalar import Probe, State, apply_record
+from hiso_ray.messages import Behind, Score
+from hiso_ray.tasks.contract import Layout, Task, views
+
+STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
+
+
+class Replica:
+    """The shared model as one process sees it.
+
+    Memory: x and one buffer for perturbed weights (in the forward dtype), H if the method has one,
+    and the remembered directions; with several local steps one more d for a client's local x.
+
+    Attributes:
+        round: r, the number of records applied.
+        buffer: (d,) where probes build perturbed weights.
+    """
+
+    def __init__(self, experiment: Experiment, task: Task, x0: np.ndarray, device: torch.device):
+        self.experiment, self.task, self.device = experiment, task, device
+        # A copy of its own: x0 may be shared with every other process of the node.
+        x = torch.tensor(x0, dtype=torch.float32, device=device)
+        self.state = State(x, initial(experiment.curvature, x.numel(), device))
+        self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
+        budget = int(experiment.resources.direction_cache_mb * 2**20)
+        self.directions = Directions(x.numel(), device, budget)
+        self.round = 0
+
+    @property
+    def probe(self) -> Probe:
+        method = self.experiment.method
+        return Probe(method.num_perturbations, method.mu, method.probe == "central")
+
+    def catch_up(self, records: Sequence[Record]) -> None:
+        """Applies the records this replica has not seen; older ones are skipped.
+
+        Raises:
+            Behind: the first record is not the next one, so some are missing.
+        """
+        for record in records:
+            if record.round < self.round:
+                continue
+            if record.round > self.round:
+                raise Behind(self.round)
+            apply_record(
+                self.state,
+                self.directions,
+                record.seeds,
+                np.array(record.scalars, np.float32),
+                lr=record.lr,
+                beta=record.hessian_retention,
+                eps=record.hessian_eps,
+                learn_from_all=self.experiment.method.hessian_update == "all",
+            )
+            self.directions.forget()
+            self.round += 1
+
+    def forward_weights(self) -> Tensor:
+        """x in the dtype of the forward passes; valid until the next probe."""
+        same = self.buffer.dtype == self.state.x.dtype
+        return self.state.x if same else self.buffer.copy_(self.state.x)
+
+    def score(self, batch: int) -> Score:
+        return self.task.score(self.forward_weights(), batch)
+
+    def statistics(self) -> dict[str, float]:
+        """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
+
+        The median is that of at most 65 536 evenly spaced elements.
+        """
+        found = {"update_norm": self.state.update_norm}
+        h = self.state.curvature.values()
+        if h is not None:
+            sample = h[:: max(1, h.numel() // STATISTICS_SAMPLE)]
+            found |= {
+                "h_min": float(h.min()),
+                "h_median": float(sample.median()),
+                "h_max": float(h.max()),
+            }
+        return found
+
+    def digest(self) -> str:
+        return weights_sha256(self.state.x, self.task.layout)
+
+
+def weights_sha256(x: Tensor, layout: Layout) -> str:
+    """SHA-256 over the float32 bytes of the trainable tensors, in the order of their names."""
+    tensors = views(x.cpu(), layout)
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(tensors[name].contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,252 @@
+"""A run and its folder: start one, go on with it, rebuild its weights.
+
+``run`` is what the command line, sweeps and notebooks call. The folder is the run::
+
+    config.yaml      the resolved experiment, with the versions that ran it
+    ledger.jsonl     header and one record per round: the checkpoint
+    partition.csv    how many examples of each label each client holds
+    metrics.csv, tensorboard/, summary.json, faults.jsonl, convergence.png
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiso_ray import config, tasks
+from hiso_ray.config import Experiment
+from hiso_ray.execution.driver import OnRow, check_header, run_rounds
+from hiso_ray.execution.worker import Worker, torch_threads
+from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.partition import Partition, skew, split
+
+OnNote = Callable[[str], None]
+VERSIONS_OF = ("hiso-ray", "torch", "ray", "transformers", "datasets", "numpy")
+
+
+def _ignore(_: Any) -> None:
+    return None
+
+
+def run(
+    experiment: Experiment | None = None,
+    out: Path | str | None = None,
+    on_round: OnRow = _ignore,
+    on_note: OnNote = _ignore,
+) -> dict[str, Any]:
+    """Runs one federation and returns its summary (also ``summary.json`` in the run folder).
+
+    Args:
+        experiment: what to run; the embedded default job when left out.
+        out: the run folder, new or empty; by default ``runs/TASK-METHOD-seedN-TIME``.
+        on_round: called with each row of ``metrics.csv`` as it is made.
+        on_note: called with lines worth telling the user (data, skew, placement).
+
+    Raises:
+        ValueError: something in the experiment does not fit, in words.
+        FileExistsError: ``out`` already holds something.
+    """
+    experiment = tasks.resolve(experiment or Experiment())
+    prepared = tasks.prepare(experiment)
+    partition = _split(experiment, prepared)
+    folder = new_folder(experiment, out)
+    (folder / "config.yaml").write_text(_versions() + experiment.to_yaml(), encoding="utf-8")
+    (folder / "faults.jsonl").touch()
+    counts = partition.label_counts(prepared.labels, len(prepared.label_names))
+    _write_partition(folder / "partition.csv", counts, prepared.label_names)
+    for note in (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts)):
+        on_note(note)
+    return _execute(experiment, folder, prepared, partition, on_round, on_note)
+
+
+def resume(
+    folder: Path | str, on_round: OnRow = _ignore, on_note: OnNote = _ignore
+) -> dict[str, Any]:
+    """Goes on with an interrupted run, from its ledger to the same end.
+
+    Raises:
+        LedgerError: (a ``ValueError``) not a run folder, or its model or data have changed.
+    """
+    folder = Path(folder)
+    experiment = read_experiment(folder)
+    prepared = tasks.prepare(experiment)
+    on_note(f"{len(_rounds_done(folder))} of {experiment.federation.rounds} rounds are in the ledger")
+    return _execute(
+        experiment, folder, prepared, _split(experiment, prepared), on_round, on_note
+    )
+
+
+def replay(
+    folder: Path | str,
+    round_: int | None = None,
+    export: Path | str | None = None,
+    on_note: OnNote = _ignore,
+) -> dict[str, Any]:
+    """Rebuilds the weights of a round from x_0 and the ledger, in this process.
+
+    Args:
+        round_: how many records to apply; all of them by default.
+        export: a new folder to write the model to (for language tasks, a Hugging Face folder).
+
+    Returns:
+        ``round``, ``model_sha256``, ``eval_loss``, ``eval_accuracy``, and ``matches``: whether
+        the digest is the one in ``summary.json`` (None when there is nothing to compare with).
+
+    Raises:
+        LedgerError: (a ``ValueError``) the ledger is corrupt or does not fit what is here.
+        ValueError: a round that the ledger does not reach.
+        FileExistsError: ``export`` exists.
+    """
+    folder = Path(folder)
+    experiment = read_experiment(folder)
+    ledger = Ledger.read(folder / "ledger.jsonl")
+    done = len(ledger.records)
+    upto = done if round_ is None else round_
+    if not 0 <= upto <= done:
+        raise ValueError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
+    if export is not None and Path(export).exists():
+        raise FileExistsError(f"{export} exists; choose a new folder to export to")
+    prepared = tasks.prepare(experiment)
+    with torch_threads(experiment):
+        worker = Worker(experiment, prepared, _split(experiment, prepared))
+        description = worker.describe()
+        for note in check_header(ledger.header, _identity(experiment, prepared), description):
+            on_note(note)
+        records = ledger.records[:upto]
+        scores = worker.scores(records, range(description.eval_batches))
+        total = sum(score.total for score in scores)
+        digest = worker.digest(records)
+        if export is not None:
+            worker.replica.task.export(worker.replica.state.x, Path(export))
+    recorded = _recorded_digest(folder) if upto == experiment.federation.rounds else None
+    return {
+        "round": upto,
+        "model_sha256": digest,
+        "eval_loss": sum(score.loss_sum for score in scores) / total,
+        "eval_accuracy": sum(score.correct for score in scores) / total,
+        "matches": None if recorded is None else recorded == digest,
+    }
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """The experiment of a run folder."""
+    if not (folder / "config.yaml").exists():
+        raise LedgerError(f"{folder} is not a run folder: it has no config.yaml")
+    return Experiment.model_validate(config.load(folder / "config.yaml"))
+
+
+def _execute(
+    experiment: Experiment,
+    folder: Path,
+    prepared: Prepared,
+    partition: Partition,
+    on_round: OnRow,
+    on_note: OnNote,
+) -> dict[str, Any]:
+    identity = _identity(experiment, prepared)
+    if experiment.resources.executor == "serial":
+        from hiso_ray.execution.serial import SerialExecutor
+
+        with torch_threads(experiment):
+            executor = SerialExecutor(experiment, prepared, partition)
+            on_note(f"{partition.num_clients} clients, one after the other, in this process")
+            summary = run_rounds(experiment, folder, identity, executor, on_round)
+    else:
+        from hiso_ray.execution.cluster import run_on_ray
+
+        summary = run_on_ray(
+            experiment, folder, identity, prepared, partition, on_round, on_note
+        )
+    from analysis.curves import convergence
+
+    convergence([folder], folder / "convergence.png")
+    return summary
+
+
+def _split(experiment: Experiment, prepared: Prepared) -> Partition:
+    federation = experiment.federation
+    return split(
+        federation.partition,
+        prepared.labels,
+        federation.num_clients,
+        federation.alpha,
+        federation.min_examples,
+        experiment.seed,
+    )
+
+
+def new_folder(experiment: Experiment, out: Path | str | None) -> Path:
+    if out is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{experiment.task.name}-{experiment.method.name}-seed{experiment.seed}-{stamp}"
+        out = Path("runs") / name
+    folder = Path(out).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        already = "already holds a run" if (folder / "ledger.jsonl").exists() else "is not empty"
+        raise FileExistsError(
+            f"{folder} {already}: choose another --out, or continue a run with "
+            f"`hiso-ray resume {folder}`"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _identity(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
+    data = hashlib.sha256()
+    for name in sorted(prepared.arrays):
+        data.update(name.encode())
+        data.update(np.ascontiguousarray(prepared.arrays[name]).tobytes())
+    return {
+        "config_sha256": experiment.digest(),
+        "x0_sha256": hashlib.sha256(prepared.x0.tobytes()).hexdigest(),
+        "data_sha256": data.hexdigest(),
+    }
+
+
+def _recorded_digest(folder: Path) -> str | None:
+    path = folder / "summary.json"
+    return config.load(path)["model_sha256"] if path.exists() else None
+
+
+def _rounds_done(folder: Path) -> list[Any]:
+    return Ledger.read(folder / "ledger.jsonl").records if (folder / "ledger.jsonl").exists() else []
+
+
+def _versions() -> str:
+    versions = " ".join(f"{name}=={version(name)}" for name in VERSIONS_OF)
+    return f"# python=={platform.python_version()} {versions}\n"
+
+
+def _write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["client", "examples", *names])
+        for client, row in enumerate(counts.tolist()):
+            table.writerow([client, sum(row), *row])
+
+
+def _describe_skew(counts: np.ndarray) -> str:
+    found = skew(counts)
+    return (
+        f"partition: {found['min']}–{found['max']} examples per client (median "
+        f"{found['median']:g}), {found['labels']:.1f} of {counts.shape[1]} labels on average, "
+        f"label mix {found['distance']:.2f} away from the whole (total variation)"
+    )
+
+
+def _describe_model(experiment: Experiment, prepared: Prepared) -> str:
+    d = prepared.x0.size
+    held = {"none": 0, "diagonal": 4 * d, "scalar": 4}[experiment.curvature]
+    return (
+        f"{experiment.method.name} on {experiment.task.model}: d = {d:,} trainable weights, "
+        f"curvature {experiment.curvature} ({held:,} bytes)"
+    )

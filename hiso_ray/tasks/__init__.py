@@ -1,0 +1,71 @@
+"""Tasks: model, data, loss and score behind one contract (``contract.Task``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hiso_ray.config import Experiment
+from hiso_ray.tasks.benchmarks import BENCHMARKS
+from hiso_ray.tasks.contract import Prepared, Task
+
+DEFAULTS = {
+    "digits": ("mlp-32", "scikit-learn"),
+    "quadratic": ("diagonal-64", "generated"),
+} | {name: ("facebook/opt-125m", row.data) for name, row in BENCHMARKS.items()}
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with ``task.model`` and ``task.data`` spelled out.
+
+    Raises:
+        ValueError: an unknown task, or data for a task that has its own.
+    """
+    task = experiment.task
+    if task.name not in DEFAULTS:
+        raise ValueError(f"task.name = {task.name}: unknown task (allowed: {', '.join(DEFAULTS)})")
+    model, data = DEFAULTS[task.name]
+    if task.name not in BENCHMARKS and task.data not in ("auto", data):
+        raise ValueError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
+    return experiment.changed(
+        **{
+            "task.model": model if task.model == "auto" else _absolute(task.model),
+            "task.data": data if task.data == "auto" else _absolute(task.data),
+        }
+    )
+
+
+def _absolute(name: str) -> str:
+    """A path that exists is spelled out, so that replay finds it from anywhere."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Reads the task's model and data once; the experiment must be resolved.
+
+    Raises:
+        ValueError: what is missing or does not fit, in words.
+    """
+    from hiso_ray.tasks import language, quadratic, vision
+
+    modules = {"digits": vision, "quadratic": quadratic}
+    module = modules.get(experiment.task.name, language)
+    return module.prepare(experiment.task, experiment.seed)
+
+
+def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:
+    """The task in this process, on one device."""
+    name = experiment.task.name
+    if name == "digits":
+        from hiso_ray.tasks.vision import Digits
+
+        return Digits(experiment.task, prepared, device)
+    if name == "quadratic":
+        from hiso_ray.tasks.quadratic import Quadratic
+
+        return Quadratic(experiment.task, prepared, device)
+    from hiso_ray.tasks.language import LanguageTask
+
+    return LanguageTask(experiment.task, prepared, device)

@@ -1,0 +1,80 @@
+"""What a task is: examples, a model over one flat weight vector, a loss and a score.
+
+A task is loaded once, by whoever starts the run (:class:`Prepared`: plain arrays that every node
+receives once and nobody writes to), and built in each process that computes (:class:`Task`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from hiso_ray.messages import Score
+
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+"""(name, shape) of every trainable tensor, in the order in which they lie in the flat vector."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task read from its sources: everything a process needs to build it, and x_0.
+
+    Attributes:
+        spec: JSON-able description (model configuration, layout, answer tokens, ...).
+        arrays: the examples, as numpy arrays to be shared read-only.
+        x0: (d,) float32 initial weights.
+        labels: (n,) int64 class of every training example, for the partition.
+        label_names: names of the classes.
+        notes: lines worth telling the user once.
+    """
+
+    spec: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    x0: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+class Task(Protocol):
+    """A built task on one device. Methods are pure: same weights and batch, same result."""
+
+    layout: Layout
+    eval_batches: int
+
+    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
+        """Mean loss of each minibatch at the same weights; one forward pass per minibatch.
+
+        Args:
+            weights: (d,) in the dtype of the forward passes.
+            batches: training example indices.
+
+        Returns:
+            (len(batches),) float64, from float32 losses.
+        """
+        ...
+
+    def score(self, weights: Tensor, batch: int) -> Score:
+        """Loss and hits on evaluation batch ``batch``; batches are fixed for the whole run."""
+        ...
+
+    def export(self, weights: Tensor, folder: Path) -> None:
+        """Writes the model to a folder (safetensors)."""
+        ...
+
+
+def dimension(layout: Layout) -> int:
+    """d, the number of trainable weights."""
+    return sum(int(np.prod(shape)) for _, shape in layout)
+
+
+def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """The named tensors inside a flat vector, without copying."""
+    sizes = [int(np.prod(shape)) for _, shape in layout]
+    parts = flat.split(sizes)
+    return {name: part.view(shape) for (name, shape), part in zip(layout, parts, strict=True)}

@@ -1,0 +1,186 @@
+"""Prompt classification with a Hugging Face causal language model.
+
+The model reads "<text> It was" and is scored on the next token: cross-entropy and accuracy over
+the classes' answer tokens (" bad" / " good"), at that one position. Prompts are padded on the left,
+so the answer position is the last one of every row, and each batch is trimmed to its longest
+prompt. Loss is computed from float32 logits whatever the dtype of the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.config import TaskConfig
+from hiso_ray.tasks.benchmarks import BENCHMARKS, Benchmark
+from hiso_ray.messages import Score
+from hiso_ray.tasks.contract import Layout, Prepared, views
+from hiso_ray.tasks.module import BoundModule, eval_slices, reached_parameters
+from hiso_ray.tasks.sources import Rows, read
+
+
+def prepare(config: TaskConfig, run_seed: int) -> Prepared:
+    """Reads data and model; every parameter that the loss reaches is trainable.
+
+    Raises:
+        ValueError: the data, the model folder or the verbalizers do not fit the task.
+    """
+    benchmark = BENCHMARKS[config.name]
+    train, evaluation, notes = read(benchmark, config.data, run_seed)
+    model, tokenizer = _pretrained(config.model)
+    answers = _answer_tokens(benchmark, tokenizer, config.model)
+    tokens: dict[str, np.ndarray] = {}
+    truncated = 0
+    for split, rows in (("train", train), ("eval", evaluation)):
+        ids, lengths, cut = _tokenize(rows, tokenizer, config.max_length)
+        truncated += cut
+        tokens |= {f"{split}_ids": ids, f"{split}_lengths": lengths, f"{split}_labels": rows.labels}
+    frozen, layout = _trainable(model, tokens["train_ids"][:1], answers)
+    named = dict(model.named_parameters())
+    x0 = np.concatenate([named[n].detach().float().numpy().ravel() for n, _ in layout])
+    words = ", ".join(repr(tokenizer.decode([t])) for t in answers)
+    total = len(train.labels) + len(evaluation.labels)
+    return Prepared(
+        spec={"model": model.config.to_dict(), "layout": layout, "answers": answers},
+        arrays=tokens | {f"frozen/{name}": value for name, value in frozen.items()},
+        x0=x0,
+        labels=train.labels,
+        label_names=benchmark.names,
+        notes=(
+            *notes,
+            f"{config.name}: {len(train.labels)} training and {len(evaluation.labels)} evaluation "
+            f"prompts, answers {words}; {truncated / total:.1%} longer than {config.max_length} "
+            "tokens, truncated on the left",
+            *([f"frozen, because the loss does not reach them: {', '.join(frozen)}"] * bool(frozen)),
+        ),
+    )
+
+
+def _pretrained(name: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if Path(name).expanduser().exists():
+        name = str(Path(name).expanduser())
+    elif name.startswith((".", "/", "~")):
+        raise ValueError(f"task.model = {name}: no such folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"task.model = {name}: not a causal language model that can be loaded "
+            f"({str(error).strip().splitlines()[0]}). A local folder needs config.json, "
+            "model.safetensors and the tokenizer's files; a hub name needs the hub."
+        ) from error
+    return model.eval(), tokenizer
+
+
+def _answer_tokens(benchmark: Benchmark, tokenizer: Any, model: str) -> list[int]:
+    tried = []
+    for answers in benchmark.verbalizers:
+        ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        firsts = [i[0] for i in ids if len(i) == 1]
+        if len(set(firsts)) == len(answers):
+            return firsts
+        tried.append(", ".join(f"{a!r} → {i}" for a, i in zip(answers, ids, strict=True)))
+    raise ValueError(
+        f"task.model = {model}: its tokenizer has no single, distinct token for each answer: "
+        + "; ".join(tried)
+    )
+
+
+def _tokenize(rows: Rows, tokenizer: Any, limit: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Token ids padded on the left to the longest prompt, lengths, and how many were cut."""
+    whole = tokenizer(rows.prompts, verbose=False)["input_ids"]
+    ids = tokenizer(rows.prompts, truncation=True, max_length=limit)["input_ids"]
+    lengths = np.array([len(i) for i in ids], np.int32)
+    out = np.zeros((len(ids), int(lengths.max())), np.int32)
+    for row, tokens in zip(out, ids, strict=True):
+        row[len(row) - len(tokens) :] = tokens
+    return out, lengths, sum(len(w) > limit for w in whole)
+
+
+def _trainable(
+    model: Any, ids: np.ndarray, answers: list[int]
+) -> tuple[dict[str, np.ndarray], Layout]:
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    with torch.enable_grad():
+        logits = model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits
+        reached = reached_parameters(logits[:, -1, answers].sum())
+    named = list(model.named_parameters())
+    layout = tuple((n, tuple(p.shape)) for n, p in named if id(p) in reached)
+    frozen = {n: p.detach().numpy() for n, p in named if id(p) not in reached}
+    return frozen, layout
+
+
+class LanguageTask:
+    """The language model and both splits on one device; ``Task`` says what the methods do."""
+
+    def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.layout: Layout = tuple((name, tuple(shape)) for name, shape in prepared.spec["layout"])
+        module = _empty_model(prepared.spec["model"])
+        dtype = getattr(torch, config.dtype)
+        for name, parameter in module.named_parameters():
+            if f"frozen/{name}" in prepared.arrays:
+                parameter.data = torch.tensor(
+                    prepared.arrays[f"frozen/{name}"], dtype=dtype, device=device
+                )
+        for name, buffer in module.named_buffers():
+            buffer.data = buffer.to(device)
+        self._bound = BoundModule(module, self.layout)
+        self._answers = torch.tensor(prepared.spec["answers"], device=device)
+        self._arrays = prepared.arrays
+        self._eval_batches = eval_slices(len(self._arrays["eval_ids"]), config.eval_batch_size)
+        self.eval_batches = len(self._eval_batches)
+
+    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
+        return self._bound.losses(weights, batches, lambda batch: self._forward("train", batch))
+
+    def score(self, weights: Tensor, batch: int) -> Score:
+        examples = self._eval_batches[batch]
+        return self._bound.score(weights, examples, lambda b: self._forward("eval", b))
+
+    def export(self, weights: Tensor, folder: Path) -> None:
+        """A Hugging Face folder: the original model with these weights, and its tokenizer."""
+        model, tokenizer = _pretrained(self.config.model)
+        tensors = views(weights.cpu(), self.layout)
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                parameter.data = tensors[name].clone()
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    def _forward(self, split: str, batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        lengths = self._arrays[f"{split}_lengths"][batch].astype(np.int64)
+        longest = int(lengths.max())
+        ids = self._arrays[f"{split}_ids"][batch, -longest:].astype(np.int64)
+        real = (np.arange(longest) >= longest - lengths[:, None]).astype(np.int64)
+        logits = self._bound.module(
+            input_ids=torch.from_numpy(ids).to(self.device),
+            attention_mask=torch.from_numpy(real).to(self.device),
+            logits_to_keep=1,
+            use_cache=False,
+        ).logits
+        labels = torch.from_numpy(self._arrays[f"{split}_labels"][batch]).to(self.device)
+        return logits[:, -1, self._answers], labels
+
+
+def _empty_model(config: dict[str, Any]) -> Any:
+    """The model's structure with untouched storage, to be bound to the flat vector."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False
+        )
+    model.tie_weights()
+    return model

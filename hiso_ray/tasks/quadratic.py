@@ -1,0 +1,76 @@
+"""f(x) = ½ Σ_j λ_j (x_j - b_j)²: the test task whose Hessian diag(λ) is known.
+
+Each training example is one target b, so minibatches differ; the global optimum is their mean.
+λ runs from 1 down to 0.01 evenly in logarithm; x_0 = 1 everywhere. A prediction is "correct" when
+the loss above the optimum has fallen below one hundredth of its start, so accuracy is 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hiso_ray.config import TaskConfig
+from hiso_ray.seeds import Purpose, generator
+from hiso_ray.messages import Score
+from hiso_ray.tasks.contract import Layout, Prepared
+
+EXAMPLES = 20_000
+SPREAD = 0.1
+
+
+def prepare(config: TaskConfig, run_seed: int) -> Prepared:
+    dimension = _dimension(config.model)
+    rng = generator(run_seed, Purpose.TASK_DATA)
+    # Examples share few distinct targets, so that ten thousand clients need no more memory.
+    targets = rng.normal(0.0, SPREAD, size=(min(EXAMPLES, 256), dimension)).astype(np.float32)
+    return Prepared(
+        spec={"layout": [["x", [dimension]]]},
+        arrays={"targets": targets, "curvature": np.geomspace(1.0, 0.01, dimension, dtype=np.float32)},
+        x0=np.ones(dimension, np.float32),
+        labels=np.zeros(EXAMPLES, np.int64),
+        label_names=("all",),
+    )
+
+
+def _dimension(model: str) -> int:
+    kind, _, size = model.partition("-")
+    if kind != "diagonal" or not size.isdecimal() or int(size) < 1:
+        raise ValueError(f"task.model = {model}: the quadratic takes diagonal-DIMENSION")
+    return int(size)
+
+
+class Quadratic:
+    """The quadratic built on one device; ``Task`` says what the methods do."""
+
+    eval_batches = 1
+
+    def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
+        self.layout: Layout = (("x", (prepared.x0.size,)),)
+        self.targets = torch.tensor(prepared.arrays["targets"], device=device)
+        self.curvature = torch.tensor(prepared.arrays["curvature"], device=device)
+        self.optimum = self.targets.mean(0)
+        self.start = float(self._excess(torch.tensor(prepared.x0, device=device)))
+
+    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
+        out = []
+        for batch in batches:
+            away = weights.float() - self.targets[batch % len(self.targets)]
+            out.append(0.5 * (self.curvature * away.square()).sum(1).mean())
+        return torch.stack(out).double().cpu().numpy()
+
+    def score(self, weights: Tensor, batch: int) -> Score:
+        excess = float(self._excess(weights.float()))
+        return Score(excess, int(excess < self.start / 100), 1)
+
+    def export(self, weights: Tensor, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        save_file({"x": weights.cpu()}, folder / "model.safetensors")
+
+    def _excess(self, x: Tensor) -> Tensor:
+        return 0.5 * (self.curvature * (x - self.optimum).square()).sum()
