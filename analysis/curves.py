@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -14,7 +15,7 @@ from analysis import load
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -54,10 +55,11 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
 
 def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
     labelled: set[str] = set()
-    for (_, method), run in table.groupby(["run", "method"], sort=False):
+    for _, run in table.groupby("run", sort=False):
+        method = str(run["method"].iloc[0])
         points = run.dropna(subset=[y])
         losses = y == "eval_loss"
-        name = f"{method}, test" if losses else str(method)
+        name = f"{method}, test" if losses else method
         label = name if method not in labelled else None
         axes.plot(
             points[x], points[y], color=colours[method], marker=".", ms=3, lw=1.4, label=label

@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     run.add_argument("--config", metavar="FILE", help="YAML file with sections of fields")
-    run.add_argument("--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)")
+    run.add_argument(
+        "--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)"
+    )
     groups: dict[str, Any] = {}
     for name, info in config.known_fields().items():
         section = name.rpartition(".")[0] or "experiment"
@@ -90,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
         "report", help="curves and a table from run folders", allow_abbrev=False
     )
     report.add_argument("folders", nargs="+", metavar="DIR")
-    report.add_argument("--out", metavar="FILE", default="report.png", help="picture (png, pdf, svg)")
+    report.add_argument(
+        "--out", metavar="FILE", default="report.png", help="picture (png, pdf, svg)"
+    )
     return top
 
 
@@ -106,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _fail(str(error), USER_ERROR)
     except KeyboardInterrupt:
-        return _fail("interrupted; the rounds done so far are in the ledger, `resume` goes on", INTERRUPTED)
+        return _fail(
+            "interrupted; the rounds done so far are in the ledger, `resume` goes on", INTERRUPTED
+        )
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:
@@ -119,7 +125,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.runs import new_folder, run
+    from hiso_ray.runs import default_folder, run
 
     values = config.load(given.config) if given.config else {}
     for name, value in vars(given).items():
@@ -130,7 +136,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
                 raise ValueError(f"{section} in {given.config} is not a section of fields")
             target[field] = value
     experiment = Experiment.model_validate(values)
-    folder = new_folder(experiment, given.out)
+    folder = Path(given.out or default_folder(experiment)).resolve()
     if "RAY_JOB_ID" in os.environ and given.out and not Path(given.out).is_absolute():
         console.print(
             f"note: this job runs in a copy of its working directory, so {given.out} is "
@@ -172,11 +178,19 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:
-    from analysis import curves, load
     from rich.table import Table
 
+    from analysis import curves, load
+
     curves.convergence(given.folders, given.out)
-    columns = ("run", "method", "rounds", "final_accuracy", "best_accuracy", "paper_bytes_per_client")
+    columns = (
+        "run",
+        "method",
+        "rounds",
+        "final_accuracy",
+        "best_accuracy",
+        "paper_bytes_per_client",
+    )
     table = Table(*columns)
     for row in load.summaries(given.folders).to_dict("records"):
         table.add_row(*(f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in columns))

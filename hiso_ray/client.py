@@ -7,6 +7,7 @@ step 0 are built once for every client at hand; from step 1 on each client walks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ def take_turns(
     """
     method, federation = replica.experiment.method, replica.experiment.federation
 
-    def batch(client: int, step: int) -> np.ndarray:
-        examples, size = partition.of(client), replica.experiment.task.batch_size
-        return minibatch(replica.experiment.seed, replica.round, client, step, examples, size)
+    def batch(client: int, step: int) -> Any:
+        own, size = partition.of(client), replica.experiment.task.batch_size
+        seed = replica.experiment.seed
+        return replica.task.batch(minibatch(seed, replica.round, client, step, own, size))
 
     def measure(x: Tensor, who: Sequence[int], step: int) -> tuple[np.ndarray, np.ndarray]:
         g, loss = replica.probe.scalars(
@@ -45,13 +47,7 @@ def take_turns(
         )
         for client, scalars, value in zip(who, g, loss, strict=True):
             if not (np.isfinite(scalars).all() and np.isfinite(value)):
-                raise NonFiniteLoss(
-                    f"non-finite loss: client {client}, round {replica.round}, local step {step} "
-                    f"(loss {value}, scalars {scalars.tolist()}). Lower method.lr (now "
-                    f"{method.lr:g})"
-                    + (f" or method.mu (now {method.mu:g})" if np.isfinite(value) else "")
-                    + (", or use task.dtype float32" if replica.experiment.task.dtype != "float32" else "")
-                )  # fmt: skip
+                raise _non_finite(replica, client, step, float(value), scalars)
         return g, loss
 
     scalars = np.empty((len(clients), federation.local_steps, method.num_perturbations), np.float32)
@@ -68,3 +64,18 @@ def take_turns(
                 )  # fmt: skip
                 (scalars[i, step],), (losses[i, step],) = measure(x, [client], step)
     return [Turn(*one) for one in zip(map(int, clients), scalars, losses, strict=True)]
+
+
+def _non_finite(
+    replica: Replica, client: int, step: int, loss: float, scalars: np.ndarray
+) -> NonFiniteLoss:
+    method, dtype = replica.experiment.method, replica.experiment.task.dtype
+    advice = [f"lower method.lr (now {method.lr:g})"]
+    if np.isfinite(loss):
+        advice.append(f"lower method.mu (now {method.mu:g})")
+    if dtype != "float32":
+        advice.append(f"use task.dtype float32 (now {dtype})")
+    return NonFiniteLoss(
+        f"non-finite loss: client {client}, round {replica.round}, local step {step} (loss {loss}, "
+        f"scalars {scalars.tolist()}); {' or '.join(advice)}"
+    )

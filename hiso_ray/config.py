@@ -48,7 +48,10 @@ class TaskConfig(Section):
         "auto is the task's own default",
     )
     max_length: int = Field(
-        32, ge=8, le=65536, description="longest prompt [tokens]; longer texts lose their beginning"
+        128,
+        ge=8,
+        le=65536,
+        description="longest prompt [tokens]; longer texts lose their beginning",
     )
     batch_size: PositiveInt = Field(16, description="examples per client and local step")
     eval_batch_size: PositiveInt = Field(64, description="examples per evaluation batch")
@@ -87,7 +90,7 @@ class MethodConfig(Section):
     name: Literal["hiso", "decomfl"] = Field(
         "hiso", description="hiso (arXiv 2506.02370) or decomfl (arXiv 2405.15861)"
     )
-    lr: PositiveFloat = Field(0.05, description="learning rate (η)")
+    lr: PositiveFloat = Field(0.02, description="learning rate (η)")
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(5, description="directions per local step (P)")
     probe: Literal["forward", "central"] = Field(
@@ -125,8 +128,10 @@ class ResourcesConfig(Section):
         "auto", description="most client actors; auto is what CPUs and GPUs hold at once"
     )
     direction_cache_mb: float = Field(
-        256.0, ge=0, description="memory for the directions of one round per actor [MiB]; "
-        "directions that do not fit are generated again"
+        256.0,
+        ge=0,
+        description="memory for the directions of one round per actor [MiB]; "
+        "directions that do not fit are generated again",
     )
 
     @model_validator(mode="after")

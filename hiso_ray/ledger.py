@@ -71,7 +71,12 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, header: dict[str, Any], records: list[Record], check: str, dropped: int = 0
+        self,
+        path: Path,
+        header: dict[str, Any],
+        records: list[Record],
+        check: str,
+        dropped: int = 0,
     ) -> None:
         self.path, self.header, self.records = path, header, records
         self.dropped_bytes = dropped

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import Record
+from hiso_ray.messages import Behind, Score
 from hiso_ray.method.curvature import initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.scalar import Probe, State, apply_record
-from hiso_ray.messages import Behind, Score
 from hiso_ray.tasks.contract import Layout, Task, views
 
 STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all

@@ -14,7 +14,6 @@ import csv
 import hashlib
 import platform
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,12 @@ import numpy as np
 
 from hiso_ray import config, tasks
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import OnRow, check_header, run_rounds
+from hiso_ray.execution.driver import OnNote, OnRow, check_header, run_rounds
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew, split
 
-OnNote = Callable[[str], None]
 VERSIONS_OF = ("hiso-ray", "torch", "ray", "transformers", "datasets", "numpy")
 
 
@@ -58,7 +56,7 @@ def run(
     experiment = tasks.resolve(experiment or Experiment())
     prepared = tasks.prepare(experiment)
     partition = _split(experiment, prepared)
-    folder = new_folder(experiment, out)
+    folder = _new_folder(Path(out or default_folder(experiment)))
     (folder / "config.yaml").write_text(_versions() + experiment.to_yaml(), encoding="utf-8")
     (folder / "faults.jsonl").touch()
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
@@ -79,10 +77,10 @@ def resume(
     folder = Path(folder)
     experiment = read_experiment(folder)
     prepared = tasks.prepare(experiment)
-    on_note(f"{len(_rounds_done(folder))} of {experiment.federation.rounds} rounds are in the ledger")
-    return _execute(
-        experiment, folder, prepared, _split(experiment, prepared), on_round, on_note
+    on_note(
+        f"{len(_rounds_done(folder))} of {experiment.federation.rounds} rounds are in the ledger"
     )
+    return _execute(experiment, folder, prepared, _split(experiment, prepared), on_round, on_note)
 
 
 def replay(
@@ -159,13 +157,11 @@ def _execute(
         with torch_threads(experiment):
             executor = SerialExecutor(experiment, prepared, partition)
             on_note(f"{partition.num_clients} clients, one after the other, in this process")
-            summary = run_rounds(experiment, folder, identity, executor, on_round)
+            summary = run_rounds(experiment, folder, identity, executor, on_round, on_note)
     else:
         from hiso_ray.execution.cluster import run_on_ray
 
-        summary = run_on_ray(
-            experiment, folder, identity, prepared, partition, on_round, on_note
-        )
+        summary = run_on_ray(experiment, folder, identity, prepared, partition, on_round, on_note)
     from analysis.curves import convergence
 
     convergence([folder], folder / "convergence.png")
@@ -184,12 +180,15 @@ def _split(experiment: Experiment, prepared: Prepared) -> Partition:
     )
 
 
-def new_folder(experiment: Experiment, out: Path | str | None) -> Path:
-    if out is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{experiment.task.name}-{experiment.method.name}-seed{experiment.seed}-{stamp}"
-        out = Path("runs") / name
-    folder = Path(out).resolve()
+def default_folder(experiment: Experiment) -> Path:
+    """``runs/TASK-METHOD-seedN-TIME``."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = f"{experiment.task.name}-{experiment.method.name}-seed{experiment.seed}-{stamp}"
+    return Path("runs") / name
+
+
+def _new_folder(out: Path) -> Path:
+    folder = out.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         already = "already holds a run" if (folder / "ledger.jsonl").exists() else "is not empty"
         raise FileExistsError(
@@ -218,7 +217,9 @@ def _recorded_digest(folder: Path) -> str | None:
 
 
 def _rounds_done(folder: Path) -> list[Any]:
-    return Ledger.read(folder / "ledger.jsonl").records if (folder / "ledger.jsonl").exists() else []
+    return (
+        Ledger.read(folder / "ledger.jsonl").records if (folder / "ledger.jsonl").exists() else []
+    )
 
 
 def _versions() -> str:

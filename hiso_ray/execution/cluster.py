@@ -3,13 +3,14 @@
 The only file that imports ray. Who talks to whom::
 
     caller        starts or joins a cluster, reserves a placement group, puts x_0 and the data into
-                  the object store once, starts the driver actor, reads rows until it is done
-    driver actor  runs ``driver.run_rounds`` in a thread and answers ``rows`` meanwhile; owns the
+                  the object store once, starts the driver actor, reads news until it is done
+    driver actor  runs ``driver.run_rounds`` in a thread and answers ``news`` meanwhile; owns the
                   client actors and sends each of them one message per round
     client actor  a ``Worker``: catches up from records, takes a list of turns, answers scalars
 
-A client actor that dies is restarted by Ray with x_0, gets all records, and computes the same
-scalars again. Messages are serialized here, so that their size is counted and not guessed.
+A client actor that dies is restarted by Ray, which also sends it the message again. It stands at x_0
+then and says so (``Behind``), gets all records, and computes the same scalars. Messages are
+serialized here, so that their size is counted and not guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import Evaluation, OnRow, run_rounds, total
+from hiso_ray.execution.driver import Evaluation, OnNote, OnRow, run_rounds, total
 from hiso_ray.execution.placement import Placement, place
 from hiso_ray.ledger import LedgerError, Record
 from hiso_ray.messages import Behind, Description, NonFiniteLoss, Score, Turn
@@ -102,6 +103,7 @@ class ClusterExecutor:
                     "num_cpus": resources.cpus_per_client,
                     "num_gpus": resources.gpus_per_client,
                     "max_restarts": -1,
+                    "max_task_retries": TRIES - 1,
                     "scheduling_strategy": PlacementGroupSchedulingStrategy(
                         placement_group=group, placement_group_bundle_index=index
                     ),
@@ -145,7 +147,6 @@ class ClusterExecutor:
     ) -> dict[int, Any]:
         """One message to each named actor; answers by actor. Outlives restarts of actors."""
         answers: dict[int, Any] = {}
-        tries = dict.fromkeys(work, 0)
         pending: dict[ray.ObjectRef, int] = {}
 
         def send(actor: int) -> None:
@@ -162,19 +163,16 @@ class ClusterExecutor:
             try:
                 reply = ray.get(ref)
             except RayActorError as error:
-                tries[actor] += 1
-                self._note_fault(actor, len(records), work[actor][0], error)
-                if tries[actor] == TRIES:
-                    raise RuntimeError(
-                        f"client actor {actor} died {TRIES} times on the same message (round "
-                        f"{len(records)}, {work[actor][0]} {work[actor][1]}): {error}"
-                    ) from error
-                self._known[actor] = 0
-                send(actor)
-                continue
+                self._note_fault(actor, len(records), work[actor][0], str(error))
+                raise RuntimeError(
+                    f"client actor {actor} died {TRIES} times on the same message (round "
+                    f"{len(records)}, {work[actor][0]} {work[actor][1]}): {error}"
+                ) from error
             self.message_bytes += len(reply)
             answer = pickle.loads(reply)
-            if isinstance(answer, Behind):  # restarted between two messages
+            if isinstance(answer, Behind):
+                forgot = f"restarted at round {answer.round}; it had held {self._known[actor]}"
+                self._note_fault(actor, len(records), work[actor][0], forgot)
                 self._known[actor] = answer.round
                 send(actor)
                 continue
@@ -184,14 +182,14 @@ class ClusterExecutor:
             answers[actor] = answer
         return answers
 
-    def _note_fault(self, actor: int, round_: int, stage: str, error: Exception) -> None:
+    def _note_fault(self, actor: int, round_: int, stage: str, error: str) -> None:
         self.faults += 1
         row = {
             "time": time.time(),
             "round": round_,
             "stage": stage,
             "actor": actor,
-            "error": f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            "error": error.splitlines()[0],
         }
         with open(self._faults_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -202,6 +200,7 @@ class DriverActor:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._notes: list[str] = []
 
     async def run(
         self,
@@ -218,16 +217,18 @@ class DriverActor:
             executor = ClusterExecutor(
                 experiment, placement, group, shared, folder / "faults.jsonl"
             )
-            return run_rounds(experiment, folder, identity, executor, self._rows.append)
+            return run_rounds(
+                experiment, folder, identity, executor, self._rows.append, self._notes.append
+            )
 
         try:
             return await asyncio.to_thread(rounds)
         except (NonFiniteLoss, LedgerError, ValueError, OSError) as error:
             return error
 
-    async def rows(self, start: int) -> list[Row]:
-        """The rows reported so far, from number ``start`` on."""
-        return self._rows[start:]
+    async def news(self, rows: int, notes: int) -> tuple[list[Row], list[str]]:
+        """The rows and notes so far that the caller, who has this many, has not seen."""
+        return self._rows[rows:], self._notes[notes:]
 
 
 def run_on_ray(
@@ -237,7 +238,7 @@ def run_on_ray(
     prepared: Any,
     partition: Any,
     on_row: OnRow,
-    on_note: Callable[[str], None],
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Runs or continues the federation in ``folder`` on a Ray cluster; returns the summary.
 
@@ -251,12 +252,15 @@ def run_on_ray(
         driver = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverActor).remote()
         try:
             result = driver.run.remote(experiment, folder, identity, placement, group, shared)
-            seen = 0
+            seen_rows = seen_notes = 0
             finished: list[Any] = []
             while not finished:
                 finished, _ = ray.wait([result], timeout=POLL_SECONDS)
-                rows = ray.get(driver.rows.remote(seen))
-                seen += len(rows)
+                rows, notes = ray.get(driver.news.remote(seen_rows, seen_notes))
+                seen_rows += len(rows)
+                seen_notes += len(notes)
+                for note in notes:
+                    on_note(note)
                 for row in rows:
                     on_row(row)
             summary = ray.get(result)
@@ -291,7 +295,7 @@ def _cluster() -> Iterator[None]:
 
 @contextmanager
 def _reservation(
-    experiment: Experiment, on_note: Callable[[str], None]
+    experiment: Experiment, on_note: OnNote
 ) -> Iterator[tuple[Placement, PlacementGroup]]:
     """All the actors' resources at once, or an error that says what is missing."""
     resources = experiment.resources
@@ -309,8 +313,8 @@ def _reservation(
             free = ray.available_resources()
             raise ValueError(
                 f"{placement.actors} actors of {bundle} did not become available within "
-                f"{RESERVE_SECONDS:g} s; free now: {free.get('CPU', 0):g} of {have.get('CPU', 0):g} "
-                f"CPUs, {free.get('GPU', 0):g} of {have.get('GPU', 0):g} GPUs. Wait for the other "
+                f"{RESERVE_SECONDS:g} s; free now: {free.get('CPU', 0):g} of "
+                f"{have.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} of {have.get('GPU', 0):g} GPUs. Wait for the other "
                 "work on the cluster, or lower resources.max_actors"
             ) from None
         yield placement, group

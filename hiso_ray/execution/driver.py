@@ -29,6 +29,7 @@ from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
 
 OnRow = Callable[[Row], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def total(scores: Iterable[Score], statistics: dict[str, float]) -> Evaluation:
     return Evaluation(loss / count, correct / count, statistics)
 
 
-def open_ledger(folder: Path, identity: dict[str, str], description: Description) -> Ledger:
+def open_ledger(
+    folder: Path, identity: dict[str, str], description: Description, on_note: OnNote
+) -> Ledger:
     """The run's ledger, created on its first start.
 
     Args:
@@ -90,7 +93,10 @@ def open_ledger(folder: Path, identity: dict[str, str], description: Description
     if not path.exists():
         return Ledger.create(path, identity | asdict(description))
     ledger = Ledger.open(path)
-    check_header(ledger.header, identity, description)
+    for note in check_header(ledger.header, identity, description):
+        on_note(note)
+    if ledger.dropped_bytes:
+        on_note(f"dropped a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
     return ledger
 
 
@@ -143,13 +149,16 @@ def run_rounds(
     identity: dict[str, str],
     executor: Executor,
     on_row: OnRow,
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Runs every round that the ledger in ``folder`` does not hold yet; returns the summary.
 
     Starting and resuming are the same thing: the ledger says where the federation stands.
     """
     federation, method = experiment.federation, experiment.method
-    ledger = open_ledger(folder, identity, executor.description)
+    if experiment.resources.gpus_per_client > 0 and executor.description.device == "cpu":
+        on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
+    ledger = open_ledger(folder, identity, executor.description, on_note)
     traffic = Traffic(experiment)
     for record in ledger.records:
         traffic.count(record)

@@ -11,13 +11,13 @@ Three arms share one small contract:
 ``scalar``  the mean of H, one float    does the diagonal do more than a single number?
 ==========  ==========================  =====================================================
 
-``whiten`` and ``unwhitened sums`` see one chunk at a time; ``absorb`` takes the Δ chunks of a
-round, ``commit`` ends the round. H stays frozen until then.
+``whiten`` sees one chunk at a time; ``absorb`` takes that chunk's Δ when the round is applied, and
+``commit`` ends the round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -46,6 +46,9 @@ class Curvature(Protocol):
 
 class Identity:
     """H = 1."""
+
+    def __init__(self, dimension: int, device: torch.device) -> None:
+        return None
 
     def whiten(self, u: Tensor, where: slice) -> Tensor:
         return u
@@ -105,8 +108,13 @@ class Scalar:
         return self.h
 
 
+ARMS: dict[str, Callable[[int, torch.device], Curvature]] = {
+    "none": Identity,
+    "diagonal": Diagonal,
+    "scalar": Scalar,
+}
+
+
 def initial(arm: str, dimension: int, device: torch.device) -> Curvature:
     """H_0 of an arm: ``none``, ``diagonal`` or ``scalar``."""
-    if arm == "none":
-        return Identity()
-    return {"diagonal": Diagonal, "scalar": Scalar}[arm](dimension, device)
+    return ARMS[arm](dimension, device)

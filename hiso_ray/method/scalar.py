@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from hiso_ray.method.direction import Directions
 from hiso_ray.method.probe import difference, perturb
 
 # weights (d,), minibatches -> one float64 loss per minibatch
-Losses = Callable[[Tensor, Sequence[np.ndarray]], np.ndarray]
+Losses = Callable[[Tensor, Sequence[Any]], np.ndarray]
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Probe:
         self,
         losses: Losses,
         x: Tensor,
-        batches: Sequence[np.ndarray],
+        batches: Sequence[Any],
         seed: int,
         state: State,
         directions: Directions,

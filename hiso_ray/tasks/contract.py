@@ -47,12 +47,16 @@ class Task(Protocol):
     layout: Layout
     eval_batches: int
 
-    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
+    def batch(self, examples: np.ndarray) -> Any:
+        """Training examples, ready for :meth:`losses`: made once, scored by every probe."""
+        ...
+
+    def losses(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
         """Mean loss of each minibatch at the same weights; one forward pass per minibatch.
 
         Args:
             weights: (d,) in the dtype of the forward passes.
-            batches: training example indices.
+            batches: from :meth:`batch`.
 
         Returns:
             (len(batches),) float64, from float32 losses.

@@ -8,7 +8,6 @@ prompt. Loss is computed from float32 logits whatever the dtype of the forward p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Benchmark
-from hiso_ray.messages import Score
 from hiso_ray.tasks.contract import Layout, Prepared, views
-from hiso_ray.tasks.module import BoundModule, eval_slices, reached_parameters
+from hiso_ray.tasks.module import Batch, ModuleTask, reached_parameters
 from hiso_ray.tasks.sources import Rows, read
 
 
@@ -56,18 +54,23 @@ def prepare(config: TaskConfig, run_seed: int) -> Prepared:
             f"{config.name}: {len(train.labels)} training and {len(evaluation.labels)} evaluation "
             f"prompts, answers {words}; {truncated / total:.1%} longer than {config.max_length} "
             "tokens, truncated on the left",
-            *([f"frozen, because the loss does not reach them: {', '.join(frozen)}"] * bool(frozen)),
+            *(
+                [f"frozen, because the loss does not reach them: {', '.join(frozen)}"]
+                * bool(frozen)
+            ),
         ),
     )
 
 
 def _pretrained(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     if Path(name).expanduser().exists():
         name = str(Path(name).expanduser())
     elif name.startswith((".", "/", "~")):
         raise ValueError(f"task.model = {name}: no such folder")
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
         model = AutoModelForCausalLM.from_pretrained(
@@ -120,12 +123,11 @@ def _trainable(
     return frozen, layout
 
 
-class LanguageTask:
+class LanguageTask(ModuleTask):
     """The language model and both splits on one device; ``Task`` says what the methods do."""
 
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.layout: Layout = tuple((name, tuple(shape)) for name, shape in prepared.spec["layout"])
         module = _empty_model(prepared.spec["model"])
         dtype = getattr(torch, config.dtype)
         for name, parameter in module.named_parameters():
@@ -133,20 +135,28 @@ class LanguageTask:
                 parameter.data = torch.tensor(
                     prepared.arrays[f"frozen/{name}"], dtype=dtype, device=device
                 )
-        for name, buffer in module.named_buffers():
+        for buffer in module.buffers():
             buffer.data = buffer.to(device)
-        self._bound = BoundModule(module, self.layout)
+        layout = tuple((name, tuple(shape)) for name, shape in prepared.spec["layout"])
+        super().__init__(module, layout, len(prepared.arrays["eval_ids"]), config.eval_batch_size)
         self._answers = torch.tensor(prepared.spec["answers"], device=device)
         self._arrays = prepared.arrays
-        self._eval_batches = eval_slices(len(self._arrays["eval_ids"]), config.eval_batch_size)
-        self.eval_batches = len(self._eval_batches)
 
-    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
-        return self._bound.losses(weights, batches, lambda batch: self._forward("train", batch))
+    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
+        lengths = self._arrays[f"{split}_lengths"][examples].astype(np.int64)
+        longest = int(lengths.max())
+        ids = self._arrays[f"{split}_ids"][examples, -longest:].astype(np.int64)
+        real = (np.arange(longest) >= longest - lengths[:, None]).astype(np.int64)
+        inputs = {
+            "input_ids": torch.from_numpy(ids).to(self.device),
+            "attention_mask": torch.from_numpy(real).to(self.device),
+        }
+        labels = self._arrays[f"{split}_labels"][examples]
+        return Batch(inputs, torch.from_numpy(labels).to(self.device))
 
-    def score(self, weights: Tensor, batch: int) -> Score:
-        examples = self._eval_batches[batch]
-        return self._bound.score(weights, examples, lambda b: self._forward("eval", b))
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        out = self.module(**inputs, logits_to_keep=1, use_cache=False).logits
+        return out[:, -1, self._answers]
 
     def export(self, weights: Tensor, folder: Path) -> None:
         """A Hugging Face folder: the original model with these weights, and its tokenizer."""
@@ -157,20 +167,6 @@ class LanguageTask:
                 parameter.data = tensors[name].clone()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-    def _forward(self, split: str, batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        lengths = self._arrays[f"{split}_lengths"][batch].astype(np.int64)
-        longest = int(lengths.max())
-        ids = self._arrays[f"{split}_ids"][batch, -longest:].astype(np.int64)
-        real = (np.arange(longest) >= longest - lengths[:, None]).astype(np.int64)
-        logits = self._bound.module(
-            input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=torch.from_numpy(real).to(self.device),
-            logits_to_keep=1,
-            use_cache=False,
-        ).logits
-        labels = torch.from_numpy(self._arrays[f"{split}_labels"][batch]).to(self.device)
-        return logits[:, -1, self._answers], labels
 
 
 def _empty_model(config: dict[str, Any]) -> Any:

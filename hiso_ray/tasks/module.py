@@ -1,8 +1,9 @@
-"""A torch module whose trainable parameters are views into one flat vector."""
+"""Classification with a torch module whose trainable parameters are views into one flat vector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,57 +12,77 @@ from torch import Tensor, nn
 from hiso_ray.messages import Score
 from hiso_ray.tasks.contract import Layout, dimension, views
 
-# indices of examples -> (logits of the classes, labels)
-Forward = Callable[[np.ndarray], tuple[Tensor, Tensor]]
+
+class Batch(NamedTuple):
+    """What the module reads, and (n,) int64 classes, both on the task's device."""
+
+    inputs: Any
+    labels: Tensor
 
 
-class BoundModule:
+class ModuleTask:
     """Evaluates a classifier at any flat weight vector by pointing its parameters into it.
 
-    Binding moves no data, so the module adds nothing to the memory of the weights themselves.
+    Binding moves no data, so the module adds nothing to the memory of the weights themselves. A
+    subclass says how a batch is made and how its logits are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
         layout: the trainable parameters; all others stay as the module has them.
+        eval_examples, eval_batch_size: decide the fixed evaluation batches: consecutive examples,
+            the last batch as short as it is.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout) -> None:
+    def __init__(
+        self, module: nn.Module, layout: Layout, eval_examples: int, eval_batch_size: int
+    ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.layout = layout
+        self.eval_batches = -(-eval_examples // eval_batch_size)
+        self._eval_examples, self._eval_batch_size = eval_examples, eval_batch_size
         parameters = dict(module.named_parameters())
         self._trainable = [parameters[name] for name, _ in layout]
-        self.dimension = dimension(layout)
+        self._dimension = dimension(layout)
         self._bound_to: Tensor | None = None
 
-    def bind(self, weights: Tensor) -> None:
-        if weights is self._bound_to:
-            return
-        assert weights.numel() == self.dimension
-        self._bound_to = weights
-        for parameter, view in zip(
-            self._trainable, views(weights, self.layout).values(), strict=True
-        ):
-            parameter.data = view
+    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
+        """The examples of a split ("train" or "eval") as tensors on the device."""
+        raise NotImplementedError
+
+    def logits(self, inputs: Any) -> Tensor:
+        """(n, classes), in any dtype."""
+        raise NotImplementedError
+
+    def batch(self, examples: np.ndarray) -> Batch:
+        return self.make_batch("train", examples)
 
     @torch.inference_mode()
-    def losses(
-        self, weights: Tensor, batches: Sequence[np.ndarray], forward: Forward
-    ) -> np.ndarray:
-        """Mean cross-entropy per batch, from float32 logits whatever the weights' dtype."""
-        self.bind(weights)
-        out = []
-        for batch in batches:
-            logits, labels = forward(batch)
-            out.append(nn.functional.cross_entropy(logits.float(), labels))
+    def losses(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
+        self._bind(weights)
+        out = [
+            nn.functional.cross_entropy(self.logits(inputs).float(), labels)
+            for inputs, labels in batches
+        ]
         return torch.stack(out).double().cpu().numpy()
 
     @torch.inference_mode()
-    def score(self, weights: Tensor, batch: np.ndarray, forward: Forward) -> Score:
-        self.bind(weights)
-        logits, labels = forward(batch)
-        logits = logits.float()
+    def score(self, weights: Tensor, batch: int) -> Score:
+        self._bind(weights)
+        first = batch * self._eval_batch_size
+        last = min(first + self._eval_batch_size, self._eval_examples)
+        inputs, labels = self.make_batch("eval", np.arange(first, last))
+        logits = self.logits(inputs).float()
         loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return Score(float(loss), int((logits.argmax(-1) == labels).sum()), len(batch))
+        return Score(float(loss), int((logits.argmax(-1) == labels).sum()), last - first)
+
+    def _bind(self, weights: Tensor) -> None:
+        if weights is self._bound_to:
+            return
+        assert weights.numel() == self._dimension
+        self._bound_to = weights
+        tensors = views(weights, self.layout).values()
+        for parameter, view in zip(self._trainable, tensors, strict=True):
+            parameter.data = view
 
 
 def reached_parameters(loss: Tensor) -> set[int]:
@@ -83,8 +104,3 @@ def reached_parameters(loss: Tensor) -> set[int]:
                 seen.add(parent)
                 todo.append(parent)
     return found
-
-
-def eval_slices(total: int, size: int) -> list[np.ndarray]:
-    """The fixed evaluation batches: consecutive examples, the last one as short as it is."""
-    return [np.arange(i, min(i + size, total)) for i in range(0, total, size)]

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hiso_ray.config import TaskConfig
-from hiso_ray.seeds import Purpose, generator
 from hiso_ray.messages import Score
+from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Layout, Prepared
 
 EXAMPLES = 20_000
@@ -31,7 +31,10 @@ def prepare(config: TaskConfig, run_seed: int) -> Prepared:
     targets = rng.normal(0.0, SPREAD, size=(min(EXAMPLES, 256), dimension)).astype(np.float32)
     return Prepared(
         spec={"layout": [["x", [dimension]]]},
-        arrays={"targets": targets, "curvature": np.geomspace(1.0, 0.01, dimension, dtype=np.float32)},
+        arrays={
+            "targets": targets,
+            "curvature": np.geomspace(1.0, 0.01, dimension, dtype=np.float32),
+        },
         x0=np.ones(dimension, np.float32),
         labels=np.zeros(EXAMPLES, np.int64),
         label_names=("all",),
@@ -57,11 +60,14 @@ class Quadratic:
         self.optimum = self.targets.mean(0)
         self.start = float(self._excess(torch.tensor(prepared.x0, device=device)))
 
-    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
-        out = []
-        for batch in batches:
-            away = weights.float() - self.targets[batch % len(self.targets)]
-            out.append(0.5 * (self.curvature * away.square()).sum(1).mean())
+    def batch(self, examples: np.ndarray) -> Tensor:
+        return self.targets[examples % len(self.targets)]
+
+    def losses(self, weights: Tensor, batches: Sequence[Tensor]) -> np.ndarray:
+        out = [
+            0.5 * (self.curvature * (weights.float() - targets).square()).sum(1).mean()
+            for targets in batches
+        ]
         return torch.stack(out).double().cpu().numpy()
 
     def score(self, weights: Tensor, batch: int) -> Score:

@@ -82,7 +82,7 @@ def _local(benchmark: Benchmark, path: Path) -> tuple[dict[str, Any], tuple[str,
     if not path.exists():
         raise ValueError(f"task.data = {path}: no such file or folder")
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in FORMATS)
-    if not files or path.is_file() and path.suffix not in FORMATS:
+    if not files or (path.is_file() and path.suffix not in FORMATS):
         raise ValueError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
     names = [name for split in benchmark.splits for name in split]
     if len(files) > 1:
@@ -91,18 +91,25 @@ def _local(benchmark: Benchmark, path: Path) -> tuple[dict[str, Any], tuple[str,
 
 
 def _load(benchmark: Benchmark, file: Path) -> Any:
-    from datasets import Features, Value, load_dataset
+    from datasets import Features, Value, disable_progress_bars, load_dataset
 
+    disable_progress_bars()
     if file.stat().st_size == 0:
         raise ValueError(f"{file} is empty")
     builder = FORMATS[file.suffix]
     options: dict[str, Any] = {}
     if builder == "csv":
         tabs = file.suffix == ".tsv"
-        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        dialect: dict[str, Any] = {
+            "delimiter": "\t" if tabs else ",",
+            "quoting": csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        }
         with open(file, encoding="utf-8", newline="") as lines:
-            first = next(csv.reader(lines, delimiter="\t" if tabs else ",", quoting=quoting))
+            reader = csv.reader(lines, **dialect)
+            first, second = next(reader), next(reader, None)
         header = bool(_known_columns(benchmark) & set(first))
+        if header and second is None:
+            raise ValueError(f"{file} has no rows below its header")
         if not header and len(first) != len(benchmark.columns):
             raise ValueError(
                 f"{file}: the first row has {len(first)} columns and names none of "
@@ -111,8 +118,7 @@ def _load(benchmark: Benchmark, file: Path) -> Any:
             )
         columns = first if header else list(benchmark.columns)
         options = {
-            "sep": "\t" if tabs else ",",
-            "quoting": quoting,
+            **dialect,
             "header": 0 if header else None,
             "names": columns,
             "keep_default_na": False,

@@ -7,7 +7,6 @@ images are the same for every run seed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from torch import Tensor, nn
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.messages import Score
 from hiso_ray.tasks.contract import Layout, Prepared, views
-from hiso_ray.tasks.module import BoundModule, eval_slices
+from hiso_ray.tasks.module import Batch, ModuleTask
 
 CLASSES = 10
 PIXELS = 64
@@ -72,40 +70,52 @@ def _layout(width: int) -> Layout:
 class _Perceptron(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.hidden = nn.utils.skip_init(nn.Linear, PIXELS, width)
-        self.output = nn.utils.skip_init(nn.Linear, width, CLASSES)
+        self.hidden = _Linear(PIXELS, width)
+        self.output = _Linear(width, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.output(torch.relu(self.hidden(images)))
 
 
-class Digits:
+class _Linear(nn.Module):
+    """nn.Linear without its initialisation, which would draw from the global generator."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(fan_out, fan_in))
+        self.bias = nn.Parameter(torch.empty(fan_out))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.linear(inputs, self.weight, self.bias)
+
+
+class Digits(ModuleTask):
     """The perceptron and both splits on one device; ``Task`` says what the methods do."""
 
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
-        self.layout = _layout(_width(config.model))
-        self._bound = BoundModule(_Perceptron(_width(config.model)), self.layout)
+        width = _width(config.model)
+        arrays = {k: torch.tensor(v, device=device) for k, v in prepared.arrays.items()}
+        examples = len(arrays["eval_y"])
+        super().__init__(_Perceptron(width), _layout(width), examples, config.eval_batch_size)
         dtype = getattr(torch, config.dtype)
-        load = {k: torch.tensor(v, device=device) for k, v in prepared.arrays.items()}
-        self._train = load["train_x"].to(dtype), load["train_y"]
-        self._eval = load["eval_x"].to(dtype), load["eval_y"]
-        self._eval_batches = eval_slices(len(self._eval[1]), config.eval_batch_size)
-        self.eval_batches = len(self._eval_batches)
+        self._splits = {
+            split: (arrays[f"{split}_x"].to(dtype), arrays[f"{split}_y"])
+            for split in ("train", "eval")
+        }
 
-    def losses(self, weights: Tensor, batches: Sequence[np.ndarray]) -> np.ndarray:
-        return self._bound.losses(weights, batches, lambda b: self._forward(b, *self._train))
+    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
+        images, labels = self._splits[split]
+        index = torch.from_numpy(examples)
+        return Batch(images[index], labels[index])
 
-    def score(self, weights: Tensor, batch: int) -> Score:
-        examples = self._eval_batches[batch]
-        return self._bound.score(weights, examples, lambda b: self._forward(b, *self._eval))
+    def logits(self, inputs: Tensor) -> Tensor:
+        return self.module(inputs)
 
     def export(self, weights: Tensor, folder: Path) -> None:
         folder.mkdir(parents=True)
         tensors = {name: view.clone() for name, view in views(weights.cpu(), self.layout).items()}
         save_file(tensors, folder / "model.safetensors")
         shapes = {name: list(shape) for name, shape in self.layout}
-        (folder / "config.json").write_text(json.dumps({"model": "mlp", "shapes": shapes}, indent=2))
-
-    def _forward(self, batch: np.ndarray, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(batch)
-        return self._bound.module(images[index]), labels[index]
+        (folder / "config.json").write_text(
+            json.dumps({"model": "mlp", "shapes": shapes}, indent=2)
+        )

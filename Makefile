@@ -1,0 +1,35 @@
+# Bare `make` prints the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench clean
+
+help:  ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.installed  ## make .venv and install the exact versions of constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: setup  ## run the embedded default job: HiSo on digits, 64 clients
+	$(BIN)/python -m hiso_ray run
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## time rounds against the forward passes they contain (minutes)
+	$(BIN)/python benchmarks/round_cost.py
+
+clean:  ## remove .venv and caches; run folders stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,258 @@
+"""The round loop with the serial executor: averages, records, rows, bytes, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hiso_ray import Experiment, resume, run
+from hiso_ray.client import take_turns
+from hiso_ray.execution.driver import average, check_header
+from hiso_ray.execution.worker import Worker
+from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.messages import Description, NonFiniteLoss, Turn
+from hiso_ray.metrics import COLUMNS, read_rows
+from hiso_ray.runs import _split
+from hiso_ray.seeds import step_seeds
+from hiso_ray.tasks import prepare, resolve
+
+Make = Callable[..., Experiment]
+
+
+def worker(experiment: Experiment) -> Worker:
+    experiment = resolve(experiment)
+    prepared = prepare(experiment)
+    return Worker(experiment, prepared, _split(experiment, prepared))
+
+
+def test_the_average_does_not_depend_on_the_order_of_arrival() -> None:
+    rng = np.random.default_rng(0)
+    turns = [
+        Turn(c, rng.normal(size=(2, 3)).astype(np.float32) * 10**c, np.ones(2)) for c in range(9)
+    ]
+    expected, _ = average(turns, np.arange(9))
+    for _ in range(20):
+        turns = [turns[i] for i in rng.permutation(9)]
+        assert np.array_equal(average(turns, np.arange(9))[0], expected)
+    assert expected.dtype == np.float32
+
+
+@pytest.mark.parametrize("tau", [1, 3])
+def test_a_turn_is_the_same_alone_or_in_company(experiment: Make, tau: int) -> None:
+    e = experiment(**{"federation.local_steps": tau})
+    seeds = step_seeds(0, 0, tau)
+    one = worker(e)
+    together = {t.client: t for t in take_turns(one.replica, one.partition, [1, 4, 7], seeds)}
+    for client in (7, 1, 4):
+        (alone,) = take_turns(one.replica, one.partition, [client], seeds)
+        assert np.array_equal(alone.scalars, together[client].scalars)
+        assert np.array_equal(alone.losses, together[client].losses)
+
+
+def test_all_probes_of_a_step_use_one_batch_built_once(experiment: Make) -> None:
+    one = worker(experiment())
+    made, scored = [], []
+    task = one.replica.task
+    batch, losses = task.batch, task.losses
+    task.batch = lambda examples: made.append(examples) or batch(examples)  # type: ignore[method-assign]
+    task.losses = lambda w, b: scored.append([id(x) for x in b]) or losses(w, b)  # type: ignore[method-assign]
+    take_turns(one.replica, one.partition, [0, 5], step_seeds(0, 0, 1))
+    assert len(made) == 2
+    assert len(scored) == 3  # P + 1 weight vectors, each scoring both clients' batches
+    assert scored[0] == scored[1] == scored[2]
+
+
+def test_metrics_summary_and_byte_formulas(experiment: Make, tmp_path: Path) -> None:
+    tau, p, m, rounds = 2, 2, 3, 6
+    summary = run(experiment(**{"federation.local_steps": tau}), tmp_path / "r")
+    rows = read_rows(tmp_path / "r" / "metrics.csv")
+    with open(tmp_path / "r" / "metrics.csv") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    assert COLUMNS[:7] == ("round", "train_loss", "eval_loss", "eval_accuracy", "uplink_bytes",
+                           "downlink_bytes", "seconds")  # fmt: skip
+    assert [r["round"] for r in rows] == list(range(rounds + 1))
+    assert [r["round"] for r in rows if r["eval_accuracy"] is not None] == [0, 3, 6]
+    records = Ledger.read(tmp_path / "r" / "ledger.jsonl").records
+    seen = dict.fromkeys(range(12), 0)
+    down = 0
+    for record in records:
+        for client in record.cohort:
+            missed = record.round - seen[client]
+            down += 8 * tau + 8 + missed * (8 * tau + 8 + 4 * tau * p)
+            seen[client] = record.round
+    assert rows[-1]["downlink_bytes"] == summary["downlink_bytes"] == down
+    assert rows[-1]["uplink_bytes"] == summary["uplink_bytes"] == rounds * m * tau * p * 4
+    assert summary["paper_bytes_per_client"] == rounds * 2 * p * tau * 4
+    assert summary["forward_passes"] == rounds * m * tau * (p + 1)
+    assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert (tmp_path / "r" / "convergence.png").read_bytes()[:4] == b"\x89PNG"
+    assert list((tmp_path / "r" / "tensorboard").iterdir())
+
+
+def test_the_papers_byte_rule() -> None:
+    from hiso_ray.metrics import paper_bytes_per_client
+
+    # REFERENCE §2: 1 500 rounds, P = 5, τ = 1 → 58.59 KiB; 550 → 21.48
+    assert paper_bytes_per_client(1500, 1, 5) / 1024 == pytest.approx(58.59, abs=0.01)
+    assert paper_bytes_per_client(350, 1, 5) / 1024 == pytest.approx(13.67, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["hiso", "decomfl"])
+def test_bytes_do_not_depend_on_the_size_of_the_model(
+    experiment: Make, tmp_path: Path, name: str
+) -> None:
+    columns = []
+    for width in (4, 64):
+        e = experiment(**{"task.model": f"mlp-{width}", "method.name": name})
+        run(e, tmp_path / str(width))
+        rows = read_rows(tmp_path / str(width) / "metrics.csv")
+        columns.append([(r["uplink_bytes"], r["downlink_bytes"]) for r in rows])
+    assert columns[0] == columns[1]
+
+
+def test_decomfl_is_hiso_without_curvature(experiment: Make, tmp_path: Path) -> None:
+    digests = [
+        run(experiment(**dotted), tmp_path / str(i))["model_sha256"]
+        for i, dotted in enumerate(
+            (
+                {"method.name": "decomfl"},
+                {"method.curvature": "none"},
+                {"method.curvature": "scalar"},
+                {"method.curvature": "diagonal"},
+            )
+        )
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_the_result_is_a_function_of_the_configuration_alone(
+    experiment: Make, tmp_path: Path
+) -> None:
+    # Traps: global random state; `if seed:`.
+    digests = []
+    for attempt, seed in enumerate((0, 0, 1)):
+        random.seed(attempt)
+        np.random.seed(attempt)
+        torch.manual_seed(attempt)
+        digests.append(run(experiment(seed=seed), tmp_path / str(attempt))["model_sha256"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_directions_remembered_or_made_again_give_the_same_bits(
+    experiment: Make, tmp_path: Path
+) -> None:
+    dotted = {"federation.local_steps": 2}
+    digests = {
+        run(experiment(**dotted, **{"resources.direction_cache_mb": mb}), tmp_path / str(mb))[
+            "model_sha256"
+        ]
+        for mb in (0, 0.01, 256)
+    }
+    assert len(digests) == 1
+
+
+def interrupted(experiment: Experiment, folder: Path, after: int) -> None:
+    """Runs until ``after`` rounds are reported, then stops as a kill would: without clean-up."""
+
+    class Killed(BaseException):
+        pass
+
+    def on_round(row: dict[str, Any]) -> None:
+        if row["round"] == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(experiment, folder, on_round)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_a_resumed_run_ends_like_an_undisturbed_one(
+    experiment: Make, tmp_path: Path, after: int
+) -> None:
+    e = experiment(**{"federation.local_steps": 2})
+    whole = run(e, tmp_path / "whole")
+    interrupted(e, tmp_path / "torn", after)
+    with open(tmp_path / "torn" / "ledger.jsonl", "ab") as file:
+        file.write(b'{"round":')  # a record that was being written
+    notes: list[str] = []
+    end = resume(tmp_path / "torn", on_note=notes.append)
+    assert any("torn record" in note for note in notes)
+    assert end["model_sha256"] == whole["model_sha256"]
+    keep = set(COLUMNS) - {"seconds"}
+    rows = [
+        [{k: r[k] for k in keep} for r in read_rows(tmp_path / n / "metrics.csv")]
+        for n in ("whole", "torn")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_resume_refuses_another_past(experiment: Make, tmp_path: Path) -> None:
+    interrupted(experiment(), tmp_path / "r", 3)
+    config = tmp_path / "r" / "config.yaml"
+    config.write_text(config.read_text().replace("mu: 0.001", "mu: 0.01"))
+    with pytest.raises(LedgerError, match="another config"):
+        resume(tmp_path / "r")
+    with pytest.raises(LedgerError, match="not a run folder"):
+        resume(tmp_path)
+
+
+def test_a_ledger_of_another_generator_is_refused_another_torch_reported() -> None:
+    # Trap: CPU and CUDA generators differ, and replicas drift apart silently.
+    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-normal", "version": "2.13.0"}, 3)
+    header = {"device": "cpu", "torch": "2.12.0", "threads": 2, "generator": here.generator}
+    assert len(check_header(header, {}, here)) == 2
+    header["generator"] = {"name": "torch-cuda-normal", "version": "2.13.0"}
+    with pytest.raises(LedgerError, match="torch-cuda-normal"):
+        check_header(header, {}, here)
+
+
+@pytest.mark.parametrize("tau", [1, 2])
+def test_non_finite_loss_names_client_round_and_step(
+    experiment: Make, tmp_path: Path, tau: int
+) -> None:
+    e = experiment(**{"method.lr": 1e30, "federation.local_steps": tau, "federation.rounds": 50})
+    with pytest.raises(
+        NonFiniteLoss, match=r"client \d+, round \d+, local step \d.* lower method.lr"
+    ):
+        run(e, tmp_path / "r")
+    ledger = Ledger.read(tmp_path / "r" / "ledger.jsonl")
+    assert ledger.dropped_bytes == 0
+
+
+def test_federation_learns(tmp_path: Path) -> None:
+    e = Experiment().changed(
+        **{"resources.executor": "serial", "federation.rounds": 300, "eval.every": 100}
+    )
+    summary = run(e, tmp_path / "r")
+    assert summary["initial_accuracy"] < 0.25
+    assert summary["final_accuracy"] > 0.75
+
+
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        {},
+        {"method.name": "decomfl"},
+        {"method.probe": "central"},
+        {"federation.local_steps": 3},
+        {"method.curvature": "scalar"},
+        {"method.hessian_update": "all", "federation.local_steps": 2},
+    ],
+)
+def test_every_variant_descends_on_the_quadratic(
+    experiment: Make, tmp_path: Path, dotted: dict[str, Any]
+) -> None:
+    base = {"task.name": "quadratic", "task.model": "diagonal-20", "federation.rounds": 200,
+            "method.lr": 0.02, "federation.partition": "iid"}  # fmt: skip
+    run(experiment(**(base | dotted)), tmp_path / "r")
+    rows = [r for r in read_rows(tmp_path / "r" / "metrics.csv") if r["eval_loss"] is not None]
+    assert rows[-1]["eval_loss"] < 0.2 * rows[0]["eval_loss"]

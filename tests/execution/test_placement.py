@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hiso_ray import Experiment
+from hiso_ray.execution.placement import place
+
+
+def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:
+    dotted = {f"resources.{name}": value for name, value in resources.items()}
+    e = Experiment().changed(
+        **{"federation.num_clients": clients, "federation.clients_per_round": 1, **dotted}
+    )
+    return place(e, cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "resources", "actors", "one_each"),
+    [
+        (8, 0, {}, 8, True),
+        (100, 0, {}, 8, True),
+        (7, 0, {}, 7, False),
+        (2, 0, {"cpus_per_client": 0.25}, 8, True),
+        (2, 0, {"cpus_per_client": 0.5}, 4, False),
+        (8, 0, {"max_actors": 3}, 3, False),
+        (8, 0, {"clients_per_actor": 4}, 2, False),
+        (64, 1, {"gpus_per_client": 0.25}, 4, False),
+        (64, 2, {"gpus_per_client": 0.4}, 4, False),  # fractions do not span GPUs
+        (64, 4, {"gpus_per_client": 0.1}, 8, True),
+        (64, 5, {"gpus_per_client": 2}, 2, False),
+    ],
+)
+def test_one_each_where_they_fit_else_packed(
+    cpus: float, gpus: float, resources: dict[str, Any], actors: int, one_each: bool
+) -> None:
+    found = placed(cpus, gpus, **resources)
+    assert (found.actors, found.one_each) == (actors, one_each)
+
+
+def test_the_line_says_it() -> None:
+    assert (
+        placed(64, 4, clients=512, gpus_per_client=0.25).line
+        == "512 clients on 16 actors, 32 per actor, 1 CPU and 0.25 GPU each"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "resources", "words"),
+    [
+        (2, 0, {"cpus_per_client": 3}, "cpus_per_client = 3, but the cluster has 2 CPUs"),
+        (2, 0, {"gpus_per_client": 0.5}, "gpus_per_client = 0.5, but the cluster has 0 GPUs"),
+        (64, 1, {"gpus_per_client": 2}, "gpus_per_client = 2, but the cluster has 1 GPUs"),
+        (2, 0, {"clients_per_actor": 2}, "needs 4 actors for 8 clients, but 2 fit: .* at least 4"),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    cpus: float, gpus: float, resources: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        placed(cpus, gpus, **resources)

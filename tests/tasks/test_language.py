@@ -1,0 +1,332 @@
+"""Prompts, answers, files and batches of the language tasks; what is wrong is said in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from hiso_ray import Experiment, tasks
+from hiso_ray.tasks.benchmarks import BENCHMARKS
+from hiso_ray.tasks.contract import Prepared, views
+from hiso_ray.tasks.language import LanguageTask
+from hiso_ray.tasks.module import reached_parameters
+from hiso_ray.tasks.sources import read
+
+CPU = torch.device("cpu")
+
+
+def build(experiment: Experiment) -> tuple[LanguageTask, Prepared, torch.Tensor]:
+    experiment = tasks.resolve(experiment)
+    prepared = tasks.prepare(experiment)
+    return tasks.build(experiment, prepared, CPU), prepared, torch.tensor(prepared.x0)
+
+
+# prompts and labels against hand-written strings
+
+
+def test_sst2_prompt(tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text('it \'s "null" and NA\t1\na dud\t0\n')
+    train, _, _ = read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    assert train.prompts == ['it \'s "null" and NA It was', "a dud It was"]
+    assert train.labels.tolist() == [1, 0]
+
+
+def test_ag_news_prompt_from_the_original_csv_and_from_hub_columns(tmp_path: Path) -> None:
+    original = '"3","Oil, up","Prices ""rose""."\n"1","Talks","In Oslo."\n'
+    (tmp_path / "train.csv").write_text(original)
+    (tmp_path / "test.csv").write_text(original)
+    train, _, _ = read(BENCHMARKS["ag_news"], str(tmp_path), 0)
+    assert train.prompts[0] == 'Oil, up Prices "rose". This is about'
+    assert train.labels.tolist() == [2, 0]
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    frame = pd.DataFrame({"text": ["Oil, up Prices rose."], "label": [2]})
+    frame.to_parquet(hub / "train.parquet")
+    frame.to_json(hub / "test.jsonl", orient="records", lines=True)
+    train, evaluation, _ = read(BENCHMARKS["ag_news"], str(hub), 0)
+    for rows in (train, evaluation):
+        assert rows.prompts == ["Oil, up Prices rose. This is about"]
+        assert rows.labels.tolist() == [2]
+
+
+def test_a_header_is_recognised_and_columns_are_found_by_name(tmp_path: Path) -> None:
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.csv").write_text("label,sentence,idx\n1,fine,0\n0,poor,1\n")
+    train, _, _ = read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    assert train.prompts == ["fine It was", "poor It was"]
+
+
+def test_a_single_split_is_divided_stratified(tmp_path: Path) -> None:
+    file = tmp_path / "all.tsv"
+    file.write_text("".join(f"text {i}\t{int(i < 80)}\n" for i in range(100)))
+    train, held, notes = read(BENCHMARKS["sst2"], str(file), 0)
+    assert np.bincount(held.labels).tolist() == [4, 16]
+    assert not set(train.prompts) & set(held.prompts)
+    assert len(train.prompts) == 80
+    assert "20 of its 100 rows are held out" in notes[0]
+    assert read(BENCHMARKS["sst2"], str(file), 1)[1].prompts != held.prompts
+
+
+# the model
+
+
+def test_left_padding_gives_the_losses_of_single_prompts(
+    language: Callable[..., Experiment],
+) -> None:
+    task, _, x = build(language())
+    together = np.arange(10)
+    batch = task.batch(together)
+    with torch.inference_mode():
+        task.losses(x, [batch])
+        rows = task.logits(batch.inputs)
+        for i in together:
+            single = task.batch(np.array([i]))
+            assert single.inputs["input_ids"].shape[1] <= batch.inputs["input_ids"].shape[1]
+            assert torch.allclose(rows[i], task.logits(single.inputs)[0], atol=1e-5)
+
+
+def test_batches_are_trimmed_to_their_longest(language: Callable[..., Experiment]) -> None:
+    task, prepared, _ = build(language())
+    lengths = prepared.arrays["train_lengths"]
+    short = np.argsort(lengths)[:3]
+    assert task.batch(short).inputs["input_ids"].shape == (3, lengths[short].max())
+
+
+def test_loss_and_score_are_those_of_plain_transformers(
+    language: Callable[..., Experiment], tiny_opt: Path, text_data: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task, prepared, x = build(language())
+    model = AutoModelForCausalLM.from_pretrained(tiny_opt).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_opt)
+    bad, good = (tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in (" bad", " good"))
+    assert prepared.spec["answers"] == [bad, good]
+    losses, correct = [], 0
+    for line in (text_data / "dev.tsv").read_text().splitlines():
+        text, label = line.split("\t")
+        with torch.inference_mode():
+            ids = tokenizer(f"{text} It was", return_tensors="pt")["input_ids"]
+            logits = model(ids).logits[0, -1, [bad, good]]
+        losses.append(float(nn.functional.cross_entropy(logits, torch.tensor(int(label)))))
+        correct += int(logits.argmax()) == int(label)
+    scores = [task.score(x, b) for b in range(task.eval_batches)]
+    assert sum(s.correct for s in scores) == correct
+    assert sum(s.total for s in scores) == len(losses)
+    assert sum(s.loss_sum for s in scores) == pytest.approx(sum(losses), rel=1e-5)
+
+
+def test_tied_embeddings_stay_tied_and_are_counted_once(
+    language: Callable[..., Experiment],
+) -> None:
+    task, prepared, x = build(language())
+    task.losses(x, [task.batch(np.arange(2))])
+    model = task.module
+    assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    assert not any("lm_head" in name for name, _ in task.layout)
+    assert sum(np.prod(shape) for _, shape in task.layout) == len(x) == prepared.x0.size
+
+
+def test_the_answer_position_is_all_that_is_scored(
+    language: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _, x = build(language())
+    shapes = []
+    forward = task.module.lm_head.forward
+    monkeypatch.setattr(
+        task.module.lm_head, "forward", lambda h: shapes.append(h.shape[:2]) or forward(h)
+    )
+    task.losses(x, [task.batch(np.arange(5))])
+    assert shapes == [(5, 1)]
+
+
+def test_two_evaluations_are_bit_equal_and_small_mu_gives_finite_g(
+    language: Callable[..., Experiment],
+) -> None:
+    # Trap: dropout (0.5 in this model), train mode.
+    task, _, x = build(language())
+    batch = [task.batch(np.arange(6))]
+    first = task.losses(x, batch)
+    assert task.losses(x.clone(), batch) == first
+    assert np.isfinite((task.losses(x + 1e-7, batch) - first) / 1e-7).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_loss_is_computed_in_float32(language: Callable[..., Experiment], dtype: str) -> None:
+    # Trap: one quantum of a half precision loss is .49 (fp16) or 3.9 (bf16) of g at μ = 1e-3.
+    task, _, x = build(language(**{"task.dtype": dtype}))
+    exact, _, _ = build(language())
+    batches = [np.arange(i, i + 6) for i in range(8)]
+    half = task.losses(x.to(getattr(torch, dtype)), [task.batch(b) for b in batches])
+    full = exact.losses(x, [exact.batch(b) for b in batches])
+    assert half == pytest.approx(full, abs=2e-2)
+    spacing = {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    assert any(loss / spacing != round(loss / spacing) for loss in half)
+
+
+def test_parameters_the_loss_does_not_reach_are_found() -> None:
+    # Trap: they random-walk under g·z.
+    used, unused = nn.Linear(2, 1), nn.Linear(2, 1)
+    reached = reached_parameters(used(torch.ones(1, 2)).sum())
+    assert reached == {id(p) for p in used.parameters()}
+    assert not reached & {id(p) for p in unused.parameters()}
+
+
+def test_long_prompts_lose_their_beginning_never_the_question(
+    language: Callable[..., Experiment], tiny_opt: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    _, prepared, _ = build(language(**{"task.max_length": 8}))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_opt)
+    rows = prepared.arrays["train_ids"]
+    assert rows.shape[1] == 8
+    assert all(tokenizer.decode(row).endswith(" It was") for row in rows)
+    assert any("truncated on the left" in note for note in prepared.notes)
+
+
+def test_export_is_a_hugging_face_folder(
+    language: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task, _, x = build(language())
+    moved = x + 0.01
+    task.export(moved, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tmp_path / "model")
+    named = dict(model.named_parameters())
+    for name, tensor in views(moved, task.layout).items():
+        assert torch.equal(named[name], tensor)
+
+
+# bad input
+
+
+def bad_data(folder: Path, content: str, name: str = "train.tsv") -> Path:
+    (folder / name).write_text(content)
+    (folder / "dev.tsv").write_text("a\t1\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a film\tmaybe\n", r"row 1: unknown label 'maybe' in column label; allowed: 0, 1"),
+        ("sentence\tscore\nfine\t1\n", r"no column label; it has sentence, score"),
+        ("label\tbody\n1\tfine\n", r"no column text or sentence; it has label, body"),
+        ("fine\n", r"the first row has 1 columns and names none of label, sentence, text"),
+        ("", r"is empty"),
+        ("text\tlabel\n", r"has no rows below its header"),
+    ],
+)
+def test_bad_rows(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read(BENCHMARKS["sst2"], str(bad_data(tmp_path, content)), 0)
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file or folder"):
+        read(BENCHMARKS["sst2"], str(tmp_path / "missing"), 0)
+    with pytest.raises(ValueError, match=r"no \.tsv, \.csv"):
+        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    (tmp_path / "train.tsv").write_text("a\t1\n")
+    (tmp_path / "test.tsv").write_text("a\t1\n")
+    with pytest.raises(ValueError, match="too few rows"):
+        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+
+
+def test_bad_models(language: Callable[..., Experiment], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        build(language(**{"task.model": str(tmp_path / "missing")}))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"not a causal language model .*config.json"):
+        build(language(**{"task.model": str(tmp_path)}))
+
+
+def test_a_model_that_is_not_causal(
+    language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path
+) -> None:
+    from transformers import ViTConfig
+
+    for file in tiny_opt.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not a causal language model"):
+        build(language(**{"task.model": str(tmp_path)}))
+
+
+def test_answers_must_be_single_tokens(language: Callable[..., Experiment]) -> None:
+    with pytest.raises(ValueError, match="no single, distinct token for each answer: ' world'"):
+        build(language(**{"task.name": "ag_news", "task.data": str(_ag_news())}))
+
+
+def _ag_news() -> Path:
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp())
+    for name in ("train", "test"):
+        (folder / f"{name}.csv").write_text('"1","a","b"\n"2","c","d"\n"3","e","f"\n"4","g","h"\n')
+    return folder
+
+
+def test_no_pickle_and_no_remote_code(
+    language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path
+) -> None:
+    for file in tiny_opt.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="not a causal language model"):
+        build(language(**{"task.model": str(tmp_path)}))
+    config = json.loads((tiny_opt / "config.json").read_text())
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "c.C", "AutoModelForCausalLM": "c.M"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "c.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(ValueError, match="not a causal language model"):
+        build(language(**{"task.model": str(tmp_path)}))
+
+
+# the real files
+
+
+def test_real_sst2_zero_shot(shared: Path) -> None:
+    experiment = Experiment().changed(
+        **{
+            "task.name": "sst2",
+            "task.model": str(shared / "models" / "opt-imdb-1m"),
+            "task.data": str(shared / "data" / "sst2"),
+        }
+    )
+    task, prepared, x = build(experiment)
+    assert len(prepared.labels) == 6920
+    scores = [task.score(x, b) for b in range(task.eval_batches)]
+    assert sum(s.total for s in scores) == 872
+    assert sum(s.correct for s in scores) / 872 == pytest.approx(0.649, abs=0.005)
+
+
+def test_real_ag_news_has_four_classes(shared: Path) -> None:
+    experiment = Experiment().changed(
+        **{
+            "task.name": "ag_news",
+            "task.model": str(shared / "models" / "opt-imdb-1m"),
+            "task.data": str(shared / "data" / "ag_news"),
+        }
+    )
+    task, prepared, x = build(experiment)
+    assert len(prepared.labels) == 6080
+    assert len(set(prepared.spec["answers"])) == 4
+    score = task.score(x, 0)
+    assert np.isfinite(score.loss_sum)
+    assert score.total == 64

@@ -1,0 +1,89 @@
+"""Digits and the quadratic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hiso_ray import Experiment, tasks
+from hiso_ray.tasks.contract import views
+
+CPU = torch.device("cpu")
+
+
+def test_digits_forward_is_the_network_it_says(experiment: Callable[..., Experiment]) -> None:
+    e = tasks.resolve(experiment())
+    prepared = tasks.prepare(e)
+    task = tasks.build(e, prepared, CPU)
+    x = torch.tensor(prepared.x0)
+    named = views(x, task.layout)
+    images = torch.tensor(prepared.arrays["train_x"][:5])
+    hidden = torch.relu(images @ named["hidden.weight"].T + named["hidden.bias"])
+    logits = hidden @ named["output.weight"].T + named["output.bias"]
+    labels = torch.tensor(prepared.arrays["train_y"][:5])
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert task.losses(x, [task.batch(np.arange(5))])[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_accuracy_is_correct_over_total_whatever_the_batches(
+    experiment: Callable[..., Experiment],
+) -> None:
+    # Trap: accuracy as a mean of batch means is wrong on the last batch.
+    found = set()
+    for size in (7, 64, 360, 1000):
+        e = tasks.resolve(experiment(**{"task.eval_batch_size": size}))
+        prepared = tasks.prepare(e)
+        task = tasks.build(e, prepared, CPU)
+        scores = [task.score(torch.tensor(prepared.x0), b) for b in range(task.eval_batches)]
+        found.add((sum(s.correct for s in scores), sum(s.total for s in scores)))
+    assert len(found) == 1
+    assert found.pop()[1] == 360
+
+
+def test_the_test_images_do_not_depend_on_the_run_seed(
+    experiment: Callable[..., Experiment],
+) -> None:
+    one, two = (tasks.prepare(tasks.resolve(experiment(seed=s))) for s in (0, 1))
+    assert np.array_equal(one.arrays["eval_x"], two.arrays["eval_x"])
+    assert not np.array_equal(one.x0, two.x0)
+
+
+def test_nothing_shared_is_written_to(experiment: Callable[..., Experiment]) -> None:
+    # What comes from the object store is read-only, and other processes see it.
+    e = tasks.resolve(experiment())
+    prepared = tasks.prepare(e)
+    for array in (*prepared.arrays.values(), prepared.x0):
+        array.setflags(write=False)
+    task = tasks.build(e, prepared, CPU)
+    task.losses(torch.tensor(prepared.x0), [task.batch(np.arange(3))])
+
+
+def test_quadratic_loss_by_hand(experiment: Callable[..., Experiment]) -> None:
+    e = tasks.resolve(experiment(**{"task.name": "quadratic", "task.model": "diagonal-3"}))
+    prepared = tasks.prepare(e)
+    task = tasks.build(e, prepared, CPU)
+    b, lam = prepared.arrays["targets"][1], prepared.arrays["curvature"]
+    expected = 0.5 * float((lam * (1 - b) ** 2).sum())
+    assert task.losses(torch.ones(3), [task.batch(np.array([1]))])[0] == pytest.approx(expected)
+    optimum = torch.tensor(prepared.arrays["targets"].mean(0))
+    assert task.score(optimum, 0) == pytest.approx((0.0, 1, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "words"),
+    [
+        ({"task.name": "sst3"}, "unknown task .*digits, quadratic, sst2, ag_news"),
+        ({"task.model": "cnn-3"}, "digits takes mlp-WIDTH"),
+        ({"task.model": "mlp-0"}, "digits takes mlp-WIDTH"),
+        ({"task.data": "somewhere"}, "digits has its own data"),
+        ({"task.name": "quadratic"}, "takes diagonal-DIMENSION"),
+    ],
+)
+def test_bad_tasks(
+    experiment: Callable[..., Experiment], dotted: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        tasks.prepare(tasks.resolve(experiment(**dotted)))

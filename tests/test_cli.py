@@ -1,0 +1,115 @@
+"""The command line as a person uses it, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hiso_ray import config
+from hiso_ray.cli import main, parser
+from hiso_ray.ledger import Ledger
+
+SMALL = ["--federation.num_clients", "6", "--federation.clients_per_round", "2",
+         "--federation.rounds", "4", "--task.model", "mlp-8", "--eval.every", "2",
+         "--resources.executor", "serial"]  # fmt: skip
+
+
+def hiso(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hiso_ray", *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_run_replay_report(tmp_path: Path) -> None:
+    done = hiso("run", *SMALL, "--out", "a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "round 2/4" in done.stdout  # plain lines where there is no terminal
+    assert "accuracy" in done.stdout
+    digest = json.loads((tmp_path / "a" / "summary.json").read_text())["model_sha256"]
+    again = hiso("run", "--config", "a/config.yaml", "--out", "b", cwd=tmp_path)
+    assert json.loads((tmp_path / "b" / "summary.json").read_text())["model_sha256"] == digest, (
+        again
+    )
+    replayed = hiso("replay", "a", "--export", "model", cwd=tmp_path)
+    assert replayed.returncode == 0
+    assert "the digest equals" in replayed.stdout
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    reported = hiso("report", "a", "b", "--out", "curves.pdf", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    assert (tmp_path / "curves.pdf").read_bytes()[:4] == b"%PDF"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["run", "--method.lrr", "1"],
+            ["unrecognized", "--method.lrr", "did you mean --method.lr?"],
+        ),
+        (["run", "--method.lr", "-1"], ["method.lr = '-1'", "greater than 0"]),
+        (["run", "--method.mu", "0"], ["method.mu = '0'", "greater than 0"]),
+        (["run", "--method.num_perturbations", "0"], ["method.num_perturbations = '0'"]),
+        (["run", "--federation.local_steps", "0"], ["federation.local_steps = '0'"]),
+        (["run", "--federation.clients_per_round", "65"], ["larger than the federation"]),
+        (["run", "--federation.num_clients", "9999"], ["9999", "at most 1437"]),
+        (["run", "--task.name", "nope"], ["unknown task", "digits"]),
+        (["run", "--config", "missing.yaml"], ["cannot read"]),
+        (["replay", "."], ["not a run folder"]),
+        (["resume", "."], ["not a run folder"]),
+        (["report", "."], ["holds no round yet"]),
+    ],
+)
+def test_mistakes_exit_2_and_say_what_to_change(
+    arguments: list[str], words: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    error = capsys.readouterr().err
+    assert status == 2
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_teaches_every_field(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        parser().parse_args(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, info in config.known_fields().items():
+        assert f"--{name} VALUE" in text
+        assert " ".join(info.description.split()) in text
+        assert f"(default: {info.get_default(call_default_factory=True)})" in text
+
+
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+def test_ctrl_c_leaves_a_readable_ledger_that_resumes(tmp_path: Path, executor: str) -> None:
+    arguments = [*SMALL[:-1], executor, "--federation.rounds", "100000", "--out", "r"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hiso_ray", "run", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    ledger = tmp_path / "r" / "ledger.jsonl"
+    deadline = time.monotonic() + 120
+    while not (ledger.exists() and ledger.read_bytes().count(b"\n") > 5):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "resume" in error
+    assert len(Ledger.read(ledger).records) >= 5

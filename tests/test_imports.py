@@ -1,0 +1,90 @@
+"""Imports point down, and each library stays where it belongs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "hiso_ray").rglob("*.py")) + sorted((ROOT / "analysis").rglob("*.py"))
+
+# room -> the rooms of ours it may import (its own always)
+ALLOWED = {
+    "config": set(),
+    "seeds": set(),
+    "ledger": set(),
+    "messages": set(),
+    "sampling": {"seeds"},
+    "method": {"seeds"},
+    "tasks": {"config", "seeds", "messages"},
+    "replica": {"config", "ledger", "messages", "method", "tasks"},
+    "client": {"replica", "messages", "method", "sampling", "tasks"},
+    "metrics": {"config", "ledger"},
+    "execution": {
+        "client",
+        "config",
+        "ledger",
+        "messages",
+        "method",
+        "metrics",
+        "replica",
+        "sampling",
+        "seeds",
+        "tasks",
+    },
+    "runs": {"config", "execution", "ledger", "tasks", "analysis"},
+    "progress": {"metrics"},
+    "cli": {"config", "progress", "runs", "analysis"},
+    "__main__": {"cli"},
+    "__init__": {"config", "runs"},
+    "analysis": set(),
+}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "hiso_ray" else "analysis"
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of every import in the file, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] not in ("hiso_ray", "analysis"):
+            continue
+        target = parts[1] if parts[0] == "hiso_ray" and len(parts) > 1 else parts[0]
+        if target == "Experiment":
+            target = "config"
+        assert target in ALLOWED[room(path)] | {room(path)}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)}
+    if path.name != "cluster.py":
+        assert "ray" not in tops
+    if room(path) == "method":
+        assert not tops & {"transformers", "datasets", "pathlib", "json"}
+    if room(path) == "analysis":
+        assert not tops & {"torch", "hiso_ray", "transformers"}
+
+
+def test_the_driver_needs_no_torch() -> None:
+    code = "import sys, hiso_ray.execution.driver as d; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

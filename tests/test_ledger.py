@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hiso_ray.ledger import Ledger, LedgerError, Record
+
+
+def record(round_: int) -> Record:
+    scalar = float(np.float32(0.1) * np.float32(round_ + 1))
+    return Record(
+        round_, (1, 4), (2**64 - 1 - round_,), ((scalar, -3.5),), 0.1, 1e-3, 0.95, 1e-8, 2.0
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger.create(path, {"config_sha256": "c"})
+    for r in range(5):
+        ledger.append(record(r))
+    ledger.close()
+    return path
+
+
+def test_reads_back_exactly(path: Path) -> None:
+    ledger = Ledger.read(path)
+    assert ledger.records == [record(r) for r in range(5)]
+    assert ledger.header["config_sha256"] == "c"
+    assert all(isinstance(json.loads(line), dict) for line in path.read_text().splitlines())
+
+
+def test_every_record_is_on_disk_when_append_returns(path: Path) -> None:
+    ledger = Ledger.open(path)
+    ledger.append(record(5))
+    assert Ledger.read(path).records[-1] == record(5)  # before close
+
+
+@pytest.mark.parametrize("kept", [1, 20, -1])
+def test_a_torn_tail_is_dropped_and_appending_goes_on(path: Path, kept: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
+    ledger = Ledger.open(path)
+    assert ledger.dropped_bytes == len(lines[-1][:kept])
+    assert len(ledger.records) == 4
+    ledger.append(record(4))
+    ledger.close()
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_a_tail_of_garbage_is_dropped(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\x00\xff\n")
+    assert len(Ledger.open(path).records) == 5
+
+
+def test_a_corrupt_middle_names_the_round(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(re.sub(r'("round":2,.*?"lr":)0\.1', r"\g<1>0.2", text))
+    with pytest.raises(LedgerError, match=r"round 2 .*corrupt"):
+        Ledger.read(path)
+
+
+def test_a_removed_or_swapped_record_is_found(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    with pytest.raises(LedgerError, match="round 1"):
+        Ledger.read(path)
+    path.write_text("".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+    with pytest.raises(LedgerError, match="round 1"):
+        Ledger.read(path)
+
+
+def test_a_corrupt_header_or_no_file(path: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger"):
+        Ledger.read(path.with_name("other.jsonl"))
+    path.write_text(path.read_text().replace('"config_sha256":"c"', '"config_sha256":"d"'))
+    with pytest.raises(LedgerError, match="header"):
+        Ledger.read(path)
+
+
+def test_a_ledger_is_never_started_twice(path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        Ledger.create(path, {})
