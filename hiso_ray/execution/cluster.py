@@ -8,8 +8,8 @@ The only file that imports ray. Who talks to whom::
                   client actors and sends each of them one message per round
     client actor  a ``Worker``: catches up from records, takes a list of turns, answers scalars
 
-A client actor that dies is restarted by Ray, which also sends it the message again. It stands at x_0
-then and says so (``Behind``), gets all records, and computes the same scalars. Messages are
+A client actor that dies is restarted by Ray, which also sends it the message again. It stands at
+x_0 then and says so (``Behind``), gets all records, and computes the same scalars. Messages are
 serialized here, so that their size is counted and not guessed.
 """
 
@@ -87,6 +87,7 @@ class ClusterExecutor:
         group: PlacementGroup,
         shared: Sequence[ray.ObjectRef],
         faults_file: Path,
+        actor_class: type = ClientActor,
     ) -> None:
         self.actors, self._one_each = placement.actors, placement.one_each
         self.message_bytes = 0
@@ -108,7 +109,7 @@ class ClusterExecutor:
                         placement_group=group, placement_group_bundle_index=index
                     ),
                 }
-                actor = ray.remote(**options)(ClientActor).remote(experiment, *shared)
+                actor = ray.remote(**options)(actor_class).remote(experiment, *shared)
                 self._handles.append(actor)
             descriptions += ray.get([self._handles[i].describe.remote() for i in batch])
         self.description = descriptions[0]
@@ -314,8 +315,8 @@ def _reservation(
             raise ValueError(
                 f"{placement.actors} actors of {bundle} did not become available within "
                 f"{RESERVE_SECONDS:g} s; free now: {free.get('CPU', 0):g} of "
-                f"{have.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} of {have.get('GPU', 0):g} GPUs. Wait for the other "
-                "work on the cluster, or lower resources.max_actors"
+                f"{have.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} of {have.get('GPU', 0):g} "
+                "GPUs. Wait for the other work on the cluster, or lower resources.max_actors"
             ) from None
         yield placement, group
     finally:

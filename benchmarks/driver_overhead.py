@@ -1,0 +1,107 @@
+"""What a round costs besides computing: many clients, many turns.
+
+Rounds of a real federation for 10 … 1 000 clients at a fixed cohort (serial, digits), relative to
+the smallest; and on Ray with turns that do nothing, 500 client turns a round on 2 actors.
+
+    python benchmarks/driver_overhead.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiso_ray import Experiment, run
+from hiso_ray.messages import Description, Score, Turn
+from hiso_ray.metrics import Row
+
+
+class Idle:
+    """A worker whose turns do nothing."""
+
+    def turns(self, records: Any, clients: list[int], seeds: list[int]) -> list[Turn]:
+        return [Turn(c, np.zeros((1, 5), np.float32), np.zeros(1)) for c in clients]
+
+    def scores(self, records: Any, batches: list[int]) -> list[Score]:
+        return [Score(0.0, 0, 1) for _ in batches]
+
+    def statistics(self, records: Any) -> dict[str, float]:
+        return {}
+
+    def digest(self, records: Any) -> str:
+        return ""
+
+
+def milliseconds_per_round(rows: list[Row]) -> float:
+    """Median over the rounds without evaluation."""
+    quiet = [
+        (b["seconds"] - a["seconds"]) * 1e3
+        for a, b in itertools.pairwise(rows)
+        if b["eval_loss"] is None
+    ]
+    return statistics.median(quiet)
+
+
+def flat_in_clients() -> None:
+    print("| clients | ms per round | ÷ 10 clients |\n|---|---|---|")
+    samples: dict[int, list[float]] = {n: [] for n in (10, 100, 1000)}
+    for _ in range(3):  # interleaved, so that all sizes meet the same machine
+        for n in samples:
+            rows: list[Row] = []
+            e = Experiment().changed(
+                **{
+                    "federation.num_clients": n,
+                    "federation.partition": "iid",
+                    "task.batch_size": 1,  # 1 000 clients hold one or two images each
+                    "federation.rounds": 200,
+                    "eval.every": 200,
+                    "resources.executor": "serial",
+                }
+            )
+            run(e, tempfile.mkdtemp(), rows.append)
+            samples[n].append(milliseconds_per_round(rows))
+    for n, found in samples.items():
+        ratio = statistics.median(found) / statistics.median(samples[10])
+        print(f"| {n} | {statistics.median(found):.2f} | {ratio:.2f} |", flush=True)
+
+
+def idle_turns() -> None:
+    from hiso_ray.execution import cluster
+    from hiso_ray.execution.driver import run_rounds
+
+    class IdleActor(cluster.ClientActor):
+        def __init__(self, experiment: Experiment) -> None:
+            self.worker: Any = Idle()
+
+        def describe(self) -> Description:
+            return Description("cpu", "none", 1, {}, 1)
+
+    print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
+    for turns in (8, 500):
+        e = Experiment().changed(
+            **{
+                "federation.num_clients": turns,
+                "federation.clients_per_round": turns,
+                "federation.rounds": 200,
+                "eval.every": 200,
+                "resources.max_actors": 2,
+            }
+        )
+        folder, rows = Path(tempfile.mkdtemp()), []
+        with cluster._cluster(), cluster._reservation(e, print) as (placement, group):
+            executor = cluster.ClusterExecutor(
+                e, placement, group, [], folder / "faults.jsonl", IdleActor
+            )
+            run_rounds(e, folder, {}, executor, rows.append, print)
+        ms = milliseconds_per_round(rows)
+        print(f"| {turns} | {executor.actors} | {ms:.1f} | {ms / turns * 1e3:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    flat_in_clients()
+    idle_turns()
