@@ -10,11 +10,14 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
 from analysis import load
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+NAMES = {"hiso": "HiSo", "decomfl": "DeComFL"}
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -24,50 +27,52 @@ STYLE: Any = {
     "legend.frameon": False,
     "savefig.dpi": 200,
 }
-Y = (("eval_accuracy", "Test accuracy"), ("eval_loss", "Loss"))
 X = (("round", "Communication round"), ("kib_per_client", "Up + down per client (KiB, cumulative)"))
+Y = (("eval_accuracy", "Test accuracy"), ("eval_loss", "Loss"))
+TEST: Any = {"marker": ".", "ms": 3, "lw": 1.4}
+TRAINING: Any = {"lw": 0.8, "alpha": 0.5}
+TRAINING_WINDOW = 25  # rounds
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
     """Accuracy and loss against rounds and against protocol bytes; one colour per method.
 
     Args:
-        folders: run folders; runs of the same method share a colour.
+        folders: run folders; each run is one line, runs of the same method share a colour.
         out: the picture's file; the ending chooses the format (png, pdf, svg).
     """
     table = load.rounds(folders)
+    colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table["method"].unique())}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+        figure = Figure(figsize=(7.0, 4.8), layout="constrained")
         axes = figure.subplots(2, 2, sharex="col", sharey="row")
-        colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table["method"].unique())}
         for row, (y, y_name) in enumerate(Y):
             for column, (x, x_name) in enumerate(X):
                 _panel(axes[row][column], table, x, y, colours)
-                if row == 1:
-                    axes[row][column].set_xlabel(x_name)
-                if column == 0:
-                    axes[row][column].set_ylabel(y_name)
-        axes[0][0].legend(loc="lower right")
-        axes[1][0].legend(loc="upper right")
+                axes[1][column].set_xlabel(x_name)
+            axes[row][0].set_ylabel(y_name)
+        axes[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.legend(handles=_legend(colours), loc="outside upper center", ncols=4)
         figure.savefig(out)
     return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
-    labelled: set[str] = set()
     for _, run in table.groupby("run", sort=False):
-        method = str(run["method"].iloc[0])
+        colour = colours[run["method"].iloc[0]]
+        if y == "eval_loss":
+            training = run.dropna(subset=["train_loss"])
+            mean = training["train_loss"].rolling(TRAINING_WINDOW, min_periods=1).mean()
+            axes.plot(training[x], mean, color=colour, **TRAINING)
         points = run.dropna(subset=[y])
-        losses = y == "eval_loss"
-        name = f"{method}, test" if losses else method
-        label = name if method not in labelled else None
-        axes.plot(
-            points[x], points[y], color=colours[method], marker=".", ms=3, lw=1.4, label=label
-        )
-        if losses:
-            train = run.dropna(subset=["train_loss"])
-            smooth = train["train_loss"].rolling(25, min_periods=1).mean()
-            label = f"{method}, training (25-round mean)" if label else None
-            axes.plot(train[x], smooth, color=colours[method], lw=0.8, alpha=0.5, label=label)
-        labelled.add(method)
+        axes.plot(points[x], points[y], color=colour, **TEST)
     axes.margins(x=0.02)
+
+
+def _legend(colours: dict[str, str]) -> list[Line2D]:
+    methods = [Line2D([], [], color=c, lw=2, label=NAMES.get(m, m)) for m, c in colours.items()]
+    return [
+        *methods,
+        Line2D([], [], color="0.3", label="test", **TEST),
+        Line2D([], [], color="0.3", label=f"training, {TRAINING_WINDOW}-round mean", **TRAINING),
+    ]

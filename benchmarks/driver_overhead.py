@@ -71,15 +71,17 @@ def flat_in_clients() -> None:
 
 
 def idle_turns() -> None:
-    from hiso_ray.execution import cluster
+    from hiso_ray.execution.cluster.client_actor import ClientActor
+    from hiso_ray.execution.cluster.executor import ClusterExecutor
+    from hiso_ray.execution.cluster.session import joined_cluster, reservation
     from hiso_ray.execution.driver import run_rounds
 
-    class IdleActor(cluster.ClientActor):
+    class IdleActor(ClientActor):
         def __init__(self, experiment: Experiment) -> None:
             self.worker: Any = Idle()
 
         def describe(self) -> Description:
-            return Description("cpu", "none", 1, {}, 1)
+            return Description("cpu", "none", 1, {}, 1, 1)
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):
@@ -93,10 +95,8 @@ def idle_turns() -> None:
             }
         )
         folder, rows = Path(tempfile.mkdtemp()), []
-        with cluster._cluster(), cluster._reservation(e, print) as (placement, group):
-            executor = cluster.ClusterExecutor(
-                e, placement, group, [], folder / "faults.jsonl", IdleActor
-            )
+        with joined_cluster(), reservation(e, print) as (placement, group):
+            executor = ClusterExecutor(e, placement, group, [], folder / "faults.jsonl", IdleActor)
             run_rounds(e, folder, {}, executor, rows.append, print)
         ms = milliseconds_per_round(rows)
         print(f"| {turns} | {executor.actors} | {ms:.1f} | {ms / turns * 1e3:.0f} |", flush=True)

@@ -34,12 +34,16 @@ OPT_1M = Path(__file__).resolve().parents[2] / "shared" / "models" / "opt-imdb-1
 CASES = ("digits", "opt-1m", "opt-125m")
 ROUNDS = {"digits": 60, "opt-1m": 8, "opt-125m": 2}
 MIB = 2**20
-CLIENTS = 40
 
 
 def case(name: str) -> tuple[Experiment, Prepared]:
     experiment = Experiment().changed(  # batch 16, P = 5, τ = 1, m = 8
-        **{"task.max_length": 32, "federation.num_clients": CLIENTS}
+        **{
+            "task.max_length": 32,
+            "federation.num_clients": 40,
+            "federation.partition": "iid",
+            "federation.min_examples": 16,
+        }
     )
     if name == "digits":
         experiment = tasks.resolve(experiment)
@@ -117,7 +121,7 @@ class Bench:
 
 def cost(name: str, rounds: int) -> None:
     experiment, prepared = case(name)
-    bench = Bench(experiment, prepared, split("iid", prepared.labels, CLIENTS, 1.0, 16, 0))
+    bench = Bench(experiment, prepared, split(experiment.federation, prepared.labels, 0))
     bench.round()  # warm; its record makes the next round catch up
     ratios, forwards, totals, replays = [], [], [], []
     for _ in range(rounds):
@@ -162,7 +166,7 @@ def memory(name: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        bench = Bench(experiment, prepared, split("iid", prepared.labels, CLIENTS, 1.0, 16, 0))
+        bench = Bench(experiment, prepared, split(experiment.federation, prepared.labels, 0))
         object.__setattr__(bench.experiment.federation, "clients_per_round", 1)
         for _ in range(2):
             bench.round()

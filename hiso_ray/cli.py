@@ -19,6 +19,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.progress import Display, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+PLAIN_WIDTH = 120  # columns where there is no terminal
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,19 +63,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)"
     )
-    groups: dict[str, Any] = {}
-    for name, info in config.known_fields().items():
-        section = name.rpartition(".")[0] or "experiment"
-        group = groups.setdefault(section, None) or run.add_argument_group(section)
-        groups[section] = group
-        default = info.get_default(call_default_factory=True)
-        group.add_argument(
-            f"--{name}",
-            dest=f"field:{name}",
-            metavar="VALUE",
-            default=argparse.SUPPRESS,
-            help=f"{info.description} (default: {default})".replace("%", "%%"),
-        )
+    _add_fields(run)
 
     resume = commands.add_parser("resume", help="go on with an interrupted run", allow_abbrev=False)
     resume.add_argument("folder", metavar="DIR")
@@ -98,10 +87,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_fields(run: argparse.ArgumentParser) -> None:
+    """One option per field of the experiment, grouped by section."""
+    groups: dict[str, Any] = {}
+    for name, info in config.known_fields().items():
+        section = name.rpartition(".")[0] or "experiment"
+        if section not in groups:
+            groups[section] = run.add_argument_group(section)
+        groups[section].add_argument(
+            f"--{name}",
+            dest=f"field:{name}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{info.description} (default: {info.default})".replace("%", "%%"),
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     given = parser().parse_args(arguments)
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`
     try:
         return COMMANDS[given.command](given, console)
@@ -125,7 +130,8 @@ def _fail(message: str, status: int) -> int:
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.runs import default_folder, run
+    from hiso_ray.run_folder import default_folder
+    from hiso_ray.runs import run
 
     values = config.load(given.config) if given.config else {}
     for name, value in vars(given).items():
@@ -150,7 +156,8 @@ def _run(given: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.runs import read_experiment, resume
+    from hiso_ray.run_folder import read_experiment
+    from hiso_ray.runs import resume
 
     rounds = read_experiment(Path(given.folder)).federation.rounds
     with Display(console, rounds) as display:

@@ -51,6 +51,7 @@ class Description:
         torch: version.
         threads: torch threads.
         generator: name and version of the direction generator.
+        dimension: d, the number of trainable weights.
         eval_batches: how many evaluation batches the task has.
     """
 
@@ -58,4 +59,5 @@ class Description:
     torch: str
     threads: int
     generator: dict[str, str | int]
+    dimension: int
     eval_batches: int

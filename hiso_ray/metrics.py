@@ -5,7 +5,7 @@ Bytes are counted by three rules, never mixed:
 - *protocol* (``uplink_bytes``, ``downlink_bytes``; cumulative over all clients): up, the τ·P
   float32 scalars of each sampled client; down, to each sampled client, the request (τ seeds of
   8 bytes, lr and μ of 4) and every record it missed since its last turn (the same, plus τ·P
-  scalars of 4). The initial model is not in it: every method pays for it once.
+  scalars of 4). The initial model is a line of its own in the summary: every method pays it once.
 - *paper* (``paper_bytes_per_client``): rounds × 2 × P × τ × 4, the rule of the published tables.
 - *ray* (``ray_bytes``): the serialized messages between the driver and the client actors.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,14 @@ class MetricsFile:
         """Starts the table with the rows of an interrupted run, if any."""
         from tensorboardX import SummaryWriter
 
-        self._file = open(folder / "metrics.csv", "w", newline="", encoding="utf-8")
+        path, fresh = folder / "metrics.csv", folder / "metrics.csv.new"
+        with open(fresh, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(keep)
+        fresh.replace(path)  # whole or not at all
+        self._file = open(path, "a", newline="", encoding="utf-8")
         self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._csv.writeheader()
-        self._csv.writerows(keep)
-        self._file.flush()
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, row: Row) -> None:
@@ -126,10 +129,15 @@ def _number(text: str) -> float | int | None:
 
 
 def summarize(
-    experiment: Experiment, rows: Iterable[Row], digest: str, actors: int, faults: int
+    experiment: Experiment,
+    rows: Sequence[Row],
+    *,
+    digest: str,
+    dimension: int,
+    actors: int,
+    faults: int,
 ) -> dict[str, Any]:
     """``summary.json`` of a finished run."""
-    rows = list(rows)
     accuracies = [row["eval_accuracy"] for row in rows if row["eval_accuracy"] is not None]
     federation, method, last = experiment.federation, experiment.method, rows[-1]
     return {
@@ -147,6 +155,7 @@ def summarize(
         "paper_bytes_per_client": paper_bytes_per_client(
             last["round"], federation.local_steps, method.num_perturbations
         ),
+        "initial_model_bytes_per_client": 4 * dimension,
         "ray_bytes": last["ray_bytes"],
         "forward_passes": last["forward_passes"],
         "model_sha256": digest,

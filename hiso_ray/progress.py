@@ -79,6 +79,8 @@ class Display:
 def summary_table(summary: dict[str, Any], folder: str) -> Table:
     """The closing table of a run."""
     table = Table(show_header=False, title=f"{summary['method']} on {summary['task']}")
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in (
         ("rounds", f"{summary['rounds']:,} with {summary['clients']:,} clients"),
         (
@@ -89,6 +91,7 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
         ("sent up, all clients", readable_bytes(summary["uplink_bytes"])),
         ("sent down, all clients", readable_bytes(summary["downlink_bytes"])),
         ("per client, the paper's rule", readable_bytes(summary["paper_bytes_per_client"])),
+        ("initial model, each client", readable_bytes(summary["initial_model_bytes_per_client"])),
         ("driver ↔ actors, measured", readable_bytes(summary["ray_bytes"])),
         ("forward passes", f"{summary['forward_passes']:,}"),
         ("time in rounds", f"{summary['seconds']:.1f} s on {summary['actors']} actor(s)"),

@@ -1,34 +1,23 @@
 """A run and its folder: start one, go on with it, rebuild its weights.
 
-``run`` is what the command line, sweeps and notebooks call. The folder is the run::
-
-    config.yaml      the resolved experiment, with the versions that ran it
-    ledger.jsonl     header and one record per round: the checkpoint
-    partition.csv    how many examples of each label each client holds
-    metrics.csv, tensorboard/, summary.json, faults.jsonl, convergence.png
+``run`` is what the command line, sweeps and notebooks call.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import platform
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiso_ray import config, tasks
+from hiso_ray import run_folder, tasks
 from hiso_ray.config import Experiment
 from hiso_ray.execution.driver import OnNote, OnRow, check_header, run_rounds
 from hiso_ray.execution.worker import Worker, torch_threads
-from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.ledger import Ledger
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition, skew, split
-
-VERSIONS_OF = ("hiso-ray", "torch", "ray", "transformers", "datasets", "numpy")
+from hiso_ray.tasks.partition import Partition, skew
 
 
 def _ignore(_: Any) -> None:
@@ -54,13 +43,10 @@ def run(
         FileExistsError: ``out`` already holds something.
     """
     experiment = tasks.resolve(experiment or Experiment())
-    prepared = tasks.prepare(experiment)
-    partition = _split(experiment, prepared)
-    folder = _new_folder(Path(out or default_folder(experiment)))
-    (folder / "config.yaml").write_text(_versions() + experiment.to_yaml(), encoding="utf-8")
-    (folder / "faults.jsonl").touch()
+    prepared, partition = tasks.load(experiment)
+    folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    _write_partition(folder / "partition.csv", counts, prepared.label_names)
+    run_folder.write_partition(folder / "partition.csv", counts, prepared.label_names)
     for note in (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts)):
         on_note(note)
     return _execute(experiment, folder, prepared, partition, on_round, on_note)
@@ -75,12 +61,9 @@ def resume(
         LedgerError: (a ``ValueError``) not a run folder, or its model or data have changed.
     """
     folder = Path(folder)
-    experiment = read_experiment(folder)
-    prepared = tasks.prepare(experiment)
-    on_note(
-        f"{len(_rounds_done(folder))} of {experiment.federation.rounds} rounds are in the ledger"
-    )
-    return _execute(experiment, folder, prepared, _split(experiment, prepared), on_round, on_note)
+    experiment = run_folder.read_experiment(folder)
+    prepared, partition = tasks.load(experiment)
+    return _execute(experiment, folder, prepared, partition, on_round, on_note)
 
 
 def replay(
@@ -105,7 +88,7 @@ def replay(
         FileExistsError: ``export`` exists.
     """
     folder = Path(folder)
-    experiment = read_experiment(folder)
+    experiment = run_folder.read_experiment(folder)
     ledger = Ledger.read(folder / "ledger.jsonl")
     done = len(ledger.records)
     upto = done if round_ is None else round_
@@ -113,11 +96,11 @@ def replay(
         raise ValueError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
     if export is not None and Path(export).exists():
         raise FileExistsError(f"{export} exists; choose a new folder to export to")
-    prepared = tasks.prepare(experiment)
+    prepared, partition = tasks.load(experiment)
     with torch_threads(experiment):
-        worker = Worker(experiment, prepared, _split(experiment, prepared))
+        worker = Worker(experiment, prepared, partition)
         description = worker.describe()
-        for note in check_header(ledger.header, _identity(experiment, prepared), description):
+        for note in check_header(ledger.header, identity_of(experiment, prepared), description):
             on_note(note)
         records = ledger.records[:upto]
         scores = worker.scores(records, range(description.eval_batches))
@@ -125,7 +108,7 @@ def replay(
         digest = worker.digest(records)
         if export is not None:
             worker.replica.task.export(worker.replica.state.x, Path(export))
-    recorded = _recorded_digest(folder) if upto == experiment.federation.rounds else None
+    recorded = run_folder.recorded_digest(folder) if upto == experiment.federation.rounds else None
     return {
         "round": upto,
         "model_sha256": digest,
@@ -133,13 +116,6 @@ def replay(
         "eval_accuracy": sum(score.correct for score in scores) / total,
         "matches": None if recorded is None else recorded == digest,
     }
-
-
-def read_experiment(folder: Path) -> Experiment:
-    """The experiment of a run folder."""
-    if not (folder / "config.yaml").exists():
-        raise LedgerError(f"{folder} is not a run folder: it has no config.yaml")
-    return Experiment.model_validate(config.load(folder / "config.yaml"))
 
 
 def _execute(
@@ -150,7 +126,7 @@ def _execute(
     on_round: OnRow,
     on_note: OnNote,
 ) -> dict[str, Any]:
-    identity = _identity(experiment, prepared)
+    identity = identity_of(experiment, prepared)
     if experiment.resources.executor == "serial":
         from hiso_ray.execution.serial import SerialExecutor
 
@@ -159,7 +135,7 @@ def _execute(
             on_note(f"{partition.num_clients} clients, one after the other, in this process")
             summary = run_rounds(experiment, folder, identity, executor, on_round, on_note)
     else:
-        from hiso_ray.execution.cluster import run_on_ray
+        from hiso_ray.execution.cluster.session import run_on_ray
 
         summary = run_on_ray(experiment, folder, identity, prepared, partition, on_round, on_note)
     from analysis.curves import convergence
@@ -168,38 +144,7 @@ def _execute(
     return summary
 
 
-def _split(experiment: Experiment, prepared: Prepared) -> Partition:
-    federation = experiment.federation
-    return split(
-        federation.partition,
-        prepared.labels,
-        federation.num_clients,
-        federation.alpha,
-        federation.min_examples,
-        experiment.seed,
-    )
-
-
-def default_folder(experiment: Experiment) -> Path:
-    """``runs/TASK-METHOD-seedN-TIME``."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{experiment.task.name}-{experiment.method.name}-seed{experiment.seed}-{stamp}"
-    return Path("runs") / name
-
-
-def _new_folder(out: Path) -> Path:
-    folder = out.resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        already = "already holds a run" if (folder / "ledger.jsonl").exists() else "is not empty"
-        raise FileExistsError(
-            f"{folder} {already}: choose another --out, or continue a run with "
-            f"`hiso-ray resume {folder}`"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _identity(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
+def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
     data = hashlib.sha256()
     for name in sorted(prepared.arrays):
         data.update(name.encode())
@@ -209,30 +154,6 @@ def _identity(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
         "x0_sha256": hashlib.sha256(prepared.x0.tobytes()).hexdigest(),
         "data_sha256": data.hexdigest(),
     }
-
-
-def _recorded_digest(folder: Path) -> str | None:
-    path = folder / "summary.json"
-    return config.load(path)["model_sha256"] if path.exists() else None
-
-
-def _rounds_done(folder: Path) -> list[Any]:
-    return (
-        Ledger.read(folder / "ledger.jsonl").records if (folder / "ledger.jsonl").exists() else []
-    )
-
-
-def _versions() -> str:
-    versions = " ".join(f"{name}=={version(name)}" for name in VERSIONS_OF)
-    return f"# python=={platform.python_version()} {versions}\n"
-
-
-def _write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["client", "examples", *names])
-        for client, row in enumerate(counts.tolist()):
-            table.writerow([client, sum(row), *row])
 
 
 def _describe_skew(counts: np.ndarray) -> str:

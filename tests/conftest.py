@@ -133,9 +133,9 @@ def language(
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster of 4 CPUs and 2 emulated GPUs for every test that needs Ray."""
-    from hiso_ray.execution import cluster  # first: it decides where Ray's servers listen
+    from hiso_ray.execution.cluster import session  # decides where Ray's servers listen
 
-    cluster.ray.init(
+    session.ray.init(
         address="local",
         num_cpus=4,
         num_gpus=2,
@@ -145,4 +145,4 @@ def ray_cluster() -> Iterator[None]:
         _node_ip_address="127.0.0.1",
     )
     yield
-    cluster.ray.shutdown()
+    session.ray.shutdown()

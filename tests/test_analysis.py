@@ -30,7 +30,7 @@ def test_load_puts_runs_under_each_other(folders: list[Path]) -> None:
 def test_the_picture_shows_the_numbers_of_the_table(folders: list[Path], tmp_path: Path) -> None:
     figure = curves.convergence(folders, tmp_path / "c.svg")
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
-    (accuracy, against_bytes), (loss, _) = [figure.axes[:2], figure.axes[2:]]
+    accuracy, against_bytes, loss, _ = figure.axes
     table = load.rounds(folders).dropna(subset=["eval_accuracy"])
     for line, (_, one) in zip(accuracy.lines, table.groupby("run", sort=False), strict=True):
         assert line.get_xdata().tolist() == one["round"].tolist()

@@ -12,7 +12,7 @@ import torch
 
 from hiso_ray import Experiment, replay, run
 from hiso_ray.ledger import LedgerError
-from hiso_ray.runs import read_experiment
+from hiso_ray.run_folder import read_experiment
 
 Make = Callable[..., Experiment]
 
@@ -50,16 +50,15 @@ def test_lr_travels_in_the_record(experiment: Make, tmp_path: Path) -> None:
     # Trap: a schedule kept in optimizer state desynchronises client and server.
     from hiso_ray.execution.worker import Worker
     from hiso_ray.ledger import Ledger
-    from hiso_ray.runs import _split
-    from hiso_ray.tasks import prepare, resolve
+    from hiso_ray.tasks import load, resolve
 
     run(experiment(), tmp_path / "r")
     e = resolve(experiment())
-    prepared = prepare(e)
+    prepared, partition = load(e)
     (record, *_) = Ledger.read(tmp_path / "r" / "ledger.jsonl").records
     moved = []
     for lr in (record.lr, 2 * record.lr):
-        worker = Worker(e, prepared, _split(e, prepared))
+        worker = Worker(e, prepared, partition)
         worker.replica.catch_up([type(record)(**{**vars(record), "lr": lr})])
         moved.append(worker.replica.state.x - torch.tensor(prepared.x0))
     assert torch.allclose(moved[1], 2 * moved[0], atol=1e-6)
@@ -102,6 +101,17 @@ def test_a_folder_that_holds_a_run_is_not_touched(experiment: Make, tmp_path: Pa
     with pytest.raises(FileExistsError, match=r"already holds a run.* resume"):
         run(experiment(), tmp_path / "r")
     assert before == {p: p.read_bytes() for p in (tmp_path / "r").iterdir() if p.is_file()}
+
+
+def test_a_folder_where_a_run_failed_before_its_first_round_is_used_again(
+    experiment: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run(experiment(), tmp_path / "r")
+    (tmp_path / "r" / "notes.txt").rename(tmp_path / "r" / "config.yaml")
+    run(experiment(), tmp_path / "r")
 
 
 def test_a_mistake_found_before_the_first_round_leaves_no_folder(

@@ -13,6 +13,7 @@ The same loop runs in this process with the serial executor and inside the drive
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import Ledger, LedgerError, Record
-from hiso_ray.messages import Description, Score, Turn
+from hiso_ray.messages import Description, NonFiniteLoss, Score, Turn
 from hiso_ray.metrics import MetricsFile, Row, Traffic, read_rows, summarize, write_summary
 from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
@@ -175,6 +176,11 @@ def run_rounds(
         )  # the order of the columns
         if done % experiment.eval.every == 0 or done == federation.rounds:
             result = executor.evaluate(ledger.records)
+            if not math.isfinite(result.loss):
+                raise NonFiniteLoss(
+                    f"non-finite evaluation loss after round {done}; lower method.lr (now "
+                    f"{method.lr:g})"
+                )
             row |= {"eval_loss": result.loss, "eval_accuracy": result.accuracy}
             row |= result.statistics
         row |= {
@@ -214,7 +220,12 @@ def run_rounds(
             traffic.count(record)
             report(loss)
         summary = summarize(
-            experiment, rows, executor.digest(ledger.records), executor.actors, executor.faults
+            experiment,
+            rows,
+            digest=executor.digest(ledger.records),
+            dimension=executor.description.dimension,
+            actors=executor.actors,
+            faults=executor.faults,
         )
         write_summary(folder, summary)
         return summary

@@ -61,6 +61,7 @@ class Worker:
             torch=torch.__version__,
             threads=torch.get_num_threads(),
             generator=describe_generator(device),
+            dimension=self.replica.state.x.numel(),
             eval_batches=self.replica.task.eval_batches,
         )
 

@@ -9,6 +9,7 @@ import torch
 from hiso_ray.config import Experiment
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.contract import Prepared, Task
+from hiso_ray.tasks.partition import Partition, split
 
 DEFAULTS = {
     "digits": ("mlp-32", "scikit-learn"),
@@ -53,6 +54,12 @@ def prepare(experiment: Experiment) -> Prepared:
     modules = {"digits": vision, "quadratic": quadratic}
     module = modules.get(experiment.task.name, language)
     return module.prepare(experiment.task, experiment.seed)
+
+
+def load(experiment: Experiment) -> tuple[Prepared, Partition]:
+    """:func:`prepare`, and who holds which training examples."""
+    prepared = prepare(experiment)
+    return prepared, split(experiment.federation, prepared.labels, experiment.seed)
 
 
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
 
@@ -43,25 +44,27 @@ class Partition:
         return counts
 
 
-def split(
-    kind: str, labels: np.ndarray, num_clients: int, alpha: float, min_examples: int, run_seed: int
-) -> Partition:
+def split(federation: FederationConfig, labels: np.ndarray, run_seed: int) -> Partition:
     """Splits the examples; a pure function of its arguments.
+
+    Args:
+        labels: (n,) int64, one per training example.
 
     Raises:
         ValueError: fewer than ``num_clients * min_examples`` examples.
     """
-    if num_clients * min_examples > len(labels):
+    num_clients, least = federation.num_clients, federation.min_examples
+    if num_clients * least > len(labels):
         raise ValueError(
-            f"federation.num_clients = {num_clients} with min_examples = {min_examples} needs "
-            f"{num_clients * min_examples} training examples, the task has {len(labels)}: at most "
-            f"{len(labels) // min_examples} clients"
+            f"federation.num_clients = {num_clients} with min_examples = {least} needs "
+            f"{num_clients * least} training examples, the task has {len(labels)}: at most "
+            f"{len(labels) // least} clients"
         )
     rng = generator(run_seed, Purpose.PARTITION)
-    if kind == "iid":
+    if federation.partition == "iid":
         shards = np.array_split(rng.permutation(len(labels)), num_clients)
     else:
-        shards = _dirichlet(labels, num_clients, alpha, min_examples, rng)
+        shards = _dirichlet(labels, num_clients, federation.alpha, least, rng)
     sizes = [len(shard) for shard in shards]
     return Partition(
         np.concatenate(shards).astype(np.int64), np.concatenate([[0], np.cumsum(sizes)])

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment, replay, run
-from hiso_ray.execution import cluster
+from hiso_ray.execution.cluster import session
+from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import NonFiniteLoss
 from hiso_ray.metrics import read_rows
-from hiso_ray.runs import _identity, _split
-from hiso_ray.tasks import prepare, resolve
+from hiso_ray.runs import identity_of
+from hiso_ray.tasks import load, resolve
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -91,13 +92,16 @@ def cluster_executor(
     experiment: Experiment, folder: Path
 ) -> Iterator[tuple[Any, Experiment, dict[str, str]]]:
     experiment = resolve(experiment)
-    prepared = prepare(experiment)
-    shared = [cluster.ray.put(prepared), cluster.ray.put(_split(experiment, prepared))]
-    with cluster._reservation(experiment, print) as (placement, group):
+    prepared, partition = load(experiment)
+    shared = [
+        session.ray.put(prepared),
+        session.ray.put(partition),
+    ]
+    with session.reservation(experiment, print) as (placement, group):
         yield (
-            cluster.ClusterExecutor(experiment, placement, group, shared, folder / "faults.jsonl"),
+            ClusterExecutor(experiment, placement, group, shared, folder / "faults.jsonl"),
             experiment,
-            _identity(experiment, prepared),
+            identity_of(experiment, prepared),
         )
 
 
@@ -110,7 +114,7 @@ def test_killed_actors_come_back_and_change_nothing(experiment: Make, tmp_path: 
     with cluster_executor(e, folder) as (executor, resolved, identity):
 
         def pid(actor: int) -> int:
-            return cluster.ray.get(
+            return session.ray.get(
                 executor._handles[actor].__ray_call__.remote(lambda self: os.getpid())
             )
 
@@ -166,11 +170,11 @@ def test_more_than_the_cluster_has_is_refused_at_once(
 def test_a_busy_cluster_is_waited_for_and_then_said(
     experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "RESERVE_SECONDS", 2.0)
-    other = cluster.placement_group([{"CPU": 3}])
-    cluster.ray.get(other.ready())
+    monkeypatch.setattr(session, "RESERVE_SECONDS", 2.0)
+    other = session.placement_group([{"CPU": 3}])
+    session.ray.get(other.ready())
     try:
         with pytest.raises(ValueError, match=r"4 actors .* free now: 1 of 4 CPUs"):
             run(experiment(**RAY), tmp_path / "r")
     finally:
-        cluster.remove_placement_group(other)
+        session.remove_placement_group(other)

@@ -20,17 +20,16 @@ from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Description, NonFiniteLoss, Turn
 from hiso_ray.metrics import COLUMNS, read_rows
-from hiso_ray.runs import _split
 from hiso_ray.seeds import step_seeds
-from hiso_ray.tasks import prepare, resolve
+from hiso_ray.tasks import load, resolve
 
 Make = Callable[..., Experiment]
 
 
 def worker(experiment: Experiment) -> Worker:
     experiment = resolve(experiment)
-    prepared = prepare(experiment)
-    return Worker(experiment, prepared, _split(experiment, prepared))
+    prepared, partition = load(experiment)
+    return Worker(experiment, prepared, partition)
 
 
 def test_the_average_does_not_depend_on_the_order_of_arrival() -> None:
@@ -91,6 +90,7 @@ def test_metrics_summary_and_byte_formulas(experiment: Make, tmp_path: Path) -> 
     assert rows[-1]["downlink_bytes"] == summary["downlink_bytes"] == down
     assert rows[-1]["uplink_bytes"] == summary["uplink_bytes"] == rounds * m * tau * p * 4
     assert summary["paper_bytes_per_client"] == rounds * 2 * p * tau * 4
+    assert summary["initial_model_bytes_per_client"] == 4 * (64 * 8 + 8 + 80 + 10)
     assert summary["forward_passes"] == rounds * m * tau * (p + 1)
     assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
     assert (tmp_path / "r" / "convergence.png").read_bytes()[:4] == b"\x89PNG"
@@ -207,7 +207,7 @@ def test_resume_refuses_another_past(experiment: Make, tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_generator_is_refused_another_torch_reported() -> None:
     # Trap: CPU and CUDA generators differ, and replicas drift apart silently.
-    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-normal", "version": "2.13.0"}, 3)
+    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-normal", "version": "2.13.0"}, 9, 3)
     header = {"device": "cpu", "torch": "2.12.0", "threads": 2, "generator": here.generator}
     assert len(check_header(header, {}, here)) == 2
     header["generator"] = {"name": "torch-cuda-normal", "version": "2.13.0"}

@@ -1,0 +1,20 @@
+"""The same rounds on Ray: a driver actor without weights, client actors with one replica each.
+
+The only package that imports ray. Who talks to whom::
+
+    caller        (session) starts or joins a cluster, reserves a placement group, puts x_0 and the
+                  data into the object store once, starts the driver actor, reads its news
+    driver actor  (driver_actor, executor) runs ``driver.run_rounds`` in a thread and answers
+                  ``news`` meanwhile; owns the client actors: one message to each per round
+    client actor  (client_actor) a ``Worker``: catches up from records, takes a list of turns,
+                  answers scalars
+"""
+
+import os
+
+# Ray reads these when it is imported, which only the modules of this package do.
+if "RAY_ADDRESS" not in os.environ:
+    # A cluster started here is for this machine alone: its servers listen on loopback only.
+    # (The variable's name tells where Ray needs it; its effect is the same on Linux.)
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
