@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run one federation",
+        usage="%(prog)s [--config FILE] [--out DIR] [--SECTION.FIELD VALUE ...]",
         description="Runs one federation and leaves a run folder. Options override --config, "
         "which overrides the defaults shown.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -97,10 +98,22 @@ def _add_fields(run: argparse.ArgumentParser) -> None:
         groups[section].add_argument(
             f"--{name}",
             dest=f"field:{name}",
-            metavar="VALUE",
+            metavar=_kind(info.annotation),
             default=argparse.SUPPRESS,
             help=f"{info.description} (default: {info.default})".replace("%", "%%"),
         )
+
+
+def _kind(annotation: Any) -> str:
+    """What a field takes: its choices, or INT, FLOAT, TEXT."""
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(get_args(annotation)) + "}"
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    kinds = {int: "INT", float: "FLOAT", str: "TEXT"}
+    if annotation in kinds:
+        return kinds[annotation]
+    return "|".join(_kind(part).strip("{}") for part in get_args(annotation))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 class TaskConfig(Section):
-    name: str = Field("digits", description="task: a built-in or a row of the language task table")
+    name: str = Field("digits", description="task: digits, quadratic, sst2 or ag_news")
     model: str = Field(
         "auto",
         description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH "
@@ -94,10 +94,11 @@ class MethodConfig(Section):
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(5, description="directions per local step (P)")
     probe: Literal["forward", "central"] = Field(
-        "forward", description="finite difference: forward (P+1 losses) or central (2P losses)"
+        "forward", description="finite difference: forward (P+1 forward passes) or central (2P)"
     )
     curvature: Literal["auto", "none", "diagonal", "scalar"] = Field(
-        "auto", description="H: none (H = 1), diagonal, or its mean; auto is the method's own"
+        "auto",
+        description="H: none (H = 1), diagonal, or scalar (its mean); auto is the method's own",
     )
     hessian_retention: float = Field(
         0.95, ge=0, lt=1, description="share of the old H kept at each update (β)"

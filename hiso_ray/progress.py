@@ -55,7 +55,7 @@ class Display:
             self._bar.stop()
 
     def note(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def row(self, row: Row) -> None:
         self._first = self._first or row

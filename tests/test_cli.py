@@ -89,7 +89,7 @@ def test_help_teaches_every_field(
         parser().parse_args(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for name, info in config.known_fields().items():
-        assert f"--{name} VALUE" in text
+        assert f"--{name} " in text
         assert " ".join(info.description.split()) in text
         assert f"(default: {info.default})" in text
 

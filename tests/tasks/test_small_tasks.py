@@ -72,6 +72,13 @@ def test_quadratic_loss_by_hand(experiment: Callable[..., Experiment]) -> None:
     assert task.score(optimum, 0) == pytest.approx((0.0, 1, 1), abs=1e-6)
 
 
+def test_help_names_every_task() -> None:
+    from hiso_ray.config import known_fields
+
+    description = known_fields()["task.name"].description
+    assert all(name in description for name in tasks.DEFAULTS)
+
+
 @pytest.mark.parametrize(
     ("dotted", "words"),
     [
