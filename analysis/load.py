@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from hiso_ray.config import CURVATURE_OF
+
 
 def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
     """Every row of every ``metrics.csv``, and the run it belongs to.
@@ -27,9 +29,9 @@ def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
         if frame.empty:
             raise ValueError(f"{folder} holds no round yet (no rows in metrics.csv)")
         config = configuration(folder)
-        method = config["method"]["name"]
-        curvature = config["method"]["curvature"]
-        label = method if curvature == "auto" else f"{method} ({curvature})"
+        method, curvature = config["method"]["name"], config["method"]["curvature"]
+        own = CURVATURE_OF.get(method) in (curvature, None)
+        label = method if own else f"{method} ({curvature})"
         clients = config["federation"]["num_clients"]
         total = frame["uplink_bytes"] + frame["downlink_bytes"]
         frames.append(

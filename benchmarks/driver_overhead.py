@@ -24,16 +24,19 @@ from hiso_ray.metrics import Row
 class Idle:
     """A worker whose turns do nothing."""
 
-    def turns(self, records: Any, clients: list[int], seeds: list[int]) -> list[Turn]:
+    def catch_up(self, records: Any, round_: int) -> None:
+        return None
+
+    def turns(self, clients: list[int], seeds: list[int]) -> list[Turn]:
         return [Turn(c, np.zeros((1, 5), np.float32), np.zeros(1)) for c in clients]
 
-    def scores(self, records: Any, batches: list[int]) -> list[Score]:
+    def scores(self, batches: list[int]) -> list[Score]:
         return [Score(0.0, 0, 1) for _ in batches]
 
-    def statistics(self, records: Any) -> dict[str, float]:
+    def statistics(self) -> dict[str, float]:
         return {}
 
-    def digest(self, records: Any) -> str:
+    def digest(self) -> str:
         return ""
 
 
@@ -79,6 +82,7 @@ def idle_turns() -> None:
     class IdleActor(ClientActor):
         def __init__(self, experiment: Experiment) -> None:
             self.worker: Any = Idle()
+            self.reborn = False
 
         def describe(self) -> Description:
             return Description("cpu", "none", 1, {}, 1, 1)
@@ -95,6 +99,7 @@ def idle_turns() -> None:
             }
         )
         folder, rows = Path(tempfile.mkdtemp()), []
+        (folder / "faults.jsonl").touch()
         with joined_cluster(), reservation(e, print) as (placement, group):
             executor = ClusterExecutor(e, placement, group, [], folder / "faults.jsonl", IdleActor)
             run_rounds(e, folder, {}, executor, rows.append, print)

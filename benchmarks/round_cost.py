@@ -9,6 +9,8 @@ meet the same machine. A round is everything: catch-up, minibatches, directions,
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import gc
 import statistics
 import subprocess
 import sys
@@ -107,7 +109,7 @@ class Bench:
         method, r = self.experiment.method, len(self.records)
         clients, seeds = self.cohort(), step_seeds(0, r, 1)
         start = time.perf_counter()
-        self.worker.replica.catch_up(self.records)
+        self.worker.catch_up(self.records, r)
         caught_up = time.perf_counter() - start
         turns = take_turns(self.worker.replica, self.partition, clients.tolist(), seeds)
         scalars, loss = average(turns, clients)
@@ -151,12 +153,11 @@ def memory(name: str) -> None:
     x_0 lies in a memory-mapped file, as it lies in Ray's object store: shared, not the worker's.
     """
     experiment, prepared = case(name)
+    experiment = experiment.changed(**{"federation.clients_per_round": 1})  # more add no memory
     with tempfile.NamedTemporaryFile() as file:
         prepared.x0.tofile(file.name)
         size = prepared.x0.size
-        object.__setattr__(prepared, "x0", np.memmap(file.name, np.float32, "r"))
-        import gc
-
+        prepared = dataclasses.replace(prepared, x0=np.memmap(file.name, np.float32, "r"))
         gc.collect()
         before, peak, stop = private(), [0], threading.Event()
 
@@ -167,7 +168,6 @@ def memory(name: str) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         bench = Bench(experiment, prepared, split(experiment.federation, prepared.labels, 0))
-        object.__setattr__(bench.experiment.federation, "clients_per_round", 1)
         for _ in range(2):
             bench.round()
         stop.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.progress import Display, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 PLAIN_WIDTH = 120  # columns where there is no terminal
 
 
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)"
     )
+    run._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
     _add_fields(run)
 
     resume = commands.add_parser("resume", help="go on with an interrupted run", allow_abbrev=False)

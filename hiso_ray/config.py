@@ -1,7 +1,8 @@
 """The experiment: everything that decides a run, validated before anything starts.
 
 Sections and field names are the ones of the command line (``--federation.num_clients 64``) and of
-``config.yaml``. A field whose value is ``auto`` is resolved when the run starts.
+``config.yaml``. ``auto`` is resolved when the run starts; only ``resources`` keep it, since they
+depend on the machine and decide no result.
 """
 
 from __future__ import annotations
@@ -68,8 +69,11 @@ class FederationConfig(Section):
     partition: Literal["dirichlet", "iid"] = Field(
         "dirichlet", description="how examples are split over clients"
     )
-    alpha: PositiveFloat = Field(
-        1.0, description="Dirichlet concentration of each label over the clients; smaller is skewer"
+    alpha: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="Dirichlet concentration of each label over the clients; smaller is skewer",
     )
     min_examples: PositiveInt = Field(1, description="fewest examples a client may hold")
 
@@ -174,12 +178,17 @@ class Experiment(Section):
         values = self.model_dump()
         for name, value in dotted.items():
             section, _, field = name.rpartition(".")
-            (values[section] if section else values)[field] = value
+            (values.setdefault(section, {}) if section else values)[field] = value
         return Experiment.model_validate(values)
 
     def digest(self) -> str:
-        """SHA-256 over the fields that decide the weights (not resources, not evaluation)."""
-        decisive = self.model_dump(exclude={"resources", "eval"})
+        """SHA-256 over the fields that decide the weights.
+
+        Resources and evaluation do not; where model and data lie does not either, what they hold
+        does, and has digests of its own in the ledger's header.
+        """
+        places = {"model", "data", "eval_batch_size"}
+        decisive = self.model_dump(exclude={"resources": True, "eval": True, "task": places})
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

@@ -7,12 +7,13 @@ tail is recognised and dropped, a line altered, removed or moved in the middle i
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FORMAT = 1
 
@@ -90,10 +91,17 @@ class Ledger:
         Raises:
             FileExistsError: there is one already.
         """
+        if path.exists():
+            raise FileExistsError(f"{path} exists")
         line, check = _line({"format": FORMAT, **header}, "")
+        new = path.with_suffix(".new")
+        with open(new, "wb") as file:
+            file.write(line.encode())
+            os.fsync(file.fileno())
+        new.rename(path)  # whole or not at all
         ledger = cls(path, json.loads(line), [], check)
-        ledger._file = open(path, "xb")
-        ledger._write(line)
+        ledger._file = _exclusive(path)
+        ledger._file.seek(0, os.SEEK_END)
         return ledger
 
     @classmethod
@@ -129,9 +137,14 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """Reads a ledger and prepares it for appending, cutting off a torn tail."""
+        """Reads a ledger and prepares it for appending, cutting off a torn tail.
+
+        Raises:
+            LedgerError: as :meth:`read`, or another process is writing this ledger.
+        """
+        file = _exclusive(path) if path.exists() else None
         ledger = cls.read(path)
-        ledger._file = open(path, "r+b")
+        ledger._file = file
         ledger._file.seek(-ledger.dropped_bytes, os.SEEK_END)
         ledger._file.truncate()
         return ledger
@@ -160,3 +173,16 @@ def _record(content: dict[str, Any]) -> Record:
         content[name] = tuple(content[name])
     content["scalars"] = tuple(tuple(step) for step in content["scalars"])
     return Record(**content)
+
+
+def _exclusive(path: Path) -> BinaryIO:
+    """Opens for reading and writing; two writers would break the chain of checks."""
+    file = open(path, "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise LedgerError(f"another process is writing {path}: wait for it, or stop it") from error
+    except OSError:
+        pass  # a file system without locks
+    return file

@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 
-class NonFiniteLoss(ValueError):
+class UserError(ValueError):
+    """Something that the user can change; its text says what."""
+
+
+class NonFiniteLoss(UserError):
     """A client measured a loss that is not a finite number."""
 
 

@@ -110,15 +110,12 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file, numbers as numbers, empty cells as None."""
+    """The rows of a metrics file; empty cells are None, a torn last line is left out."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: _number(text) for name, text in row.items()}
-            for row in csv.DictReader(file)
-            if None not in row and None not in row.values()  # a torn last line is short
-        ]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(whole)]
 
 
 def _number(text: str) -> float | int | None:
@@ -167,4 +164,6 @@ def summarize(
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    new = folder / "summary.json.new"
+    new.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    new.replace(folder / "summary.json")  # whole or not at all

@@ -46,11 +46,11 @@ class Replica:
         method = self.experiment.method
         return Probe(method.num_perturbations, method.mu, method.probe == "central")
 
-    def catch_up(self, records: Sequence[Record]) -> None:
-        """Applies the records this replica has not seen; older ones are skipped.
+    def catch_up(self, records: Sequence[Record], round_: int) -> None:
+        """Moves to x_r of ``round_`` by the records it has not seen; older ones are skipped.
 
         Raises:
-            Behind: the first record is not the next one, so some are missing.
+            Behind: some of the records in between are missing.
         """
         for record in records:
             if record.round < self.round:
@@ -69,6 +69,8 @@ class Replica:
             )
             self.directions.forget()
             self.round += 1
+        if self.round != round_:
+            raise Behind(self.round)
 
     def forward_weights(self) -> Tensor:
         """x in the dtype of the forward passes; valid until the next probe."""
@@ -81,12 +83,12 @@ class Replica:
     def statistics(self) -> dict[str, float]:
         """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
 
-        The median is that of at most 65 536 evenly spaced elements.
+        The median is that of evenly spaced elements, at most 65 536.
         """
         found = {"update_norm": self.state.update_norm}
         h = self.state.curvature.values()
         if h is not None:
-            sample = h[:: max(1, h.numel() // STATISTICS_SAMPLE)]
+            sample = h[:: -(-h.numel() // STATISTICS_SAMPLE)]
             found |= {
                 "h_min": float(h.min()),
                 "h_median": float(sample.median()),

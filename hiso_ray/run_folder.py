@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hiso_ray import config
+from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import LedgerError
 
 EARLY = {"config.yaml", "faults.jsonl", "partition.csv"}  # written before the first round
-VERSIONS_OF = ("hiso-ray", "torch", "ray", "transformers", "datasets", "numpy")
+VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -75,4 +75,4 @@ def write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> N
 
 def _versions() -> str:
     versions = " ".join(f"{name}=={version(name)}" for name in VERSIONS_OF)
-    return f"# python=={platform.python_version()} {versions}\n"
+    return f"# hiso-ray=={__version__} python=={platform.python_version()} {versions}\n"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from hiso_ray import run_folder, tasks
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import OnNote, OnRow, check_header, run_rounds
+from hiso_ray.execution.driver import OnNote, OnRow, check_header, run_rounds, total
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.tasks.contract import Prepared
@@ -102,18 +103,17 @@ def replay(
         description = worker.describe()
         for note in check_header(ledger.header, identity_of(experiment, prepared), description):
             on_note(note)
-        records = ledger.records[:upto]
-        scores = worker.scores(records, range(description.eval_batches))
-        total = sum(score.total for score in scores)
-        digest = worker.digest(records)
+        worker.catch_up(ledger.records[:upto], upto)
+        result = total(worker.scores(range(description.eval_batches)), worker.statistics())
+        digest = worker.digest()
         if export is not None:
             worker.replica.task.export(worker.replica.state.x, Path(export))
     recorded = run_folder.recorded_digest(folder) if upto == experiment.federation.rounds else None
     return {
         "round": upto,
         "model_sha256": digest,
-        "eval_loss": sum(score.loss_sum for score in scores) / total,
-        "eval_accuracy": sum(score.correct for score in scores) / total,
+        "eval_loss": result.loss,
+        "eval_accuracy": result.accuracy,
         "matches": None if recorded is None else recorded == digest,
     }
 
@@ -138,9 +138,12 @@ def _execute(
         from hiso_ray.execution.cluster.session import run_on_ray
 
         summary = run_on_ray(experiment, folder, identity, prepared, partition, on_round, on_note)
-    from analysis.curves import convergence
+    try:
+        from analysis.curves import convergence
 
-    convergence([folder], folder / "convergence.png")
+        convergence([folder], folder / "convergence.png")
+    except Exception as error:  # a picture must not turn a finished run into a failed one
+        on_note(f"convergence.png could not be drawn ({type(error).__name__}: {error})")
     return summary
 
 
@@ -153,6 +156,9 @@ def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
         "config_sha256": experiment.digest(),
         "x0_sha256": hashlib.sha256(prepared.x0.tobytes()).hexdigest(),
         "data_sha256": data.hexdigest(),
+        "task_sha256": hashlib.sha256(
+            json.dumps(prepared.spec, sort_keys=True, default=str).encode()
+        ).hexdigest(),
     }
 
 

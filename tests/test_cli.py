@@ -54,6 +54,7 @@ def test_run_replay_report(tmp_path: Path) -> None:
             ["unrecognized", "--method.lrr", "did you mean --method.lr?"],
         ),
         (["run", "--method.lr", "-1"], ["method.lr = '-1'", "greater than 0"]),
+        (["run", "--method.lr", "-1e-3"], ["method.lr = '-1e-3'", "greater than 0"]),
         (["run", "--method.mu", "0"], ["method.mu = '0'", "greater than 0"]),
         (["run", "--method.num_perturbations", "0"], ["method.num_perturbations = '0'"]),
         (["run", "--federation.local_steps", "0"], ["federation.local_steps = '0'"]),

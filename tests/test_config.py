@@ -40,6 +40,7 @@ def mistake(values: dict[str, Any]) -> str:
         ({"method": {"name": "decomfl", "curvature": "diagonal"}}, ["decomfl has none", "hiso"]),
         ({"resources": {"gpus_per_client": 1.5}}, ["gpus_per_client = 1.5", "whole GPUs"]),
         ({"seed": -1}, ["seed = -1"]),
+        ({"federation": {"alpha": 1e308}}, ["federation.alpha = 1e+308"]),
     ],
 )
 def test_mistakes_name_field_value_and_what_is_allowed(values: Any, words: list[str]) -> None:
@@ -61,6 +62,11 @@ def test_digest_covers_what_decides_the_weights_and_nothing_else() -> None:
     )
     for name, value in {"seed": 1, "method.mu": 1e-4, "federation.alpha": 0.1}.items():
         assert Experiment().changed(**{name: value}).digest() != base
+
+
+def test_changed_explains_an_unknown_section() -> None:
+    with pytest.raises(ValidationError, match="metod"):
+        Experiment().changed(**{"metod.lr": 1})
 
 
 def test_method_decides_the_curvature_unless_told() -> None:

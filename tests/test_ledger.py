@@ -45,6 +45,8 @@ def test_a_torn_tail_is_dropped_and_appending_goes_on(path: Path, kept: int) -> 
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
     ledger = Ledger.open(path)
+    with pytest.raises(LedgerError, match="another process is writing"):
+        Ledger.open(path)
     assert ledger.dropped_bytes == len(lines[-1][:kept])
     assert len(ledger.records) == 4
     ledger.append(record(4))

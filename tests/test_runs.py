@@ -20,7 +20,7 @@ Make = Callable[..., Experiment]
 def test_the_written_configuration_reproduces_the_digest(experiment: Make, tmp_path: Path) -> None:
     first = run(experiment(seed=4), tmp_path / "a")
     text = (tmp_path / "a" / "config.yaml").read_text()
-    assert text.startswith("# python==")
+    assert text.startswith("# hiso-ray==")
     assert "torch==" in text.splitlines()[0]
     again = run(read_experiment(tmp_path / "a"), tmp_path / "b")
     assert again["model_sha256"] == first["model_sha256"]
@@ -59,7 +59,7 @@ def test_lr_travels_in_the_record(experiment: Make, tmp_path: Path) -> None:
     moved = []
     for lr in (record.lr, 2 * record.lr):
         worker = Worker(e, prepared, partition)
-        worker.replica.catch_up([type(record)(**{**vars(record), "lr": lr})])
+        worker.catch_up([type(record)(**{**vars(record), "lr": lr})], 1)
         moved.append(worker.replica.state.x - torch.tensor(prepared.x0))
     assert torch.allclose(moved[1], 2 * moved[0], atol=1e-6)
 

@@ -54,7 +54,6 @@ class Executor(Protocol):
     description: Description
     actors: int
     message_bytes: int
-    faults: int
 
     def turns(
         self, records: Sequence[Record], clients: np.ndarray, seeds: Sequence[int]
@@ -225,7 +224,7 @@ def run_rounds(
             digest=executor.digest(ledger.records),
             dimension=executor.description.dimension,
             actors=executor.actors,
-            faults=executor.faults,
+            faults=len((folder / "faults.jsonl").read_text(encoding="utf-8").splitlines()),
         )
         write_summary(folder, summary)
         return summary

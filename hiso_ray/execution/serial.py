@@ -20,7 +20,6 @@ class SerialExecutor:
 
     actors = 1
     message_bytes = 0
-    faults = 0
 
     def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
         self.worker = Worker(experiment, prepared, partition)
@@ -29,11 +28,15 @@ class SerialExecutor:
     def turns(
         self, records: Sequence[Record], clients: np.ndarray, seeds: Sequence[int]
     ) -> list[Turn]:
-        return self.worker.turns(records, clients.tolist(), seeds)
+        return self._at(records).turns(clients.tolist(), seeds)
 
     def evaluate(self, records: Sequence[Record]) -> Evaluation:
-        scores = self.worker.scores(records, range(self.description.eval_batches))
-        return total(scores, self.worker.statistics(records))
+        worker = self._at(records)
+        return total(worker.scores(range(self.description.eval_batches)), worker.statistics())
 
     def digest(self, records: Sequence[Record]) -> str:
-        return self.worker.digest(records)
+        return self._at(records).digest()
+
+    def _at(self, records: Sequence[Record]) -> Worker:
+        self.worker.catch_up(records, len(records))
+        return self.worker

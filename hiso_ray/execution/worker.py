@@ -65,20 +65,18 @@ class Worker:
             eval_batches=self.replica.task.eval_batches,
         )
 
-    def turns(
-        self, records: Sequence[Record], clients: Sequence[int], seeds: Sequence[int]
-    ) -> list[Turn]:
-        self.replica.catch_up(records)
+    def catch_up(self, records: Sequence[Record], round_: int) -> None:
+        """Before anything else is asked: see ``Replica.catch_up``."""
+        self.replica.catch_up(records, round_)
+
+    def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
         return take_turns(self.replica, self.partition, clients, seeds)
 
-    def scores(self, records: Sequence[Record], batches: Sequence[int]) -> list[Score]:
-        self.replica.catch_up(records)
+    def scores(self, batches: Sequence[int]) -> list[Score]:
         return [self.replica.score(batch) for batch in batches]
 
-    def statistics(self, records: Sequence[Record]) -> dict[str, float]:
-        self.replica.catch_up(records)
+    def statistics(self) -> dict[str, float]:
         return self.replica.statistics()
 
-    def digest(self, records: Sequence[Record]) -> str:
-        self.replica.catch_up(records)
+    def digest(self) -> str:
         return self.replica.digest()

@@ -15,25 +15,28 @@ from torch import Tensor
 from hiso_ray.seeds import direction_key
 
 # 256 KiB of float32 keeps a chunk and its operands in a core's cache; a GPU wants long kernels.
-CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
+CHUNK = {"cpu": 1 << 16, "cuda": 1 << 22}
+SCHEME = 1  # of turning keys into generators; a change makes old ledgers unreadable, and says so
 
 _MT_WORDS = 624
 _MT_OFFSET = 24  # bytes before the words in torch's serialised Mersenne twister
 
 
 def describe_generator(device: torch.device) -> dict[str, str | int]:
-    """Name and version of what turns a key into numbers; equal descriptions give equal directions.
+    """What decides the numbers a key gives; equal descriptions promise equal directions.
 
-    CPU and CUDA generators differ, and CUDA's depends on the GPU model, so both are named.
+    The CPU's Mersenne twister has been the same for years and with every vector width, but not
+    without vectors; CUDA's numbers depend on torch, on the GPU model and on the chunk.
     """
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cpu":
+        vectors = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX")
+        name = "torch-cpu-vectorised" if vectors else "torch-cpu-plain"
+        return {"name": name, "scheme": SCHEME}
     return {
-        "name": f"torch-{device.type}-normal",
-        "version": torch.__version__,
-        "hardware": where,
+        "name": f"torch-{device.type}",
+        "scheme": SCHEME,
+        "torch": torch.__version__,
+        "hardware": torch.cuda.get_device_name(device),
         "chunk": CHUNK[device.type],
     }
 

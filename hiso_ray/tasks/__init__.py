@@ -18,7 +18,7 @@ DEFAULTS = {
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with ``task.model`` and ``task.data`` spelled out.
+    """The experiment with model, data and curvature spelled out.
 
     Raises:
         ValueError: an unknown task, or data for a task that has its own.
@@ -31,6 +31,7 @@ def resolve(experiment: Experiment) -> Experiment:
         raise ValueError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
     return experiment.changed(
         **{
+            "method.curvature": experiment.curvature,
             "task.model": model if task.model == "auto" else _absolute(task.model),
             "task.data": data if task.data == "auto" else _absolute(task.data),
         }

@@ -51,8 +51,12 @@ BENCHMARKS = {
         config=None,
         splits=(("train",), ("test",)),
         columns=("class", "title", "description"),
-        fields={"text": ("{text}", "{title} {description}")},
-        labels={"label": ("0", "1", "2", "3"), "class": ("1", "2", "3", "4")},
+        fields={"text": ("{text}", "{title} {description}", "{Title} {Description}")},
+        labels={
+            "label": ("0", "1", "2", "3"),
+            "class": ("1", "2", "3", "4"),
+            "Class Index": ("1", "2", "3", "4"),
+        },
         prompt="{text} This is about",
         verbalizers=(
             (" world", " sports", " business", " technology"),

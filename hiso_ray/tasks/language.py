@@ -8,6 +8,7 @@ prompt. Loss is computed from float32 logits whatever the dtype of the forward p
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hiso_ray.tasks.benchmarks import BENCHMARKS, Benchmark
 from hiso_ray.tasks.contract import Layout, Prepared, views
 from hiso_ray.tasks.module import Batch, ModuleTask, reached_parameters
 from hiso_ray.tasks.sources import Rows, read
+
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
 
 
 def prepare(config: TaskConfig, run_seed: int) -> Prepared:
@@ -38,13 +41,20 @@ def prepare(config: TaskConfig, run_seed: int) -> Prepared:
         ids, lengths, cut = _tokenize(rows, tokenizer, config.max_length)
         truncated += cut
         tokens |= {f"{split}_ids": ids, f"{split}_lengths": lengths, f"{split}_labels": rows.labels}
+    longest, positions = tokens["train_ids"].shape[1], _positions(model)
+    longest = max(longest, tokens["eval_ids"].shape[1])
+    if positions is not None and longest > positions:
+        raise ValueError(
+            f"task.max_length = {config.max_length}: the longest prompt has {longest} tokens, the "
+            f"model reads at most {positions}; lower max_length"
+        )
     frozen, layout = _trainable(model, tokens["train_ids"][:1], answers)
     named = dict(model.named_parameters())
     x0 = np.concatenate([named[n].detach().float().numpy().ravel() for n, _ in layout])
     words = ", ".join(repr(tokenizer.decode([t])) for t in answers)
     total = len(train.labels) + len(evaluation.labels)
     return Prepared(
-        spec={"model": model.config.to_dict(), "layout": layout, "answers": answers},
+        spec={"model": _without_path(model.config), "layout": layout, "answers": answers},
         arrays=tokens | {f"frozen/{name}": value for name, value in frozen.items()},
         x0=x0,
         labels=train.labels,
@@ -63,7 +73,8 @@ def prepare(config: TaskConfig, run_seed: int) -> Prepared:
 
 
 def _pretrained(name: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     if Path(name).expanduser().exists():
@@ -72,11 +83,22 @@ def _pretrained(name: str) -> tuple[Any, Any]:
         raise ValueError(f"task.model = {name}: no such folder")
     transformers_logging.disable_progress_bar()
     try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        kinds = config.architectures or []
+        if not all(kind.endswith(CAUSAL) for kind in kinds):
+            raise ValueError(f"its architecture is {', '.join(kinds)}")
         tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+        lacking = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
+        if lacking:  # they would be drawn at random
+            raise ValueError(f"its weights lack or do not fit {', '.join(lacking[:4])}")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"task.model = {name}: not a causal language model that can be loaded "
             f"({str(error).strip().splitlines()[0]}). A local folder needs config.json, "
@@ -110,6 +132,14 @@ def _tokenize(rows: Rows, tokenizer: Any, limit: int) -> tuple[np.ndarray, np.nd
     return out, lengths, sum(len(w) > limit for w in whole)
 
 
+def _without_path(config: Any) -> dict[str, Any]:
+    return {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+
+
+def _positions(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def _trainable(
     model: Any, ids: np.ndarray, answers: list[int]
 ) -> tuple[dict[str, np.ndarray], Layout]:
@@ -141,6 +171,7 @@ class LanguageTask(ModuleTask):
         super().__init__(module, layout, len(prepared.arrays["eval_ids"]), config.eval_batch_size)
         self._answers = torch.tensor(prepared.spec["answers"], device=device)
         self._arrays = prepared.arrays
+        self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
 
     def make_batch(self, split: str, examples: np.ndarray) -> Batch:
         lengths = self._arrays[f"{split}_lengths"][examples].astype(np.int64)
@@ -151,6 +182,9 @@ class LanguageTask(ModuleTask):
             "input_ids": torch.from_numpy(ids).to(self.device),
             "attention_mask": torch.from_numpy(real).to(self.device),
         }
+        if self._takes_positions:  # by default some models count the padding as well
+            positions = np.maximum(real.cumsum(1) - 1, 0)
+            inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
         labels = self._arrays[f"{split}_labels"][examples]
         return Batch(inputs, torch.from_numpy(labels).to(self.device))
 

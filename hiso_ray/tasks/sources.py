@@ -35,25 +35,24 @@ def read(benchmark: Benchmark, data: str, run_seed: int) -> tuple[Rows, Rows, tu
     Raises:
         ValueError: nothing there, a missing column, an unknown label, or no rows.
     """
-    tables, notes = _local(benchmark, Path(data)) if _is_path(data) else (_hub(benchmark, data), ())
+    tables = _local(benchmark, Path(data)) if _is_path(data) else _hub(benchmark, data)
     train_name, eval_name = (_first(names, tables) for names in benchmark.splits)
     if train_name and eval_name:
-        return (
-            _rows(benchmark, tables[train_name], f"{data} ({train_name})"),
-            _rows(benchmark, tables[eval_name], f"{data} ({eval_name})"),
-            notes,
-        )
+        train = _rows(benchmark, tables[train_name], f"{data} ({train_name})")
+        return train, _rows(benchmark, tables[eval_name], f"{data} ({eval_name})"), ()
     if len(tables) != 1:
         wanted = " and ".join("/".join(names) for names in benchmark.splits)
-        raise ValueError(f"task.data = {data}: needs splits {wanted}, or one alone to divide; "
-                         f"found {', '.join(tables)}")  # fmt: skip
-    (name, table), = tables.items()  # fmt: skip
+        raise ValueError(
+            f"task.data = {data}: needs splits {wanted}, or one alone to divide; "
+            f"found {', '.join(tables)}"
+        )
+    ((name, table),) = tables.items()
     train, held_out = _divide(_rows(benchmark, table, f"{data} ({name})"), run_seed)
     note = (
         f"{data} has the split {name} only: {len(held_out.labels)} of its "
         f"{len(held_out.labels) + len(train.labels)} rows are held out for evaluation"
     )
-    return train, held_out, (*notes, note)
+    return train, held_out, (note,)
 
 
 def _is_path(data: str) -> bool:
@@ -77,58 +76,81 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
         ) from error
 
 
-def _local(benchmark: Benchmark, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _local(benchmark: Benchmark, path: Path) -> dict[str, Any]:
+    """One table per split; a split's name is its file's, up to a "-" (train-00000-of-00002)."""
     path = path.expanduser()
     if not path.exists():
         raise ValueError(f"task.data = {path}: no such file or folder")
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in FORMATS)
     if not files or (path.is_file() and path.suffix not in FORMATS):
         raise ValueError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
-    names = [name for split in benchmark.splits for name in split]
-    if len(files) > 1:
-        files = [f for f in files if f.stem in names]
-    return {file.stem: _load(benchmark, file) for file in files}, ()
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(file.stem.split("-")[0], []).append(file)
+    if len(splits) > 1:
+        wanted = {name for names in benchmark.splits for name in names}
+        found, splits = list(splits), {n: f for n, f in splits.items() if n in wanted}
+        if not splits:
+            raise ValueError(
+                f"task.data = {path}: no file is named for a split ({', '.join(sorted(wanted))}); "
+                f"found {', '.join(found)}"
+            )
+    for name, parts in splits.items():
+        if len({part.suffix for part in parts}) > 1:
+            raise ValueError(
+                f"task.data = {path}: the split {name} is there more than once "
+                f"({', '.join(part.name for part in parts)}); keep one"
+            )
+    return {name: _load(benchmark, parts) for name, parts in splits.items()}
 
 
-def _load(benchmark: Benchmark, file: Path) -> Any:
-    from datasets import Features, Value, disable_progress_bars, load_dataset
+def _load(benchmark: Benchmark, files: list[Path]) -> Any:
+    from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
-    if file.stat().st_size == 0:
-        raise ValueError(f"{file} is empty")
-    builder = FORMATS[file.suffix]
-    options: dict[str, Any] = {}
-    if builder == "csv":
-        tabs = file.suffix == ".tsv"
-        dialect: dict[str, Any] = {
-            "delimiter": "\t" if tabs else ",",
-            "quoting": csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        }
-        with open(file, encoding="utf-8", newline="") as lines:
-            reader = csv.reader(lines, **dialect)
-            first, second = next(reader), next(reader, None)
-        header = bool(_known_columns(benchmark) & set(first))
-        if header and second is None:
-            raise ValueError(f"{file} has no rows below its header")
-        if not header and len(first) != len(benchmark.columns):
-            raise ValueError(
-                f"{file}: the first row has {len(first)} columns and names none of "
-                f"{', '.join(sorted(_known_columns(benchmark)))}; a file without a header must "
-                f"have the columns {', '.join(benchmark.columns)}"
-            )
-        columns = first if header else list(benchmark.columns)
-        options = {
-            **dialect,
-            "header": 0 if header else None,
-            "names": columns,
-            "keep_default_na": False,
-            "features": Features({name: Value("string") for name in columns}),
-        }
+    builder = FORMATS[files[0].suffix]
+    for file in files:
+        if file.stat().st_size == 0:
+            raise ValueError(f"{file} is empty")
+    options = _csv_options(benchmark, files[0]) if builder == "csv" else {}
     try:
-        return load_dataset(builder, data_files=str(file), split="train", **options)
+        names = [str(file) for file in files]
+        return load_dataset(builder, data_files=names, split="train", **options)
     except Exception as error:  # the builders wrap parser errors in types of their own
         cause = error.__cause__ or error
-        raise ValueError(f"{file} cannot be read as {builder}: {cause}") from error
+        raise ValueError(f"{files[0]} cannot be read as {builder}: {cause}") from error
+
+
+def _csv_options(benchmark: Benchmark, file: Path) -> dict[str, Any]:
+    """How to read a TSV or CSV file, decided by its first row: header or not."""
+    from datasets import Features, Value
+
+    dialect: dict[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
+    if file.suffix == ".tsv":
+        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    try:
+        with open(file, encoding="utf-8", newline="") as lines:
+            rows = csv.reader(lines, **dialect)
+            first, second = next(rows), next(rows, None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} cannot be read as UTF-8 {file.suffix[1:]}: {error}") from error
+    known = _known_columns(benchmark)
+    header = bool(known & set(first))
+    if header and second is None:
+        raise ValueError(f"{file} has no rows below its header")
+    if not header and len(first) != len(benchmark.columns):
+        raise ValueError(
+            f"{file}: the first row has {len(first)} columns and names none of "
+            f"{', '.join(sorted(known))}; a file without a header must have the columns "
+            f"{', '.join(benchmark.columns)}"
+        )
+    columns = first if header else list(benchmark.columns)
+    return dialect | {
+        "header": 0 if header else None,
+        "names": columns,
+        "keep_default_na": False,
+        "features": Features({name: Value("string") for name in columns}),
+    }
 
 
 def _known_columns(benchmark: Benchmark) -> set[str]:
@@ -137,7 +159,7 @@ def _known_columns(benchmark: Benchmark) -> set[str]:
 
 
 def _columns_of(format_: str) -> list[str]:
-    return re.findall(r"{(\w+)}", format_)
+    return re.findall(r"{([^}]+)}", format_)
 
 
 def _rows(benchmark: Benchmark, table: Any, source: str) -> Rows:
@@ -161,10 +183,14 @@ def _rows(benchmark: Benchmark, table: Any, source: str) -> Rows:
     for number, row in enumerate(table, start=1):
         label = str(row[label_column])
         if label not in values:
+            hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
             raise ValueError(
                 f"{source}, row {number}: unknown label {label!r} in column {label_column}; "
-                f"allowed: {', '.join(values)}"
+                f"allowed: {', '.join(values)}{hint}"
             )
+        missing = [c for f in fields.values() for c in _columns_of(f) if row[c] is None]
+        if missing:
+            raise ValueError(f"{source}, row {number}: column {missing[0]} is empty (null)")
         labels.append(values.index(label))
         prompts.append(benchmark.prompt.format(**{k: f.format(**row) for k, f in fields.items()}))
     return Rows(prompts, np.array(labels, np.int64))

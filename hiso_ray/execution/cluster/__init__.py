@@ -14,12 +14,13 @@ import os
 import secrets
 import sys
 
-# Ray reads these when it is imported, which only the modules of this package do.
+# Ray reads these when it is imported. Where the caller has imported it before, or points it at a
+# cluster, everything stays as the caller has it.
 if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
     # A cluster started here is for this process alone: its servers listen on loopback only (the
     # variable's name tells where Ray needs it; its effect is the same on Linux) and want a token,
     # which by default Ray would leave in the home directory, where it changes later clusters.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    if "RAY_AUTH_MODE" not in os.environ:
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")

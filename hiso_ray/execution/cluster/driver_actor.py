@@ -13,6 +13,8 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.placement import Placement
+from hiso_ray.ledger import LedgerError
+from hiso_ray.messages import UserError
 from hiso_ray.metrics import Row
 
 
@@ -44,7 +46,7 @@ class DriverActor:
 
         try:
             return await asyncio.to_thread(rounds)
-        except (ValueError, OSError) as error:
+        except (UserError, LedgerError, OSError) as error:
             return error
 
     async def news(self, rows: int, notes: int) -> tuple[list[Row], list[str]]:

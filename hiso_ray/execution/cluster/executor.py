@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -26,9 +26,11 @@ from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.driver import Evaluation, total
 from hiso_ray.execution.placement import Placement
 from hiso_ray.ledger import Record
-from hiso_ray.messages import Behind, Description, NonFiniteLoss, Score, Turn
+from hiso_ray.messages import Behind, Description, NonFiniteLoss, Score, Turn, UserError
 
 TRIES = 4  # of one message, each on a freshly started actor
+MAX_RESTARTS = 100  # of one actor in a run
+START_SECONDS = 600.0
 START_TOGETHER = 4  # actors importing torch at the same time
 
 
@@ -46,7 +48,6 @@ class ClusterExecutor:
     ) -> None:
         self.actors, self._one_each = placement.actors, placement.one_each
         self.message_bytes = 0
-        self.faults = 0
         self._faults_file = faults_file
         self._known = [0] * self.actors  # records each actor is known to hold
         resources = experiment.resources
@@ -58,7 +59,7 @@ class ClusterExecutor:
                 options: dict[str, Any] = {
                     "num_cpus": resources.cpus_per_client,
                     "num_gpus": resources.gpus_per_client,
-                    "max_restarts": -1,
+                    "max_restarts": MAX_RESTARTS,
                     "max_task_retries": TRIES - 1,
                     "scheduling_strategy": PlacementGroupSchedulingStrategy(
                         placement_group=group, placement_group_bundle_index=index
@@ -66,11 +67,18 @@ class ClusterExecutor:
                 }
                 actor = ray.remote(**options)(actor_class).remote(experiment, *shared)
                 self._handles.append(actor)
-            descriptions += ray.get([self._handles[i].describe.remote() for i in batch])
+            try:
+                asked = [self._handles[i].describe.remote() for i in batch]
+                descriptions += ray.get(asked, timeout=START_SECONDS)
+            except (GetTimeoutError, RayActorError) as error:
+                raise UserError(
+                    f"client actors {batch.start} to {batch.stop - 1} did not start (waited up to "
+                    f"{START_SECONDS:g} s): out of memory, or a node was lost? {error}"
+                ) from error
         self.description = descriptions[0]
         different = [d for d in descriptions if d != self.description]
         if different:
-            raise ValueError(
+            raise UserError(
                 f"the actors would not compute the same bits: {self.description} and "
                 f"{different[0]}; run on nodes of one kind"
             )
@@ -107,7 +115,8 @@ class ClusterExecutor:
 
         def send(actor: int) -> None:
             method, arguments = work[actor]
-            message = pickle.dumps((method, records[self._known[actor] :], arguments))
+            missing = records[self._known[actor] :]
+            message = pickle.dumps((missing, len(records), method, arguments))
             self.message_bytes += len(message)
             pending[self._handles[actor].call.remote(message)] = actor
 
@@ -139,7 +148,6 @@ class ClusterExecutor:
         return answers
 
     def _note_fault(self, actor: int, round_: int, stage: str, error: str) -> None:
-        self.faults += 1
         row = {
             "time": time.time(),
             "round": round_,
