@@ -100,7 +100,7 @@ def idle_turns() -> None:
         )
         folder, rows = Path(tempfile.mkdtemp()), []
         (folder / "faults.jsonl").touch()
-        with joined_cluster(), reservation(e, print) as (placement, group):
+        with joined_cluster(), reservation(e, 1, print) as (placement, group):
             executor = ClusterExecutor(e, placement, group, [], folder / "faults.jsonl", IdleActor)
             run_rounds(e, folder, {}, executor, rows.append, print)
         ms = milliseconds_per_round(rows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hiso_ray.config import Experiment, ResourcesConfig
+
+LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,40 @@ class Placement:
     line: str
 
 
-def place(experiment: Experiment, cpus: float, gpus: float) -> Placement:
-    """One client per actor where the cluster holds them all, else evenly packed.
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster has, in Ray's words.
+
+    Attributes:
+        memory: bytes.
+    """
+
+    cpus: float
+    gpus: float
+    memory: float
+
+
+def actor_bytes(experiment: Experiment, dimension: int) -> int:
+    """Memory an actor needs at least: x, the probe buffer, H, local x, and the libraries."""
+    copies = 2 + (experiment.curvature == "diagonal") + (experiment.federation.local_steps > 1)
+    return 4 * dimension * copies + LIBRARIES
+
+
+def place(experiment: Experiment, nodes: Sequence[Node], dimension: int) -> Placement:
+    """One client per actor where the nodes hold them all, else evenly packed.
 
     Args:
-        cpus, gpus: what the cluster (or the trial) has in total.
+        nodes: the machines of the cluster; an actor lives on one of them.
+        dimension: d.
 
     Raises:
         ValueError: not even one actor fits, or the packing asked for needs more than there is.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
-    fits = _fits(resources, cpus, gpus)
+    need = actor_bytes(experiment, dimension)
+    fits = sum(_fits(resources, node, need) for node in nodes)
+    if fits == 0:
+        raise ValueError(_why_not(resources, nodes, need))
     limit = fits if resources.max_actors == "auto" else min(fits, resources.max_actors)
     if resources.clients_per_actor == "auto":
         actors = clients if clients <= limit else limit
@@ -54,21 +80,38 @@ def place(experiment: Experiment, cpus: float, gpus: float) -> Placement:
     return Placement(actors, one_each, line)
 
 
-def _fits(resources: ResourcesConfig, cpus: float, gpus: float) -> int:
-    fits = int(cpus / resources.cpus_per_client + 1e-9)
-    if fits < 1:
-        raise ValueError(
-            f"resources.cpus_per_client = {resources.cpus_per_client:g}, but the cluster has "
-            f"{cpus:g} CPUs: lower cpus_per_client"
-        )
+def _fits(resources: ResourcesConfig, node: Node, need: int) -> int:
+    """Actors that one node holds."""
+    fits = int(node.cpus / resources.cpus_per_client + 1e-9)
     share = resources.gpus_per_client
     if share == 0:
-        return fits
+        return min(fits, int(node.memory / need))
     # Fractions do not span GPUs: 0.4 fits twice on one, not five times on two.
-    on_gpus = int(gpus) * int(1 / share + 1e-9) if share < 1 else int(gpus / share)
-    if on_gpus < 1:
-        raise ValueError(
-            f"resources.gpus_per_client = {share:g}, but the cluster has {gpus:g} GPUs: start Ray "
-            "where GPUs are, lower gpus_per_client, or leave it out to run on CPUs"
-        )
+    on_gpus = int(node.gpus) * int(1 / share + 1e-9) if share < 1 else int(node.gpus / share)
     return min(fits, on_gpus)
+
+
+def _why_not(resources: ResourcesConfig, nodes: Sequence[Node], need: int) -> str:
+    largest = "the largest node has" if len(nodes) > 1 else "the cluster has"
+    cpus, gpus, memory = (
+        max(getattr(n, name) for n in nodes) for name in ("cpus", "gpus", "memory")
+    )
+    if resources.cpus_per_client > cpus:
+        return (
+            f"resources.cpus_per_client = {resources.cpus_per_client:g}, but {largest} "
+            f"{cpus:g} CPUs: lower cpus_per_client"
+        )
+    if resources.gpus_per_client > gpus:
+        return (
+            f"resources.gpus_per_client = {resources.gpus_per_client:g}, but {largest} {gpus:g} "
+            "GPUs: start Ray where GPUs are, lower gpus_per_client, or leave it out to run on CPUs"
+        )
+    if resources.gpus_per_client == 0 and need > memory:
+        return (
+            f"an actor needs about {need / 2**30:.1f} GiB for this model, but {largest} "
+            f"{memory / 2**30:.1f} GiB: a smaller model, or method.curvature scalar or none"
+        )
+    return (
+        f"no node holds {resources.cpus_per_client:g} CPUs and {resources.gpus_per_client:g} GPUs "
+        "together: lower cpus_per_client or gpus_per_client"
+    )

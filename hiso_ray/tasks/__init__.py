@@ -14,7 +14,7 @@ from hiso_ray.tasks.partition import Partition, split
 DEFAULTS = {
     "digits": ("mlp-32", "scikit-learn"),
     "quadratic": ("diagonal-64", "generated"),
-} | {name: ("facebook/opt-125m", row.data) for name, row in BENCHMARKS.items()}
+} | {name: ("HuggingFaceTB/SmolLM2-135M", row.data) for name, row in BENCHMARKS.items()}
 
 
 def resolve(experiment: Experiment) -> Experiment:

@@ -97,7 +97,7 @@ def cluster_executor(
         session.ray.put(prepared),
         session.ray.put(partition),
     ]
-    with session.reservation(experiment, print) as (placement, group):
+    with session.reservation(experiment, prepared.x0.size, print) as (placement, group):
         yield (
             ClusterExecutor(experiment, placement, group, shared, folder / "faults.jsonl"),
             experiment,

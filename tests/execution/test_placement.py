@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.placement import place
+from hiso_ray.execution.placement import Node, actor_bytes, place
 
 
 def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:
@@ -13,7 +13,7 @@ def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:
     e = Experiment().changed(
         **{"federation.num_clients": clients, "federation.clients_per_round": 1, **dotted}
     )
-    return place(e, cpus, gpus)
+    return place(e, [Node(cpus, gpus, 2**36)], 1000)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,29 @@ def test_what_does_not_fit_is_said(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         placed(cpus, gpus, **resources)
+
+
+def federation(**resources: Any) -> Experiment:
+    dotted = {f"resources.{name}": value for name, value in resources.items()}
+    return Experiment().changed(**dotted)
+
+
+def test_an_actor_lives_on_one_node() -> None:
+    two = [Node(3, 3, 2**36)] * 2
+    assert place(federation(cpus_per_client=2), two, 1000).actors == 2
+    assert place(federation(gpus_per_client=2), two, 1000).actors == 2
+    head_and_worker = [Node(60, 0, 2**36), Node(4, 8, 2**36)]
+    assert place(federation(gpus_per_client=1), head_and_worker, 1000).actors == 4
+    with pytest.raises(ValueError, match="the largest node has 3 CPUs"):
+        place(federation(cpus_per_client=4), two, 1000)
+    with pytest.raises(ValueError, match="no node holds 1 CPUs and 1 GPUs together"):
+        place(federation(gpus_per_client=1), [Node(60, 0, 2**36), Node(0, 8, 2**36)], 1000)
+
+
+def test_memory_bounds_the_actors() -> None:
+    d = 125_000_000
+    need = actor_bytes(federation(), d)
+    assert need == 12 * d + 400 * 2**20
+    assert place(federation(), [Node(64, 0, 5.5 * need)], d).actors == 5
+    with pytest.raises(ValueError, match=r"an actor needs about 1.8 GiB .* has 1.0 GiB"):
+        place(federation(), [Node(64, 0, 2**30)], d)

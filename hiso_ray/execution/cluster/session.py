@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.driver import OnNote, OnRow
-from hiso_ray.execution.placement import Placement, place
+from hiso_ray.execution.placement import Node, Placement, place
 
 RESERVE_SECONDS = 60.0
 POLL_SECONDS = 0.2
@@ -37,7 +37,7 @@ def run_on_ray(
         ValueError: the cluster cannot hold the actors asked for (says what is missing).
         NonFiniteLoss: from a client, with its round and step.
     """
-    with joined_cluster(), reservation(experiment, on_note) as (placement, group):
+    with joined_cluster(), reservation(experiment, prepared.x0.size, on_note) as (placement, group):
         shared = [ray.put(prepared), ray.put(partition)]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         driver = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverActor).remote()
@@ -86,12 +86,13 @@ def joined_cluster() -> Iterator[None]:
 
 @contextmanager
 def reservation(
-    experiment: Experiment, on_note: OnNote
+    experiment: Experiment, dimension: int, on_note: OnNote
 ) -> Iterator[tuple[Placement, PlacementGroup]]:
     """All the actors' resources at once, or an error that says what is missing."""
     resources = experiment.resources
-    have = ray.cluster_resources()
-    placement = place(experiment, have.get("CPU", 0.0), have.get("GPU", 0.0))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
+    placement = place(experiment, nodes, dimension)
     on_note(placement.line)
     bundle = {"CPU": resources.cpus_per_client}
     if resources.gpus_per_client:
@@ -101,7 +102,7 @@ def reservation(
         try:
             ray.get(group.ready(), timeout=RESERVE_SECONDS)
         except GetTimeoutError:
-            free = ray.available_resources()
+            free, have = ray.available_resources(), ray.cluster_resources()
             raise ValueError(
                 f"{placement.actors} actors of {bundle} did not become available within "
                 f"{RESERVE_SECONDS:g} s; free now: {free.get('CPU', 0):g} of "
