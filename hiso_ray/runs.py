@@ -14,7 +14,8 @@ import numpy as np
 
 from hiso_ray import run_folder, tasks
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import OnNote, OnRow, check_header, run_rounds, total
+from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
+from hiso_ray.execution.header import check_header
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.tasks.contract import Prepared

@@ -16,14 +16,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.ledger import Ledger, LedgerError, Record
+from hiso_ray.execution.header import open_ledger
+from hiso_ray.ledger import Record
 from hiso_ray.messages import Description, NonFiniteLoss, Score, Turn
 from hiso_ray.metrics import MetricsFile, Row, Traffic, read_rows, summarize, write_summary
 from hiso_ray.sampling import cohort
@@ -78,55 +79,6 @@ def total(scores: Iterable[Score], statistics: dict[str, float]) -> Evaluation:
     return Evaluation(loss / count, correct / count, statistics)
 
 
-def open_ledger(
-    folder: Path, identity: dict[str, str], description: Description, on_note: OnNote
-) -> Ledger:
-    """The run's ledger, created on its first start.
-
-    Args:
-        identity: digests of the configuration, x_0 and the data.
-
-    Raises:
-        LedgerError: the ledger belongs to another run, or its directions cannot be rebuilt here.
-    """
-    path = folder / "ledger.jsonl"
-    if not path.exists():
-        return Ledger.create(path, identity | asdict(description))
-    ledger = Ledger.open(path)
-    for note in check_header(ledger.header, identity, description):
-        on_note(note)
-    if ledger.dropped_bytes:
-        on_note(f"dropped a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
-    return ledger
-
-
-def check_header(
-    header: dict[str, Any], identity: dict[str, str], description: Description
-) -> list[str]:
-    """Compares a ledger's header with what is here; returns differences that may change bits.
-
-    Raises:
-        LedgerError: a difference that makes replay wrong.
-    """
-    for name, value in identity.items():
-        if header[name] != value:
-            raise LedgerError(
-                f"the ledger was written with another {name.removesuffix('_sha256')}: "
-                f"{header[name][:12]} there, {value[:12]} here"
-            )
-    if header["generator"] != description.generator:
-        raise LedgerError(
-            f"the ledger's directions come from {header['generator']}, here they would come from "
-            f"{description.generator}: replay where it was written, or the weights would differ"
-        )
-    here = asdict(description)
-    return [
-        f"{name}: {header[name]} when written, {here[name]} here; results may differ in their bits"
-        for name in ("device", "torch", "threads")
-        if header[name] != here[name]
-    ]
-
-
 def average(turns: Iterable[Turn], clients: np.ndarray) -> tuple[np.ndarray, float]:
     """The cohort's mean scalars and loss, summed in client-id order whatever order they came in.
 
@@ -155,72 +107,18 @@ def run_rounds(
 
     Starting and resuming are the same thing: the ledger says where the federation stands.
     """
-    federation, method = experiment.federation, experiment.method
     if experiment.resources.gpus_per_client > 0 and executor.description.device == "cpu":
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
     ledger = open_ledger(folder, identity, executor.description, on_note)
-    traffic = Traffic(experiment)
-    for record in ledger.records:
-        traffic.count(record)
-    rows = [r for r in read_rows(folder / "metrics.csv") if r["round"] <= len(ledger.records)]
-    metrics = MetricsFile(folder, rows)
-    seconds = rows[-1]["seconds"] if rows else 0.0
-    ray_bytes = rows[-1]["ray_bytes"] if rows else 0
-    started = time.perf_counter()
-
-    def report(train_loss: float | None) -> None:
-        done = len(ledger.records)
-        row: Row = dict.fromkeys(
-            ("round", "train_loss", "eval_loss", "eval_accuracy"), None
-        )  # the order of the columns
-        if done % experiment.eval.every == 0 or done == federation.rounds:
-            result = executor.evaluate(ledger.records)
-            if not math.isfinite(result.loss):
-                raise NonFiniteLoss(
-                    f"non-finite evaluation loss after round {done}; lower method.lr (now "
-                    f"{method.lr:g})"
-                )
-            row |= {"eval_loss": result.loss, "eval_accuracy": result.accuracy}
-            row |= result.statistics
-        row |= {
-            "round": done,
-            "train_loss": train_loss,
-            "uplink_bytes": traffic.up,
-            "downlink_bytes": traffic.down,
-            "seconds": round(seconds + time.perf_counter() - started, 6),
-            "ray_bytes": ray_bytes + executor.message_bytes,
-            "forward_passes": traffic.forwards,
-        }
-        rows.append(row)
-        metrics.add(row)
-        on_row(row)
-
+    reports = _Reports(experiment, folder, executor, ledger.records, on_row)
     try:
-        if not rows or rows[-1]["round"] < len(ledger.records):
-            report(ledger.records[-1].train_loss if ledger.records else None)
-        for r in range(len(ledger.records), federation.rounds):
-            clients = cohort(
-                experiment.seed, r, federation.num_clients, federation.clients_per_round
-            )
-            seeds = step_seeds(experiment.seed, r, federation.local_steps)
-            scalars, loss = average(executor.turns(ledger.records, clients, seeds), clients)
-            record = Record(
-                round=r,
-                cohort=tuple(map(int, clients)),
-                seeds=seeds,
-                scalars=tuple(tuple(map(float, step)) for step in scalars),
-                lr=method.lr,
-                mu=method.mu,
-                hessian_retention=method.hessian_retention,
-                hessian_eps=method.hessian_eps,
-                train_loss=loss,
-            )
-            ledger.append(record)
-            traffic.count(record)
-            report(loss)
+        reports.catch_up()
+        for round_ in range(len(ledger.records), experiment.federation.rounds):
+            ledger.append(_next_record(experiment, round_, ledger.records, executor))
+            reports.add()
         summary = summarize(
             experiment,
-            rows,
+            reports.rows,
             digest=executor.digest(ledger.records),
             dimension=executor.description.dimension,
             actors=executor.actors,
@@ -230,4 +128,96 @@ def run_rounds(
         return summary
     finally:
         ledger.close()
-        metrics.close()
+        reports.close()
+
+
+def _next_record(
+    experiment: Experiment, round_: int, records: Sequence[Record], executor: Executor
+) -> Record:
+    """One round: cohort and seeds, turns, the average."""
+    federation, method = experiment.federation, experiment.method
+    clients = cohort(experiment.seed, round_, federation.num_clients, federation.clients_per_round)
+    seeds = step_seeds(experiment.seed, round_, federation.local_steps)
+    scalars, loss = average(executor.turns(records, clients, seeds), clients)
+    return Record(
+        round=round_,
+        cohort=tuple(map(int, clients)),
+        seeds=seeds,
+        scalars=tuple(tuple(map(float, step)) for step in scalars),
+        lr=method.lr,
+        mu=method.mu,
+        hessian_retention=method.hessian_retention,
+        hessian_eps=method.hessian_eps,
+        train_loss=loss,
+    )
+
+
+class _Reports:
+    """The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds.
+
+    Bytes and forward passes are folded from the records; seconds and Ray's bytes go on from where
+    an interrupted run left them.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        executor: Executor,
+        records: Sequence[Record],
+        on_row: OnRow,
+    ) -> None:
+        self.experiment, self.executor, self.records = experiment, executor, records
+        self.on_row = on_row
+        found = read_rows(folder / "metrics.csv")
+        self.rows = [row for row in found if row["round"] <= len(records)]
+        self.traffic = Traffic(experiment)
+        self.counted = 0
+        self.file = MetricsFile(folder, self.rows)
+        before = self.rows[-1] if self.rows else {"seconds": 0.0, "ray_bytes": 0}
+        self.seconds_before, self.bytes_before = before["seconds"], before["ray_bytes"]
+        self.started = time.perf_counter()
+
+    def catch_up(self) -> None:
+        """The row of round 0, or of a round whose record was written and whose row was not."""
+        if not self.rows or self.rows[-1]["round"] < len(self.records):
+            self.add()
+
+    def add(self) -> None:
+        """Evaluates if it is time, and adds the row of the newest round.
+
+        Raises:
+            NonFiniteLoss: the evaluation loss is not finite.
+        """
+        done, experiment = len(self.records), self.experiment
+        for record in self.records[self.counted :]:
+            self.traffic.count(record)
+        self.counted = done
+        row: Row = {
+            "round": done,
+            "train_loss": self.records[-1].train_loss if done else None,
+            "eval_loss": None,
+            "eval_accuracy": None,
+        }
+        if done % experiment.eval.every == 0 or done == experiment.federation.rounds:
+            result = self.executor.evaluate(self.records)
+            if not math.isfinite(result.loss):
+                raise NonFiniteLoss(
+                    f"non-finite evaluation loss after round {done}; lower method.lr (now "
+                    f"{experiment.method.lr:g})"
+                )
+            row |= {"eval_loss": result.loss, "eval_accuracy": result.accuracy}
+            row |= result.statistics
+        row |= {
+            "uplink_bytes": self.traffic.up,
+            "downlink_bytes": self.traffic.down,
+            "seconds": round(self.seconds_before + time.perf_counter() - self.started, 6),
+            "ray_bytes": self.bytes_before + self.executor.message_bytes,
+            "forward_passes": self.traffic.forwards,
+        }
+        self.rows.append(row)
+        self.file.add(row)
+        self.on_row(row)
+
+    def close(self) -> None:
+        self.file.close()

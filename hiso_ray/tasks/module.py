@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-class ModuleTask:
+class ModuleTask(ABC):
     """Evaluates a classifier at any flat weight vector by pointing its parameters into it.
 
     Binding moves no data, so the module adds nothing to the memory of the weights themselves. A
@@ -45,13 +46,13 @@ class ModuleTask:
         self._dimension = dimension(layout)
         self._bound_to: Tensor | None = None
 
+    @abstractmethod
     def make_batch(self, split: str, examples: np.ndarray) -> Batch:
         """The examples of a split ("train" or "eval") as tensors on the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, inputs: Any) -> Tensor:
         """(n, classes), in any dtype."""
-        raise NotImplementedError
 
     def batch(self, examples: np.ndarray) -> Batch:
         return self.make_batch("train", examples)

@@ -16,7 +16,8 @@ import torch
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.client import take_turns
-from hiso_ray.execution.driver import average, check_header
+from hiso_ray.execution.driver import average
+from hiso_ray.execution.header import check_header
 from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Description, NonFiniteLoss, Turn
