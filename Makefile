@@ -28,7 +28,8 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## time rounds against the forward passes they contain (minutes)
+bench: setup  ## what rounds cost: overhead, and against bare forward passes (ten minutes)
+	$(BIN)/python benchmarks/driver_overhead.py
 	$(BIN)/python benchmarks/round_cost.py
 
 clean:  ## remove .venv and caches; run folders stay
