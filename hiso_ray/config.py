@@ -116,8 +116,8 @@ class MethodConfig(Section):
     def _curvature_fits(self) -> MethodConfig:
         if self.name == "decomfl" and self.curvature not in ("auto", "none"):
             raise ValueError(
-                f"curvature = {self.curvature}: decomfl has none; use name: hiso with "
-                f"curvature: {self.curvature}"
+                f"curvature = {self.curvature}: decomfl has none; leave curvature at auto, or use "
+                "method.name hiso"
             )
         return self
 
