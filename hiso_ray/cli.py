@@ -21,6 +21,7 @@ from hiso_ray.progress import Display, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where `ray job submit` runs its command
 PLAIN_WIDTH = 120  # columns where there is no terminal
 
 
@@ -159,11 +160,12 @@ def _run(given: argparse.Namespace, console: Console) -> int:
             target[field] = value
     experiment = Experiment.model_validate(values)
     folder = Path(given.out or default_folder(experiment)).resolve()
-    if "RAY_JOB_ID" in os.environ and given.out and not Path(given.out).is_absolute():
+    if JOB in os.environ and not Path(given.out or "").is_absolute():
         console.print(
-            f"note: this job runs in a copy of its working directory, so {given.out} is "
-            f"{folder} on this node and may be removed with the job; give --out an absolute path",
+            f"note: a Ray job runs in a copy of its working directory, so {folder} may be removed "
+            "with it; give --out an absolute path",
             highlight=False,
+            soft_wrap=True,
         )
     with Display(console, experiment.federation.rounds) as display:
         summary = run(experiment, folder, display.row, display.note)

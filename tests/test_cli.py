@@ -82,6 +82,18 @@ def test_mistakes_exit_2_and_say_what_to_change(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("inside", "out"), [(True, "r"), (False, "r"), (True, None)])
+def test_a_job_is_told_that_its_working_directory_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    inside: bool, out: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if inside:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert main(["run", *SMALL, *(["--out", out] if out else [])]) == 0
+    assert ("give --out an absolute path" in capsys.readouterr().out) == inside
+
+
 def test_help_teaches_every_field(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
