@@ -114,6 +114,8 @@ def test_ctrl_c_leaves_a_readable_ledger_that_resumes(tmp_path: Path, executor: 
         [sys.executable, "-m", "hiso_ray", "run", *arguments],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        # A test run in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     ledger = tmp_path / "r" / "ledger.jsonl"
     deadline = time.monotonic() + 120

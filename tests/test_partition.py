@@ -22,7 +22,7 @@ def counts(alpha: float, clients: int = 30, least: int = 1, kind: str = "dirichl
 
 
 @pytest.mark.parametrize("kind", ["dirichlet", "iid"])
-@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 1e-3, 0.1, 1.0, 100.0, 1e8])
+@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 1e-3, 0.1, 1.0, 100.0, 1e6])
 @pytest.mark.parametrize(("clients", "least"), [(1, 1), (7, 20), (300, 5), (1500, 1)])
 def test_every_example_once_and_every_client_has_enough(
     kind: str, alpha: float, clients: int, least: int
