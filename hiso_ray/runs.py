@@ -92,6 +92,8 @@ def replay(
     folder = Path(folder)
     experiment = run_folder.read_experiment(folder)
     ledger = Ledger.read(folder / "ledger.jsonl")
+    if ledger.dropped_bytes:
+        on_note(f"left out a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
     done = len(ledger.records)
     upto = done if round_ is None else round_
     if not 0 <= upto <= done:

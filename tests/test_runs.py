@@ -37,6 +37,11 @@ def test_replay_confirms_the_digest_and_travels_in_time(experiment: Make, tmp_pa
     assert start["matches"] is None
     with pytest.raises(ValueError, match="choose 0 to 6"):
         replay(tmp_path / "r", round_=7)
+    path = tmp_path / "r" / "ledger.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    notes: list[str] = []
+    assert replay(tmp_path / "r", on_note=notes.append)["round"] == 5
+    assert any("torn record" in note for note in notes)
 
 
 def test_an_altered_summary_is_noticed(experiment: Make, tmp_path: Path) -> None:
