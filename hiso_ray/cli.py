@@ -209,13 +209,9 @@ def _report(given: argparse.Namespace, console: Console) -> int:
 
     curves.convergence(given.folders, given.out)
     columns = (
-        "run",
-        "method",
-        "rounds",
-        "final_accuracy",
-        "best_accuracy",
+        "run", "method", "curvature", "rounds", "final_accuracy", "best_accuracy",
         "paper_bytes_per_client",
-    )
+    )  # fmt: skip
     table = Table(*columns)
     for row in load.summaries(given.folders).to_dict("records"):
         table.add_row(*(f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in columns))
