@@ -94,7 +94,10 @@ class MethodConfig(Section):
     name: Literal["hiso", "decomfl"] = Field(
         "hiso", description="hiso (arXiv 2506.02370) or decomfl (arXiv 2405.15861)"
     )
-    lr: PositiveFloat = Field(0.02, description="learning rate (η)")
+    lr: PositiveFloat = Field(
+        0.02,
+        description="learning rate (η); the default suits digits, language models want 1e-6 … 1e-3",
+    )
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(5, description="directions per local step (P)")
     probe: Literal["forward", "central"] = Field(
