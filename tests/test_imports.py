@@ -87,5 +87,6 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
 
 
 def test_the_driver_needs_no_torch() -> None:
-    code = "import sys, hiso_ray.execution.driver as d; sys.exit('torch' in sys.modules)"
+    module = "hiso_ray.execution.cluster.driver_actor"
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,17 +45,20 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
+def _module(experiment: Experiment) -> Any:
+    """The module of the task: it has ``prepare`` and ``build``."""
+    from hiso_ray.tasks import language, quadratic, vision
+
+    return {"digits": vision, "quadratic": quadratic}.get(experiment.task.name, language)
+
+
 def prepare(experiment: Experiment) -> Prepared:
     """Reads the task's model and data once; the experiment must be resolved.
 
     Raises:
         ValueError: what is missing or does not fit, in words.
     """
-    from hiso_ray.tasks import language, quadratic, vision
-
-    modules = {"digits": vision, "quadratic": quadratic}
-    module = modules.get(experiment.task.name, language)
-    return module.prepare(experiment.task, experiment.seed)
+    return _module(experiment).prepare(experiment.task, experiment.seed)
 
 
 def load(experiment: Experiment) -> tuple[Prepared, Partition]:
@@ -65,15 +69,4 @@ def load(experiment: Experiment) -> tuple[Prepared, Partition]:
 
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:
     """The task in this process, on one device."""
-    name = experiment.task.name
-    if name == "digits":
-        from hiso_ray.tasks.vision import Digits
-
-        return Digits(experiment.task, prepared, device)
-    if name == "quadratic":
-        from hiso_ray.tasks.quadratic import Quadratic
-
-        return Quadratic(experiment.task, prepared, device)
-    from hiso_ray.tasks.language import LanguageTask
-
-    return LanguageTask(experiment.task, prepared, device)
+    return _module(experiment).build(experiment.task, prepared, device)

@@ -214,3 +214,6 @@ def _empty_model(config: dict[str, Any]) -> Any:
         )
     model.tie_weights()
     return model
+
+
+build = LanguageTask

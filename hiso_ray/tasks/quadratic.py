@@ -80,3 +80,6 @@ class Quadratic:
 
     def _excess(self, x: Tensor) -> Tensor:
         return 0.5 * (self.curvature * (x - self.optimum).square()).sum()
+
+
+build = Quadratic

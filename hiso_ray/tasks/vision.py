@@ -119,3 +119,6 @@ class Digits(ModuleTask):
         (folder / "config.json").write_text(
             json.dumps({"model": "mlp", "shapes": shapes}, indent=2)
         )
+
+
+build = Digits

@@ -108,19 +108,6 @@ def test_the_papers_byte_rule() -> None:
     assert paper_bytes_per_client(350, 1, 5) / 1024 == pytest.approx(13.67, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["hiso", "decomfl"])
-def test_bytes_do_not_depend_on_the_size_of_the_model(
-    experiment: Make, tmp_path: Path, name: str
-) -> None:
-    columns = []
-    for width in (4, 64):
-        e = experiment(**{"task.model": f"mlp-{width}", "method.name": name})
-        run(e, tmp_path / str(width))
-        rows = read_rows(tmp_path / str(width) / "metrics.csv")
-        columns.append([(r["uplink_bytes"], r["downlink_bytes"]) for r in rows])
-    assert columns[0] == columns[1]
-
-
 def test_decomfl_is_hiso_without_curvature(experiment: Make, tmp_path: Path) -> None:
     digests = [
         run(experiment(**dotted), tmp_path / str(i))["model_sha256"]
