@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench clean
+.PHONY: help setup run test test-slow lint bench clean
 
 help:  ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(VENV)/.installed  ## make .venv and install the exact versions of constraints.txt
 
@@ -22,6 +22,9 @@ run: setup  ## run the embedded default job: HiSo on digits, 64 clients
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: setup  ## run the slow tests: every model family, every way to train it, on Ray too
+	$(BIN)/python -m pytest -m slow
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Convergence curves: accuracy and loss against rounds and against bytes."""
+"""Convergence curves: score and loss against rounds and against bytes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ STYLE: Any = {
     "savefig.dpi": 200,
 }
 X = (("round", "Communication round"), ("kib_per_client", "Up + down per client (KiB, cumulative)"))
-Y = (("eval_accuracy", "Test accuracy"), ("eval_loss", "Loss"))
 TEST: Any = {"marker": ".", "ms": 3, "lw": 1.4}
 TRAINING: Any = {"lw": 0.8, "alpha": 0.5}
 TRAINING_WINDOW = 25  # rounds
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
-    """Accuracy and loss against rounds and against protocol bytes; one colour per method.
+    """Score and loss against rounds and against protocol bytes; one colour per method.
 
     Args:
         folders: run folders; each run is one line, runs of the same method share a colour.
@@ -46,7 +45,7 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.8), layout="constrained")
         axes = figure.subplots(2, 2, sharex="col", sharey="row")
-        for row, (y, y_name) in enumerate(Y):
+        for row, (y, y_name) in enumerate((("score", _score_name(table)), ("eval_loss", "Loss"))):
             for column, (x, x_name) in enumerate(X):
                 _panel(axes[row][column], table, x, y, colours)
                 axes[1][column].set_xlabel(x_name)
@@ -55,6 +54,11 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
         figure.legend(handles=_legend(colours), loc="outside upper center", ncols=4)
         figure.savefig(out)
     return figure
+
+
+def _score_name(table: pd.DataFrame) -> str:
+    metrics = [str(metric).replace("_", " ") for metric in table["metric"].unique()]
+    return f"Test {' / '.join(metrics)}"
 
 
 def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:

@@ -16,8 +16,9 @@ from hiso_ray.config import CURVATURE_OF
 def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
     """Every row of every ``metrics.csv``, and the run it belongs to.
 
-    Added columns: ``run`` (the folder), ``method``, ``seed``, and ``kib_per_client``, the
-    protocol bytes up and down, divided by the number of clients.
+    Added columns: ``run`` (the folder), ``method``, ``seed``, ``metric`` (what the task goes by),
+    ``score`` (that metric), and ``kib_per_client``, the protocol bytes up and down, divided by the
+    number of clients.
 
     Raises:
         ValueError: a folder without a round to show.
@@ -32,13 +33,15 @@ def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
         method, curvature = config["method"]["name"], config["method"]["curvature"]
         own = CURVATURE_OF.get(method) in (curvature, None)
         label = method if own else f"{method} ({curvature})"
-        clients = config["federation"]["num_clients"]
+        clients, metric = config["federation"]["num_clients"], config["task"]["metric"]
         total = frame["uplink_bytes"] + frame["downlink_bytes"]
         frames.append(
             frame.assign(
                 run=str(folder),
                 method=label,
                 seed=config["seed"],
+                metric=metric,
+                score=frame[f"eval_{metric}"],
                 kib_per_client=total / clients / 1024,
             )
         )

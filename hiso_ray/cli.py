@@ -149,16 +149,13 @@ def _fail(message: str, status: int) -> int:
 def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder import default_folder
     from hiso_ray.runs import run
+    from hiso_ray.tasks import resolve
 
     values = config.load(given.config) if given.config else {}
     for name, value in vars(given).items():
         if name.startswith("field:"):
-            section, _, field = name.removeprefix("field:").rpartition(".")
-            target = values.setdefault(section, {}) if section else values
-            if not isinstance(target, dict):
-                raise ValueError(f"{section} in {given.config} is not a section of fields")
-            target[field] = value
-    experiment = Experiment.model_validate(values)
+            config.put(values, name.removeprefix("field:"), value)
+    experiment = resolve(Experiment.model_validate(values))
     folder = Path(given.out or default_folder(experiment)).resolve()
     if JOB in os.environ and not Path(given.out or "").is_absolute():
         console.print(
@@ -167,7 +164,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
             highlight=False,
             soft_wrap=True,
         )
-    with Display(console, experiment.federation.rounds) as display:
+    with Display(console, experiment) as display:
         summary = run(experiment, folder, display.row, display.note)
     console.print(summary_table(summary, str(folder)), highlight=False)
     return 0
@@ -177,8 +174,7 @@ def _resume(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder import read_experiment
     from hiso_ray.runs import resume
 
-    rounds = read_experiment(Path(given.folder)).federation.rounds
-    with Display(console, rounds) as display:
+    with Display(console, read_experiment(Path(given.folder))) as display:
         summary = resume(given.folder, display.row, display.note)
     console.print(summary_table(summary, given.folder), highlight=False)
     return 0
@@ -188,9 +184,11 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.runs import replay
 
     found = replay(given.folder, given.round, given.export, lambda line: console.print(line))
+    scores = {k.removeprefix("eval_"): v for k, v in found.items() if k.startswith("eval_")}
+    loss = scores.pop("loss")
     console.print(
-        f"round {found['round']}: accuracy {found['eval_accuracy']:.2%}, loss "
-        f"{found['eval_loss']:.4f}\nmodel_sha256 {found['model_sha256']}",
+        f"round {found['round']}: {', '.join(f'{k} {v:.2%}' for k, v in scores.items())}, loss "
+        f"{loss:.4f}\nmodel_sha256 {found['model_sha256']}",
         highlight=False,
     )
     if given.export:
@@ -209,7 +207,7 @@ def _report(given: argparse.Namespace, console: Console) -> int:
 
     curves.convergence(given.folders, given.out)
     columns = (
-        "run", "method", "curvature", "rounds", "final_accuracy", "best_accuracy",
+        "run", "method", "curvature", "rounds", "metric", "final_score", "best_score",
         "paper_bytes_per_client",
     )  # fmt: skip
     table = Table(*columns)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+MaxLength = Annotated[int, Field(ge=8, le=65536)]
 
 
 class Section(BaseModel):
@@ -36,29 +37,81 @@ class Section(BaseModel):
         return values
 
 
+class LoraConfig(Section):
+    r: int = Field(0, ge=0, description="rank of the adapters; 0 trains without LoRA")
+    alpha: PositiveInt = Field(16, description="scale: adapters count alpha / r")
+    target_modules: str = Field(
+        "auto",
+        description="layers that get an adapter, comma-separated (q_proj,v_proj); auto is peft's "
+        "own choice for the model's family",
+    )
+
+
 class TaskConfig(Section):
-    name: str = Field("digits", description="task: digits, quadratic, sst2 or ag_news")
+    name: str = Field(
+        "digits",
+        description="task: reviews, sst2, qqp, rte, cb, boolq, wic, wsc, multirc, ag_news "
+        "(classification), squad, drop, xsum (generation), digits, mnist, fashion_mnist, cifar10 "
+        "(images) or quadratic",
+    )
     model: str = Field(
         "auto",
-        description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH "
-        "(digits), diagonal-DIMENSION (quadratic); auto is the task's own default",
+        description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH or "
+        "cnn (images), diagonal-DIMENSION (quadratic); auto is the task's own default",
     )
     data: str = Field(
         "auto",
         description="data: a hub dataset, or a local folder or file (TSV, CSV, JSONL, Parquet); "
         "auto is the task's own default",
     )
-    max_length: int = Field(
-        128,
-        ge=8,
-        le=65536,
-        description="longest prompt [tokens]; longer texts lose their beginning",
+    train_examples: Auto | PositiveInt = Field(
+        "auto", description="take the first N training examples; auto is the task's own number"
+    )
+    eval_examples: Auto | PositiveInt = Field(
+        "auto", description="take the first N evaluation examples; auto is the task's own number"
+    )
+    max_length: Auto | MaxLength = Field(
+        "auto",
+        description="longest prompt [tokens]; longer ones lose the beginning of their context; "
+        "auto is the task's own",
+    )
+    max_new_tokens: Auto | PositiveInt = Field(
+        "auto", description="longest answer of a generation task [tokens]; auto is the task's own"
+    )
+    metric: str = Field(
+        "auto",
+        description="score that progress, figures and `best` go by: accuracy, or for generation "
+        "exact_match, f1, rouge1, rouge2, rougeL; auto is the task's own",
     )
     batch_size: PositiveInt = Field(16, description="examples per client and local step")
     eval_batch_size: PositiveInt = Field(64, description="examples per evaluation batch")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="precision of forward passes; weights, curvature and loss are fp32"
     )
+    trainable: str = Field(
+        "all",
+        description="parameters to train: all, or comma-separated name patterns "
+        "(*.layers.2?.*,*norm*)",
+    )
+    sparse_fraction: float = Field(
+        1.0, gt=0, le=1, description="train only this share of the weights, a mask fixed at x_0"
+    )
+    sparse_by: Literal["magnitude", "random"] = Field(
+        "magnitude",
+        description="which weights a sparse mask keeps: the largest, or drawn at random",
+    )
+    lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _one_subset(self) -> TaskConfig:
+        chosen = {
+            "trainable": self.trainable != "all",
+            "sparse_fraction": self.sparse_fraction < 1,
+        }
+        if self.lora.r and any(chosen.values()):
+            both = ", ".join(name for name, given in chosen.items() if given)
+            raise ValueError(f"lora.r = {self.lora.r} trains the adapters alone: leave out {both}")
+        return self
 
 
 class FederationConfig(Section):
@@ -66,14 +119,27 @@ class FederationConfig(Section):
     clients_per_round: PositiveInt = Field(8, description="clients sampled per round (cohort)")
     rounds: PositiveInt = Field(1000, description="communication rounds")
     local_steps: PositiveInt = Field(1, description="local steps per round (τ)")
-    partition: Literal["dirichlet", "iid"] = Field(
-        "dirichlet", description="how examples are split over clients"
+    partition: Literal["dirichlet", "shards", "sizes", "iid"] = Field(
+        "dirichlet",
+        description="how examples are split over clients: dirichlet (skewed groups), shards (each "
+        "client holds a few groups only), sizes (random contents, power-law sizes) or iid",
+    )
+    by: str = Field(
+        "label",
+        description="what dirichlet and shards group examples by: label, length (deciles of the "
+        "prompt's tokens), or a column of the data (topic, author, ...)",
     )
     alpha: float = Field(
         1.0,
         gt=0,
         le=1e6,
-        description="Dirichlet concentration of each label over the clients; smaller is skewer",
+        description="Dirichlet concentration of each group over the clients; smaller is skewer",
+    )
+    shards_per_client: PositiveInt = Field(
+        2, description="shards: pieces of the sorted examples that a client holds"
+    )
+    size_exponent: float = Field(
+        1.0, ge=0, le=10, description="sizes: the client at rank k holds a share like k^-exponent"
     )
     min_examples: PositiveInt = Field(1, description="fewest examples a client may hold")
 
@@ -180,8 +246,7 @@ class Experiment(Section):
         """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``."""
         values = self.model_dump()
         for name, value in dotted.items():
-            section, _, field = name.rpartition(".")
-            (values.setdefault(section, {}) if section else values)[field] = value
+            put(values, name, value)
         return Experiment.model_validate(values)
 
     def digest(self) -> str:
@@ -190,8 +255,8 @@ class Experiment(Section):
         Resources and evaluation do not; where model and data lie does not either, what they hold
         does, and has digests of its own in the ledger's header.
         """
-        places = {"model", "data", "eval_batch_size"}
-        decisive = self.model_dump(exclude={"resources": True, "eval": True, "task": places})
+        task = {"model", "data", "eval_batch_size", "eval_examples", "max_new_tokens", "metric"}
+        decisive = self.model_dump(exclude={"resources": True, "eval": True, "task": task})
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -217,27 +282,42 @@ def load(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def known_fields() -> dict[str, Any]:
+def put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """``put(values, "task.lora.r", 8)`` sets ``values["task"]["lora"]["r"]``.
+
+    Raises:
+        ValueError: something on the way is not a section of fields.
+    """
+    *sections, field = dotted.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{section} = {values!r} is not a section of fields")
+    values[field] = value
+
+
+def known_fields(section: type[Section] = Experiment, prefix: str = "") -> dict[str, Any]:
     """Every field by its dotted name, in order: ``{"seed": FieldInfo, "task.name": ...}``."""
     fields: dict[str, Any] = {}
-    for name, info in Experiment.model_fields.items():
+    for name, info in section.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            for sub, sub_info in info.annotation.model_fields.items():
-                fields[f"{name}.{sub}"] = sub_info
+            fields |= known_fields(info.annotation, f"{prefix}{name}.")
         else:
-            fields[name] = info
+            fields[prefix + name] = info
     return fields
 
 
 def explain(error: ValidationError) -> str:
     """One line per mistake: the field, the value given, and what is allowed."""
+    fields = known_fields()
     lines = []
     for mistake in error.errors():
-        parts = [str(part) for part in mistake["loc"]]
-        field = ".".join(parts[:2])
+        # A field with alternatives adds their names to its place; a person wants the field alone.
+        path = ".".join(str(part) for part in mistake["loc"])
+        field = next((f for f in fields if path == f or path.startswith(f"{f}.")), path)
         if mistake["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(field, known_fields(), n=1, cutoff=0.5)
-            allowed = [f for f in known_fields() if f.split(".")[:-1] == parts[:-1]]
+            near = difflib.get_close_matches(field, fields, n=1, cutoff=0.5)
+            allowed = [f for f in fields if f.rpartition(".")[0] == field.rpartition(".")[0]]
             hint = f"; did you mean {near[0]}?" if near else ""
             lines.append(f"{field}: unknown field{hint} (allowed: {', '.join(allowed)})")
         elif mistake["type"] == "value_error":

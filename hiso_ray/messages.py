@@ -39,11 +39,17 @@ class Turn:
 
 
 class Score(NamedTuple):
-    """Sums over the examples of one or more evaluation batches, so that they add up exactly."""
+    """Sums over one evaluation batch, so that batches of any sizes add up exactly.
 
-    loss_sum: float
-    correct: int
-    total: int
+    Attributes:
+        loss: sum over ``terms``: examples, or for generation the tokens of their answers.
+        points: of each metric, the sum over examples; a hit counts 1.
+    """
+
+    loss: float
+    terms: int
+    points: dict[str, float]
+    examples: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Description:
         threads: torch threads.
         generator: name and version of the direction generator.
         dimension: d, the number of trainable weights.
+        frozen: weights of the model that are not trained.
         eval_batches: how many evaluation batches the task has.
     """
 
@@ -64,4 +71,5 @@ class Description:
     threads: int
     generator: dict[str, str | int]
     dimension: int
+    frozen: int
     eval_batches: int

@@ -27,6 +27,7 @@ from hiso_ray.ledger import Record
 COLUMNS = (
     "round", "train_loss", "eval_loss", "eval_accuracy", "uplink_bytes", "downlink_bytes",
     "seconds", "ray_bytes", "forward_passes", "update_norm", "h_min", "h_median", "h_max",
+    "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
 )  # fmt: skip
 Row = dict[str, Any]
 
@@ -130,12 +131,19 @@ def summarize(
     rows: Sequence[Row],
     *,
     digest: str,
-    dimension: int,
+    parameters: int,
     actors: int,
     faults: int,
 ) -> dict[str, Any]:
-    """``summary.json`` of a finished run."""
-    accuracies = [row["eval_accuracy"] for row in rows if row["eval_accuracy"] is not None]
+    """``summary.json`` of a finished run.
+
+    ``initial_``, ``final_`` and ``best_score`` are of the run's ``metric``; the same of the accuracy
+    stand beside them, and are null for tasks that have none.
+
+    Args:
+        parameters: weights of the model, trained or not.
+    """
+    metric = experiment.task.metric
     federation, method, last = experiment.federation, experiment.method, rows[-1]
     return {
         "method": method.name,
@@ -144,15 +152,15 @@ def summarize(
         "model": experiment.task.model,
         "seed": experiment.seed,
         "rounds": last["round"],
-        "initial_accuracy": accuracies[0],
-        "final_accuracy": accuracies[-1],
-        "best_accuracy": max(accuracies),
+        "metric": metric,
+        **_course(rows, metric, "score"),
+        **_course(rows, "accuracy", "accuracy"),
         "uplink_bytes": last["uplink_bytes"],
         "downlink_bytes": last["downlink_bytes"],
         "paper_bytes_per_client": paper_bytes_per_client(
             last["round"], federation.local_steps, method.num_perturbations
         ),
-        "initial_model_bytes_per_client": 4 * dimension,
+        "initial_model_bytes_per_client": 4 * parameters,
         "ray_bytes": last["ray_bytes"],
         "forward_passes": last["forward_passes"],
         "model_sha256": digest,
@@ -161,6 +169,13 @@ def summarize(
         "clients": federation.num_clients,
         "faults": faults,
     }
+
+
+def _course(rows: Sequence[Row], metric: str, name: str) -> dict[str, float | None]:
+    """A metric at the start, at the end and at its best."""
+    found = [row[f"eval_{metric}"] for row in rows if row.get(f"eval_{metric}") is not None]
+    first, last, best = (found[0], found[-1], max(found)) if found else (None, None, None)
+    return {f"initial_{name}": first, f"final_{name}": last, f"best_{name}": best}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hiso_ray.config import Experiment
 from hiso_ray.metrics import Row
 
 
@@ -24,9 +25,10 @@ def readable_bytes(count: float) -> str:
 class Display:
     """Shows rows as they come; use as a context manager around a run."""
 
-    def __init__(self, console: Console, rounds: int) -> None:
-        self.console, self.rounds = console, rounds
-        self._accuracy = self._loss = float("nan")
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        self.console, self.rounds = console, experiment.federation.rounds
+        self.metric = experiment.task.metric
+        self._score = self._loss = float("nan")
         self._first: Row | None = None
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -38,7 +40,7 @@ class Display:
                 TimeRemainingColumn(compact=True),
                 console=console,
             )
-            self._task = self._bar.add_task("rounds", total=rounds, numbers="")
+            self._task = self._bar.add_task("rounds", total=self.rounds, numbers="")
 
     def __enter__(self) -> Display:
         if self._bar:
@@ -59,20 +61,19 @@ class Display:
 
     def row(self, row: Row) -> None:
         self._first = self._first or row
-        evaluated = row["eval_accuracy"] is not None
-        if evaluated:
-            self._accuracy = row["eval_accuracy"]
+        score = row.get(f"eval_{self.metric}")
+        self._score = self._score if score is None else score
         loss = row["train_loss"] if row["train_loss"] is not None else row["eval_loss"]
         self._loss = loss if loss is not None else self._loss
         elapsed = row["seconds"] - self._first["seconds"]
         speed = (row["round"] - self._first["round"]) / elapsed if elapsed > 0 else 0.0
         numbers = (
-            f"loss {self._loss:.4f}  accuracy {self._accuracy:.2%}  "
+            f"loss {self._loss:.4f}  {self.metric} {self._score:.2%}  "
             f"{readable_bytes(row['uplink_bytes'] + row['downlink_bytes'])}  {speed:.1f} rounds/s"
         )
         if self._bar:
             self._bar.update(self._task, completed=row["round"], numbers=numbers)
-        elif evaluated:
+        elif score is not None:
             self.note(f"round {row['round']}/{self.rounds}  {numbers}")
 
 
@@ -84,9 +85,9 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
     for name, value in (
         ("rounds", f"{summary['rounds']:,} with {summary['clients']:,} clients"),
         (
-            "accuracy",
-            f"{summary['initial_accuracy']:.2%} → {summary['final_accuracy']:.2%} "
-            f"(best {summary['best_accuracy']:.2%})",
+            summary["metric"],
+            f"{summary['initial_score']:.2%} → {summary['final_score']:.2%} "
+            f"(best {summary['best_score']:.2%})",
         ),
         ("sent up, all clients", readable_bytes(summary["uplink_bytes"])),
         ("sent down, all clients", readable_bytes(summary["downlink_bytes"])),

@@ -81,8 +81,9 @@ def replay(
         export: a new folder to write the model to (for language tasks, a Hugging Face folder).
 
     Returns:
-        ``round``, ``model_sha256``, ``eval_loss``, ``eval_accuracy``, and ``matches``: whether
-        the digest is the one in ``summary.json`` (None when there is nothing to compare with).
+        ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics,
+        and ``matches``: whether the digest is the one in ``summary.json`` (None when there is
+        nothing to compare with).
 
     Raises:
         LedgerError: (a ``ValueError``) the ledger is corrupt or does not fit what is here.
@@ -116,7 +117,7 @@ def replay(
         "round": upto,
         "model_sha256": digest,
         "eval_loss": result.loss,
-        "eval_accuracy": result.accuracy,
+        **{f"eval_{name}": value for name, value in result.metrics.items()},
         "matches": None if recorded is None else recorded == digest,
     }
 
@@ -175,9 +176,9 @@ def _describe_skew(counts: np.ndarray) -> str:
 
 
 def _describe_model(experiment: Experiment, prepared: Prepared) -> str:
-    d = prepared.x0.size
+    d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
     held = {"none": 0, "diagonal": 4 * d, "scalar": 4}[experiment.curvature]
     return (
-        f"{experiment.method.name} on {experiment.task.model}: d = {d:,} trainable weights, "
-        f"curvature {experiment.curvature} ({held:,} bytes)"
+        f"{experiment.method.name} on {experiment.task.model}: d = {d:,} trainable weights"
+        f"{f' of {whole:,}' * (whole > d)}, curvature {experiment.curvature} ({held:,} bytes)"
     )

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     INITIAL_WEIGHTS = 4
     HOLD_OUT = 5
     TASK_DATA = 6
+    SPARSE_MASK = 7
 
 
 def key(run_seed: int, purpose: Purpose, *index: int) -> np.random.SeedSequence:

@@ -33,7 +33,9 @@ def experiment() -> Callable[..., Experiment]:
             "federation.clients_per_round": 3,
             "federation.rounds": 6,
             "method.num_perturbations": 2,
+            "task.name": "digits",
             "task.model": "mlp-8",
+            "method.lr": 0.02,
             "resources.executor": "serial",
             "eval.every": 3,
         }

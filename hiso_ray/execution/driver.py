@@ -39,13 +39,13 @@ class Evaluation:
     """The whole evaluation set at one round.
 
     Attributes:
-        loss: mean over examples.
-        accuracy: correct / total.
+        loss: mean over examples, or for generation over the tokens of their answers.
+        metrics: mean over examples of each of the task's metrics; accuracy is correct / total.
         statistics: of the update and of H.
     """
 
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
     statistics: dict[str, float]
 
 
@@ -71,12 +71,17 @@ class Executor(Protocol):
 
 def total(scores: Iterable[Score], statistics: dict[str, float]) -> Evaluation:
     """Sums evaluation batches, which must come in batch order."""
-    loss, correct, count = 0.0, 0, 0
+    loss, terms, examples = 0.0, 0, 0
+    points: dict[str, float] = {}
     for score in scores:
-        loss += score.loss_sum
-        correct += score.correct
-        count += score.total
-    return Evaluation(loss / count, correct / count, statistics)
+        loss += score.loss
+        terms += score.terms
+        examples += score.examples
+        for name, value in score.points.items():
+            points[name] = points.get(name, 0.0) + value
+    return Evaluation(
+        loss / terms, {name: value / examples for name, value in points.items()}, statistics
+    )
 
 
 def average(turns: Iterable[Turn], clients: np.ndarray) -> tuple[np.ndarray, float]:
@@ -120,7 +125,7 @@ def run_rounds(
             experiment,
             reports.rows,
             digest=executor.digest(ledger.records),
-            dimension=executor.description.dimension,
+            parameters=executor.description.dimension + executor.description.frozen,
             actors=executor.actors,
             faults=len((folder / "faults.jsonl").read_text(encoding="utf-8").splitlines()),
         )
@@ -197,7 +202,6 @@ class _Reports:
             "round": done,
             "train_loss": self.records[-1].train_loss if done else None,
             "eval_loss": None,
-            "eval_accuracy": None,
         }
         if done % experiment.eval.every == 0 or done == experiment.federation.rounds:
             result = self.executor.evaluate(self.records)
@@ -206,7 +210,8 @@ class _Reports:
                     f"non-finite evaluation loss after round {done}; lower method.lr (now "
                     f"{experiment.method.lr:g})"
                 )
-            row |= {"eval_loss": result.loss, "eval_accuracy": result.accuracy}
+            row["eval_loss"] = result.loss
+            row |= {f"eval_{name}": value for name, value in result.metrics.items()}
             row |= result.statistics
         row |= {
             "uplink_bytes": self.traffic.up,

@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
         device = device_for(experiment)
-        self.partition = partition
+        self.partition, self.frozen = partition, prepared.frozen
         self.replica = Replica(
             experiment, tasks.build(experiment, prepared, device), prepared.x0, device
         )
@@ -62,6 +62,7 @@ class Worker:
             threads=torch.get_num_threads(),
             generator=describe_generator(device),
             dimension=self.replica.state.x.numel(),
+            frozen=self.frozen,
             eval_batches=self.replica.task.eval_batches,
         )
 

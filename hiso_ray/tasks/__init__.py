@@ -7,36 +7,79 @@ from typing import Any
 
 import torch
 
-from hiso_ray.config import Experiment
-from hiso_ray.tasks.benchmarks import BENCHMARKS
+from hiso_ray.config import Experiment, LoraConfig, TaskConfig
+from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.contract import Prepared, Task
+from hiso_ray.tasks.image_sets import DOWNLOADED
 from hiso_ray.tasks.partition import Partition, split
 
 DEFAULTS = {
     "digits": ("mlp-32", "scikit-learn"),
     "quadratic": ("diagonal-64", "generated"),
 } | {name: ("HuggingFaceTB/SmolLM2-135M", row.data) for name, row in BENCHMARKS.items()}
+DEFAULTS |= {name: ("cnn", images.data) for name, images in DOWNLOADED.items()}
+LANGUAGE_ONLY = {
+    "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
+    "lora": LoraConfig(),
+}  # fmt: skip
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with model, data and curvature spelled out.
+    """The experiment with model, data, curvature, metric and the task's own numbers spelled out.
 
     Raises:
-        ValueError: an unknown task, or data for a task that has its own.
+        ValueError: an unknown task, data for a task that has its own, a metric that the task does
+            not have, or a language option for a task without language.
     """
     task = experiment.task
     if task.name not in DEFAULTS:
         raise ValueError(f"task.name = {task.name}: unknown task (allowed: {', '.join(DEFAULTS)})")
     model, data = DEFAULTS[task.name]
-    if task.name not in BENCHMARKS and task.data not in ("auto", data):
+    if task.name in ("digits", "quadratic") and task.data not in ("auto", data):
         raise ValueError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
+    own = _language(task) if task.name in BENCHMARKS else _other(experiment)
+    if task.metric not in ("auto", *own["metrics"]):
+        raise ValueError(
+            f"task.metric = {task.metric}: {task.name} is scored by {', '.join(own['metrics'])}"
+        )
     return experiment.changed(
         **{
             "method.curvature": experiment.curvature,
             "task.model": model if task.model == "auto" else _absolute(task.model),
             "task.data": data if task.data == "auto" else _absolute(task.data),
+            "task.metric": own["metrics"][0] if task.metric == "auto" else task.metric,
+            **{f"task.{name}": value for name, value in own.items() if name != "metrics"},
         }
     )
+
+
+def _language(task: TaskConfig) -> dict[str, Any]:
+    """A language task's metrics, and its own numbers where none were given."""
+    row = BENCHMARKS[task.name]
+    own: dict[str, Any] = {"metrics": row.metrics}
+    if task.max_length == "auto":
+        own["max_length"] = row.max_length
+    if isinstance(row, Generation):
+        if task.max_new_tokens == "auto":
+            own["max_new_tokens"] = row.max_new_tokens
+    elif task.max_new_tokens != "auto":
+        raise ValueError(
+            f"task.max_new_tokens = {task.max_new_tokens}: {task.name} is answered by one token; "
+            "leave it out"
+        )
+    return own
+
+
+def _other(experiment: Experiment) -> dict[str, Any]:
+    task = experiment.task
+    for name, default in LANGUAGE_ONLY.items():
+        if getattr(task, name) != default:
+            raise ValueError(f"task.{name}: {task.name} is no language task; leave it out")
+    if experiment.federation.by != "label":
+        raise ValueError(
+            f"federation.by = {experiment.federation.by}: {task.name} has labels only; leave it out"
+        )
+    return {"metrics": ("accuracy",)}
 
 
 def _absolute(name: str) -> str:
@@ -49,7 +92,8 @@ def _module(experiment: Experiment) -> Any:
     """The module of the task: it has ``prepare`` and ``build``."""
     from hiso_ray.tasks import language, quadratic, vision
 
-    return {"digits": vision, "quadratic": quadratic}.get(experiment.task.name, language)
+    modules = {"digits": vision, "quadratic": quadratic} | dict.fromkeys(DOWNLOADED, vision)
+    return modules.get(experiment.task.name, language)
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -58,7 +102,7 @@ def prepare(experiment: Experiment) -> Prepared:
     Raises:
         ValueError: what is missing or does not fit, in words.
     """
-    return _module(experiment).prepare(experiment.task, experiment.seed)
+    return _module(experiment).prepare(experiment)
 
 
 def load(experiment: Experiment) -> tuple[Prepared, Partition]:

@@ -28,8 +28,10 @@ class Prepared:
         spec: JSON-able description (model configuration, layout, answer tokens, ...).
         arrays: the examples, as numpy arrays to be shared read-only.
         x0: (d,) float32 initial weights.
-        labels: (n,) int64 class of every training example, for the partition.
-        label_names: names of the classes.
+        labels: (n,) int64 group of every training example, for the partition: its class, or what
+            ``federation.by`` asks for.
+        label_names: names of the groups.
+        frozen: weights of the model that are not trained.
         notes: lines worth telling the user once.
     """
 
@@ -38,6 +40,7 @@ class Prepared:
     x0: np.ndarray
     labels: np.ndarray
     label_names: tuple[str, ...]
+    frozen: int = 0
     notes: tuple[str, ...] = field(default=())
 
 
@@ -64,7 +67,7 @@ class Task(Protocol):
         ...
 
     def score(self, weights: Tensor, batch: int) -> Score:
-        """Loss and hits on evaluation batch ``batch``; batches are fixed for the whole run."""
+        """Loss and scores on evaluation batch ``batch``; batches are fixed for the whole run."""
         ...
 
     def export(self, weights: Tensor, folder: Path) -> None:

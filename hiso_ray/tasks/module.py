@@ -1,9 +1,10 @@
-"""Classification with a torch module whose trainable parameters are views into one flat vector."""
+"""A torch module whose trainable parameters are views into one flat vector."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,36 +15,63 @@ from hiso_ray.messages import Score
 from hiso_ray.tasks.contract import Layout, dimension, views
 
 
+IGNORED = -100  # a label that counts for nothing
+
+
 class Batch(NamedTuple):
-    """What the module reads, and (n,) int64 classes, both on the task's device."""
+    """What the module reads, and int64 classes, (n,) or (n, positions), on the task's device."""
 
     inputs: Any
     labels: Tensor
 
 
-class ModuleTask(ABC):
-    """Evaluates a classifier at any flat weight vector by pointing its parameters into it.
+@dataclass(frozen=True)
+class Mask:
+    """A fixed sparse mask: the flat vector holds some of the module's weights.
 
-    Binding moves no data, so the module adds nothing to the memory of the weights themselves. A
-    subclass says how a batch is made and how its logits are computed.
+    Attributes:
+        index: (d,) int64, where each of them goes in the D weights of ``layout``.
+        base: (D,) float32, what the others are.
+        layout: of the module's tensors.
+    """
+
+    index: np.ndarray
+    base: np.ndarray
+    layout: Layout
+
+
+class ModuleTask(ABC):
+    """Evaluates a module at any flat weight vector by pointing its parameters into it.
+
+    Binding moves no data, so the module adds nothing to the memory of the weights themselves; with
+    a mask, the d weights are written into a dense copy instead. A subclass says how a batch is made
+    and how its logits are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
         layout: the trainable parameters; all others stay as the module has them.
         eval_examples, eval_batch_size: decide the fixed evaluation batches: consecutive examples,
             the last batch as short as it is.
+        mask: where the flat vector holds only some weights of the layout's tensors.
     """
 
     def __init__(
-        self, module: nn.Module, layout: Layout, eval_examples: int, eval_batch_size: int
+        self,
+        module: nn.Module,
+        layout: Layout,
+        eval_examples: int,
+        eval_batch_size: int,
+        mask: Mask | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.layout = layout
         self.eval_batches = -(-eval_examples // eval_batch_size)
         self._eval_examples, self._eval_batch_size = eval_examples, eval_batch_size
         parameters = dict(module.named_parameters())
-        self._trainable = [parameters[name] for name, _ in layout]
+        self._tensors = mask.layout if mask else layout
+        self._trainable = [parameters[name] for name, _ in self._tensors]
         self._dimension = dimension(layout)
+        self._mask, self._dense = mask, torch.empty(0)
         self._bound_to: Tensor | None = None
 
     @abstractmethod
@@ -52,7 +80,11 @@ class ModuleTask(ABC):
 
     @abstractmethod
     def logits(self, inputs: Any) -> Tensor:
-        """(n, classes), in any dtype."""
+        """(n, classes) or (n, positions, classes), in any dtype."""
+
+    def points(self, examples: np.ndarray, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Sum over evaluation examples of each metric; logits are float32."""
+        return {"accuracy": float((logits.argmax(-1) == labels).sum())}
 
     def batch(self, examples: np.ndarray) -> Batch:
         return self.make_batch("train", examples)
@@ -61,7 +93,7 @@ class ModuleTask(ABC):
     def losses(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
         self._bind(weights)
         out = [
-            nn.functional.cross_entropy(self.logits(inputs).float(), labels)
+            _cross_entropy(self.logits(inputs).float(), labels, "mean")
             for inputs, labels in batches
         ]
         return torch.stack(out).double().cpu().numpy()
@@ -71,19 +103,36 @@ class ModuleTask(ABC):
         self._bind(weights)
         first = batch * self._eval_batch_size
         last = min(first + self._eval_batch_size, self._eval_examples)
-        inputs, labels = self.make_batch("eval", np.arange(first, last))
+        examples = np.arange(first, last)
+        inputs, labels = self.make_batch("eval", examples)
         logits = self.logits(inputs).float()
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return Score(float(loss), int((logits.argmax(-1) == labels).sum()), last - first)
+        loss = float(_cross_entropy(logits, labels, "sum"))
+        terms = int((labels != IGNORED).sum())
+        return Score(loss, terms, self.points(examples, logits, labels), last - first)
 
     def _bind(self, weights: Tensor) -> None:
+        assert weights.numel() == self._dimension
+        if self._mask is not None:
+            weights = self._scatter(weights, self._mask)
         if weights is self._bound_to:
             return
-        assert weights.numel() == self._dimension
         self._bound_to = weights
-        tensors = views(weights, self.layout).values()
+        tensors = views(weights, self._tensors).values()
         for parameter, view in zip(self._trainable, tensors, strict=True):
             parameter.data = view
+
+    def _scatter(self, weights: Tensor, mask: Mask) -> Tensor:
+        """The dense weights with these in their places; the same tensor while dtypes stay."""
+        if self._dense.dtype != weights.dtype or self._dense.numel() == 0:
+            self._dense = torch.tensor(mask.base, dtype=weights.dtype, device=weights.device)
+            self._index = torch.tensor(mask.index, device=weights.device)
+        return self._dense.index_copy_(0, self._index, weights)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    return nn.functional.cross_entropy(
+        logits.flatten(0, -2), labels.flatten(), reduction=reduction, ignore_index=IGNORED
+    )
 
 
 def reached_parameters(loss: Tensor) -> set[int]:

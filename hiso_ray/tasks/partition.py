@@ -1,14 +1,24 @@
 """Which client holds which examples.
 
-``dirichlet(α)``: for each label, the clients' shares are one draw from a symmetric Dirichlet with
-concentration α (Yurochkin et al. 2019, arXiv 1905.12022), so both the labels and the sizes are
-skewed. Clients left with fewer than ``min_examples`` then take one example at a time from whoever
-holds most, from that client's most frequent label. ``iid``: a random split into equal sizes.
+Examples come in groups: their class, a range of lengths, or the value of a column such as a topic
+or an author (``federation.by``). Four ways to deal them out (``federation.partition``):
+
+- ``dirichlet``: for each group, the clients' shares are one draw from a symmetric Dirichlet with
+  concentration α (Yurochkin et al. 2019, arXiv 1905.12022), so both groups and sizes are skewed.
+- ``shards``: the examples, sorted by group, are cut into ``num_clients · shards_per_client``
+  nearly equal pieces, and each client gets ``shards_per_client`` of them at random: the
+  pathological split of McMahan et al. 2017 (arXiv 1602.05629).
+- ``sizes``: random contents; the client at rank k holds a share ∝ k^-``size_exponent`` (Zipf's
+  law), ranks being dealt at random.
+- ``iid``: random contents, equal sizes.
+
+Clients left with fewer than ``min_examples`` then take one example at a time from whoever holds
+most, from that client's most frequent group.
 """
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +26,17 @@ import numpy as np
 from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
+Dealt = tuple[np.ndarray, np.ndarray]
+"""(n,) examples in the order in which they were dealt, and (n,) the client that got each."""
+
 
 @dataclass(frozen=True)
 class Partition:
     """The examples of every client, in two arrays that can be shared between processes.
 
     Attributes:
-        examples: (n,) example indices, client after client.
-        offsets: (num_clients + 1,) where each client's begin.
+        examples: (n,) int64 example indices, client after client.
+        offsets: (num_clients + 1,) int64 where each client's begin.
     """
 
     examples: np.ndarray
@@ -37,21 +50,22 @@ class Partition:
         return len(self.offsets) - 1
 
     def label_counts(self, labels: np.ndarray, num_labels: int) -> np.ndarray:
-        """(num_clients, num_labels) examples of each label that each client holds."""
+        """(num_clients, num_labels) int64 examples of each group that each client holds."""
         owner = np.repeat(np.arange(self.num_clients), np.diff(self.offsets))
-        counts = np.zeros((self.num_clients, num_labels), np.int64)
-        np.add.at(counts, (owner, labels[self.examples]), 1)
-        return counts
+        cells = self.num_clients * num_labels
+        counts = np.bincount(owner * num_labels + labels[self.examples], minlength=cells)
+        return counts.reshape(self.num_clients, num_labels)
 
 
 def split(federation: FederationConfig, labels: np.ndarray, run_seed: int) -> Partition:
     """Splits the examples; a pure function of its arguments.
 
     Args:
-        labels: (n,) int64, one per training example.
+        labels: (n,) int64, the group of each training example.
 
     Raises:
-        ValueError: fewer than ``num_clients * min_examples`` examples.
+        ValueError: fewer than ``num_clients * min_examples`` examples, or more shards than
+            examples.
     """
     num_clients, least = federation.num_clients, federation.min_examples
     if num_clients * least > len(labels):
@@ -61,30 +75,28 @@ def split(federation: FederationConfig, labels: np.ndarray, run_seed: int) -> Pa
             f"{len(labels) // least} clients"
         )
     rng = generator(run_seed, Purpose.PARTITION)
-    if federation.partition == "iid":
-        shards = np.array_split(rng.permutation(len(labels)), num_clients)
-    else:
-        shards = _dirichlet(labels, num_clients, federation.alpha, least, rng)
-    sizes = [len(shard) for shard in shards]
-    return Partition(
-        np.concatenate(shards).astype(np.int64), np.concatenate([[0], np.cumsum(sizes)])
-    )
+    dealt, owner = KINDS[federation.partition](federation, labels, rng)
+    owner = _fill_up(owner, labels[dealt], num_clients, least)
+    # Minibatches are drawn by position, so a client's own order is part of a run's bits: the
+    # skewed kinds hold theirs ascending, random contents stay as they were dealt.
+    own_order = dealt if federation.partition in SKEWED else np.arange(len(dealt))
+    examples = dealt[np.lexsort((own_order, owner))].astype(np.int64)
+    sizes = np.bincount(owner, minlength=num_clients)
+    return Partition(examples, np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _dirichlet(
-    labels: np.ndarray, num_clients: int, alpha: float, least: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    holdings: list[list[list[int]]] = [[] for _ in range(num_clients)]  # client -> label -> indices
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.floor(np.cumsum(_shares(alpha, num_clients, rng))[:-1] * len(members) + 0.5)
-        for client, part in enumerate(np.split(members, cuts.astype(np.int64))):
-            holdings[client].append(part.tolist())
-    _fill_up(holdings, least)
-    return [np.sort(np.concatenate([np.array(p, np.int64) for p in h])) for h in holdings]
+def _dirichlet(federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator) -> Dealt:
+    num_clients = federation.num_clients
+    by_group = np.argsort(groups, kind="stable")
+    borders = np.cumsum(np.unique(groups, return_counts=True)[1])[:-1]
+    dealt, owner = [], []
+    for group in np.split(by_group, borders):
+        dealt.append(rng.permutation(group))
+        owner.append(_portions(_dirichlet_shares(federation.alpha, num_clients, rng), len(group)))
+    return np.concatenate(dealt), np.concatenate(owner)
 
 
-def _shares(alpha: float, num_clients: int, rng: np.random.Generator) -> np.ndarray:
+def _dirichlet_shares(alpha: float, num_clients: int, rng: np.random.Generator) -> np.ndarray:
     shares = rng.dirichlet(np.full(num_clients, alpha))
     if not np.isfinite(shares).all() or shares.sum() == 0:
         # At tiny α every gamma draw underflows; the limit of the distribution is one winner.
@@ -93,30 +105,95 @@ def _shares(alpha: float, num_clients: int, rng: np.random.Generator) -> np.ndar
     return shares
 
 
-def _fill_up(holdings: list[list[list[int]]], least: int) -> None:
-    sizes = [sum(map(len, h)) for h in holdings]
-    richest = [(-size, client) for client, size in enumerate(sizes)]
-    heapq.heapify(richest)
-    for client in range(len(holdings)):
-        while sizes[client] < least:
-            negative, giver = heapq.heappop(richest)
-            if -negative != sizes[giver]:
-                continue  # an outdated entry; the current one is in the heap as well
-            label = max(range(len(holdings[giver])), key=lambda k: len(holdings[giver][k]))
-            holdings[client][label].append(holdings[giver][label].pop())
-            sizes[client] += 1
-            sizes[giver] -= 1
-            heapq.heappush(richest, (-sizes[giver], giver))
-            heapq.heappush(richest, (-sizes[client], client))
+def _shards(federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator) -> Dealt:
+    num_clients, each = federation.num_clients, federation.shards_per_client
+    pieces, n = num_clients * each, len(groups)
+    if pieces > n:
+        raise ValueError(
+            f"federation.num_clients = {num_clients} with shards_per_client = {each} needs "
+            f"{pieces} shards of at least one training example, the task has {n}: at most "
+            f"{n // num_clients} shards per client"
+        )
+    shuffled = rng.permutation(n)
+    dealt = shuffled[np.argsort(groups[shuffled], kind="stable")]
+    client_of_shard = rng.permutation(pieces) // each
+    return dealt, client_of_shard[np.arange(n) * pieces // n]
+
+
+def _sizes(federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator) -> Dealt:
+    rank = 1 + rng.permutation(federation.num_clients)
+    shares = rank**-federation.size_exponent
+    return rng.permutation(len(groups)), _portions(shares / shares.sum(), len(groups))
+
+
+def _iid(federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator) -> Dealt:
+    shards = np.array_split(rng.permutation(len(groups)), federation.num_clients)
+    return np.concatenate(shards), np.repeat(np.arange(len(shards)), [len(s) for s in shards])
+
+
+Kind = Callable[[FederationConfig, np.ndarray, np.random.Generator], Dealt]
+SKEWED: dict[str, Kind] = {"dirichlet": _dirichlet, "shards": _shards}
+KINDS: dict[str, Kind] = SKEWED | {"sizes": _sizes, "iid": _iid}
+
+
+def _portions(shares: np.ndarray, n: int) -> np.ndarray:
+    """(n,) the owner of each of n examples, client after client, in proportion to ``shares``.
+
+    The running total is rounded, so sizes add up to n and each is within one of its share.
+    """
+    ends = np.floor(np.cumsum(shares)[:-1] * n + 0.5).astype(np.int64)
+    return np.repeat(np.arange(len(shares)), np.diff(ends, prepend=0, append=n))
+
+
+def _fill_up(owner: np.ndarray, group: np.ndarray, num_clients: int, least: int) -> np.ndarray:
+    """Moves examples from the richest clients to those with fewer than ``least``.
+
+    The same as passing one example at a time, in client order, from whoever holds most (the
+    lowest id of several), out of that client's most frequent group (the lowest of several) the
+    one dealt last: but the whole queue of gifts is sorted at once, in O(n log n). That works
+    because while anyone lacks examples the richest holds more than ``least``, so no client both
+    gives and receives, and what a giver gives next depends on its own holdings only.
+
+    Args:
+        owner: (n,) the client of each example, in the order of dealing.
+        group: (n,) the group of each.
+
+    Returns:
+        (n,) the client of each afterwards.
+    """
+    sizes = np.bincount(owner, minlength=num_clients)
+    missing = np.maximum(least - sizes, 0)
+    # A group shrinks from its end, so an example leaves when its group is as long as its height.
+    height = 1 + _position_among_equals(group, owner)
+    giving = np.lexsort((group, -height, owner))  # client after client, first gift first
+    giver = owner[giving]
+    held_before = sizes[giver] - _position_among_equals(giver)
+    gifts = giving[np.lexsort((giver, -held_before))][: missing.sum()]
+    filled = owner.copy()
+    filled[gifts] = np.repeat(np.arange(num_clients), missing)
+    return filled
+
+
+def _position_among_equals(*keys: np.ndarray) -> np.ndarray:
+    """(n,) how many earlier entries have the same keys."""
+    order = np.lexsort(keys)
+    changes = np.any([np.diff(key[order], prepend=-1) != 0 for key in keys], axis=0)
+    first = np.maximum.accumulate(np.where(changes, np.arange(len(order)), 0))
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order)) - first
+    return position
 
 
 def skew(counts: np.ndarray) -> dict[str, float]:
     """The realised skew of a partition.
 
+    Args:
+        counts: (num_clients, groups) examples, from :meth:`Partition.label_counts`.
+
     Returns:
-        Sizes (``min``, ``median``, ``max`` examples), ``labels`` (mean number of labels a client
-        holds) and ``distance`` (mean total variation distance between a client's label mix and
-        the whole; 0 for identical mixes).
+        Sizes (``min``, ``median``, ``max`` examples), ``labels`` (mean number of groups a client
+        holds) and ``distance`` (mean total variation distance between a client's mix of groups
+        and the whole; 0 for identical mixes).
     """
     sizes = counts.sum(1)
     mix = counts / sizes[:, None]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hiso_ray.config import TaskConfig
+from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Layout, Prepared
@@ -24,9 +24,9 @@ EXAMPLES = 20_000
 SPREAD = 0.1
 
 
-def prepare(config: TaskConfig, run_seed: int) -> Prepared:
-    dimension = _dimension(config.model)
-    rng = generator(run_seed, Purpose.TASK_DATA)
+def prepare(experiment: Experiment) -> Prepared:
+    dimension = _dimension(experiment.task.model)
+    rng = generator(experiment.seed, Purpose.TASK_DATA)
     # Examples share few distinct targets, so that ten thousand clients need no more memory.
     targets = rng.normal(0.0, SPREAD, size=(min(EXAMPLES, 256), dimension)).astype(np.float32)
     return Prepared(
@@ -72,7 +72,7 @@ class Quadratic:
 
     def score(self, weights: Tensor, batch: int) -> Score:
         excess = float(self._excess(weights.float()))
-        return Score(excess, int(excess < self.start / 100), 1)
+        return Score(excess, 1, {"accuracy": float(excess < self.start / 100)}, 1)
 
     def export(self, weights: Tensor, folder: Path) -> None:
         folder.mkdir(parents=True)

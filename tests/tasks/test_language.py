@@ -13,13 +13,19 @@ import torch
 from torch import nn
 
 from hiso_ray import Experiment, tasks
+from hiso_ray.config import TaskConfig
+from hiso_ray.tasks import examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.contract import Prepared, views
-from hiso_ray.tasks.language import LanguageTask
+from hiso_ray.tasks.causal import LanguageTask
+from hiso_ray.tasks.examples import Examples
 from hiso_ray.tasks.module import reached_parameters
-from hiso_ray.tasks.sources import read
 
 CPU = torch.device("cpu")
+
+
+def read(name: str, data: str, seed: int) -> tuple[Examples, Examples, tuple[str, ...]]:
+    return examples.read(BENCHMARKS[name], TaskConfig(name=name, data=data), seed)
 
 
 def build(experiment: Experiment) -> tuple[LanguageTask, Prepared, torch.Tensor]:
@@ -34,7 +40,7 @@ def build(experiment: Experiment) -> tuple[LanguageTask, Prepared, torch.Tensor]
 def test_sst2_prompt(tmp_path: Path) -> None:
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text('it \'s "null" and NA\t1\na dud\t0\n')
-    train, _, _ = read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    train, _, _ = read("sst2", str(tmp_path), 0)
     assert train.prompts == ['it \'s "null" and NA It was', "a dud It was"]
     assert train.labels.tolist() == [1, 0]
 
@@ -43,7 +49,7 @@ def test_ag_news_prompt_from_the_original_csv_and_from_hub_columns(tmp_path: Pat
     original = '"3","Oil, up","Prices ""rose""."\n"1","Talks","In Oslo."\n'
     (tmp_path / "train.csv").write_text(original)
     (tmp_path / "test.csv").write_text(original)
-    train, _, _ = read(BENCHMARKS["ag_news"], str(tmp_path), 0)
+    train, _, _ = read("ag_news", str(tmp_path), 0)
     assert train.prompts[0] == 'Oil, up Prices "rose". This is about'
     assert train.labels.tolist() == [2, 0]
     hub = tmp_path / "hub"
@@ -51,7 +57,7 @@ def test_ag_news_prompt_from_the_original_csv_and_from_hub_columns(tmp_path: Pat
     frame = pd.DataFrame({"text": ["Oil, up Prices rose."], "label": [2]})
     frame.to_parquet(hub / "train.parquet")
     frame.to_json(hub / "test.jsonl", orient="records", lines=True)
-    train, evaluation, _ = read(BENCHMARKS["ag_news"], str(hub), 0)
+    train, evaluation, _ = read("ag_news", str(hub), 0)
     for rows in (train, evaluation):
         assert rows.prompts == ["Oil, up Prices rose. This is about"]
         assert rows.labels.tolist() == [2]
@@ -60,14 +66,14 @@ def test_ag_news_prompt_from_the_original_csv_and_from_hub_columns(tmp_path: Pat
 def test_a_header_is_recognised_and_columns_are_found_by_name(tmp_path: Path) -> None:
     for name in ("train", "validation"):
         (tmp_path / f"{name}.csv").write_text("label,sentence,idx\n1,fine,0\n0,poor,1\n")
-    train, _, _ = read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    train, _, _ = read("sst2", str(tmp_path), 0)
     assert train.prompts == ["fine It was", "poor It was"]
 
 
 def test_ag_news_with_the_header_of_its_csv_exports(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text("Class Index,Title,Description\n4,Chips,Small.\n")
-    train, _, _ = read(BENCHMARKS["ag_news"], str(tmp_path), 0)
+    train, _, _ = read("ag_news", str(tmp_path), 0)
     assert (train.prompts, train.labels.tolist()) == (["Chips Small. This is about"], [3])
 
 
@@ -76,19 +82,19 @@ def test_splits_in_several_files(tmp_path: Path) -> None:
         frame = pd.DataFrame({"sentence": [f"part {part}"], "label": [part]})
         frame.to_parquet(tmp_path / f"train-0000{part}-of-00002.parquet")
     frame.to_parquet(tmp_path / "validation-00000-of-00001.parquet")
-    train, _, _ = read(BENCHMARKS["sst2"], str(tmp_path), 0)
+    train, _, _ = read("sst2", str(tmp_path), 0)
     assert train.prompts == ["part 0 It was", "part 1 It was"]
 
 
 def test_a_single_split_is_divided_stratified(tmp_path: Path) -> None:
     file = tmp_path / "all.tsv"
     file.write_text("".join(f"text {i}\t{int(i < 80)}\n" for i in range(100)))
-    train, held, notes = read(BENCHMARKS["sst2"], str(file), 0)
+    train, held, notes = read("sst2", str(file), 0)
     assert np.bincount(held.labels).tolist() == [4, 16]
     assert not set(train.prompts) & set(held.prompts)
     assert len(train.prompts) == 80
     assert "20 of its 100 rows are held out" in notes[0]
-    assert read(BENCHMARKS["sst2"], str(file), 1)[1].prompts != held.prompts
+    assert read("sst2", str(file), 1)[1].prompts != held.prompts
 
 
 # the model
@@ -121,7 +127,7 @@ def test_left_padding_gives_the_losses_of_single_prompts(
 
 def test_batches_are_trimmed_to_their_longest(language: Callable[..., Experiment]) -> None:
     task, prepared, _ = build(language())
-    lengths = prepared.arrays["train_lengths"]
+    lengths = np.diff(prepared.arrays["train_prompt_offsets"])
     short = np.argsort(lengths)[:3]
     assert task.batch(short).inputs["input_ids"].shape == (3, lengths[short].max())
 
@@ -145,9 +151,9 @@ def test_loss_and_score_are_those_of_plain_transformers(
         losses.append(float(nn.functional.cross_entropy(logits, torch.tensor(int(label)))))
         correct += int(logits.argmax()) == int(label)
     scores = [task.score(x, b) for b in range(task.eval_batches)]
-    assert sum(s.correct for s in scores) == correct
-    assert sum(s.total for s in scores) == len(losses)
-    assert sum(s.loss_sum for s in scores) == pytest.approx(sum(losses), rel=1e-5)
+    assert sum(s.points["accuracy"] for s in scores) == correct
+    assert sum(s.examples for s in scores) == len(losses)
+    assert sum(s.loss for s in scores) == pytest.approx(sum(losses), rel=1e-5)
 
 
 def test_tied_embeddings_stay_tied_and_are_counted_once(
@@ -257,31 +263,31 @@ def bad_data(folder: Path, content: str, name: str = "train.tsv") -> Path:
 )
 def test_bad_rows(tmp_path: Path, content: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        read(BENCHMARKS["sst2"], str(bad_data(tmp_path, content)), 0)
+        read("sst2", str(bad_data(tmp_path, content)), 0)
 
 
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file or folder"):
-        read(BENCHMARKS["sst2"], str(tmp_path / "missing"), 0)
+        read("sst2", str(tmp_path / "missing"), 0)
     with pytest.raises(ValueError, match=r"no \.tsv, \.csv"):
-        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+        read("sst2", str(tmp_path), 0)
     (tmp_path / "train.tsv").write_text("a\t1\n")
     (tmp_path / "test.tsv").write_text("a\t1\n")
     with pytest.raises(ValueError, match="too few rows"):
-        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+        read("sst2", str(tmp_path), 0)
     (tmp_path / "train.csv").write_text("a,1\n")
     with pytest.raises(ValueError, match=r"train is there more than once .train.csv, train.tsv"):
-        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+        read("sst2", str(tmp_path), 0)
     (tmp_path / "train.csv").unlink()
     (tmp_path / "train.tsv").rename(tmp_path / "first.tsv")
     with pytest.raises(ValueError, match=r"no file is named for a split .* found first, test"):
-        read(BENCHMARKS["sst2"], str(tmp_path), 0)
+        read("sst2", str(tmp_path), 0)
     (tmp_path / "latin.tsv").write_bytes(b"caf\xe9\t1\n")
     with pytest.raises(ValueError, match=r"latin.tsv cannot be read as UTF-8"):
-        read(BENCHMARKS["sst2"], str(tmp_path / "latin.tsv"), 0)
+        read("sst2", str(tmp_path / "latin.tsv"), 0)
     pd.DataFrame({"text": ["a", None], "label": [0, 1]}).to_parquet(tmp_path / "null.parquet")
     with pytest.raises(ValueError, match=r"row 2: column text is empty"):
-        read(BENCHMARKS["sst2"], str(tmp_path / "null.parquet"), 0)
+        read("sst2", str(tmp_path / "null.parquet"), 0)
 
 
 def test_bad_models(language: Callable[..., Experiment], tmp_path: Path) -> None:
@@ -386,8 +392,8 @@ def test_real_sst2_zero_shot(shared: Path) -> None:
     task, prepared, x = real(shared, "sst2")
     assert len(prepared.labels) == 6920
     scores = [task.score(x, b) for b in range(task.eval_batches)]
-    assert sum(s.total for s in scores) == 872
-    assert sum(s.correct for s in scores) == 566  # 64.91 %, as plain transformers gives
+    assert sum(s.examples for s in scores) == 872
+    assert sum(s.points["accuracy"] for s in scores) == 566  # 64.91 %, as plain transformers gives
 
 
 def test_real_ag_news_has_four_classes(shared: Path) -> None:
@@ -395,5 +401,5 @@ def test_real_ag_news_has_four_classes(shared: Path) -> None:
     assert len(prepared.labels) == 6080
     assert len(set(prepared.spec["answers"])) == 4
     score = task.score(x, 0)
-    assert np.isfinite(score.loss_sum)
-    assert score.total == 64
+    assert np.isfinite(score.loss)
+    assert score.examples == 64

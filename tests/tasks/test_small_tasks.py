@@ -41,7 +41,7 @@ def test_accuracy_is_correct_over_total_whatever_the_batches(
         prepared = tasks.prepare(e)
         task = tasks.build(e, prepared, CPU)
         scores = [task.score(torch.tensor(prepared.x0), b) for b in range(task.eval_batches)]
-        found.add((sum(s.correct for s in scores), sum(s.total for s in scores)))
+        found.add((sum(s.points["accuracy"] for s in scores), sum(s.examples for s in scores)))
     assert len(found) == 1
     assert found.pop()[1] == 360
 
@@ -80,7 +80,9 @@ def test_quadratic_loss_by_hand(experiment: Callable[..., Experiment]) -> None:
     expected = 0.5 * float((lam * (1 - b) ** 2).sum())
     assert task.losses(torch.ones(3), [task.batch(np.array([1]))])[0] == pytest.approx(expected)
     optimum = torch.tensor(prepared.arrays["targets"].mean(0))
-    assert task.score(optimum, 0) == pytest.approx((0.0, 1, 1), abs=1e-6)
+    score = task.score(optimum, 0)
+    assert score.loss == pytest.approx(0, abs=1e-6)
+    assert score.points == {"accuracy": 1.0}
 
 
 def test_help_names_every_task() -> None:

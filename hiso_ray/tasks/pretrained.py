@@ -1,0 +1,138 @@
+"""Causal language models and their tokenizers: from a hub or a folder, or their structure alone.
+
+One path for every family. What differs between families is left to transformers: attention, tied
+embeddings, position counting. A tokenizer without a padding token needs none, since padding is
+masked and never looked up in a row that counts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiso_ray.tasks.known_models import KNOWN
+
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
+FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
+
+
+def load(name: str) -> tuple[Any, Any]:
+    """(model in float32 and evaluation mode, tokenizer), every weight read from safetensors.
+
+    Raises:
+        ValueError: no such folder, not a causal language model, incomplete weights, a gated model
+            without access, or a hub that cannot be reached.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    path = _path(name)
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kinds = config.architectures or []
+        if not all(kind.endswith(CAUSAL) for kind in kinds):
+            raise ValueError(f"its architecture is {', '.join(kinds)}")
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if not tokenizer.is_fast:
+            raise ValueError("its tokenizer has no fast version (tokenizer.json)")
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        lacking = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
+        if lacking:  # they would be drawn at random
+            raise ValueError(f"its weights lack or do not fit {', '.join(lacking[:4])}")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(_why(name, error)) from error
+    return model.eval(), tokenizer
+
+
+def _path(name: str) -> str:
+    if Path(name).expanduser().exists():
+        return str(Path(name).expanduser())
+    if name.startswith((".", "/", "~")):
+        raise ValueError(f"task.model = {name}: no such folder")
+    return name
+
+
+def _why(name: str, error: Exception) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    causes = [error]
+    while causes[-1].__cause__ is not None or causes[-1].__context__ is not None:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
+    reason = str(error).strip().splitlines()[0]
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return (
+            f"task.model = {name}: a gated model. Accept its licence on its hub page, then set "
+            "HF_TOKEN in the environment to a token of that account (never in a configuration)"
+            + ("; the HF_TOKEN that is set has no access" if os.environ.get("HF_TOKEN") else "")
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return (
+            f"task.model = {name}: the hub has no such model, or it is private and HF_TOKEN is not "
+            "set in the environment"
+        )
+    if not Path(name).expanduser().exists():
+        return (
+            f"task.model = {name}: not a local folder, and the hub did not give it ({reason}). "
+            f"Without a hub, name a local folder with {FILES}"
+        )
+    return (
+        f"task.model = {name}: not a causal language model that can be loaded ({reason}). A local "
+        f"folder needs {FILES}"
+    )
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """The model's configuration without its weights and, where possible, without a hub.
+
+    Taken from a local folder, then from the hub's local cache, then from the shapes this project
+    knows, then from the hub.
+
+    Raises:
+        ValueError: none of them has it.
+    """
+    from transformers import AutoConfig
+
+    path = _path(name)
+    for offline in (True, False):
+        try:
+            found = AutoConfig.from_pretrained(path, local_files_only=offline)
+            return without_path(found)
+        except (OSError, ValueError, KeyError) as error:
+            if offline and name in KNOWN:
+                return dict(KNOWN[name])
+            reason = error
+    raise ValueError(_why(name, reason))
+
+
+def without_path(config: Any) -> dict[str, Any]:
+    """What decides the structure, but not where it was read."""
+    return {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+
+
+def skeleton(config: dict[str, Any]) -> Any:
+    """The model's structure with untouched storage, to be bound to weights that lie elsewhere."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False
+        )
+    model.tie_weights()
+    return model
+
+
+def positions(config: dict[str, Any]) -> int | None:
+    """The longest sequence the model reads [tokens], where it has a limit."""
+    return config.get("max_position_embeddings") or config.get("n_positions")

@@ -1,0 +1,134 @@
+"""Text -> token ids, once: kept by content, so that the next run with the same text reads a file.
+
+Sequences lie end to end in one array, which a run shares with every process of a node. A prompt
+that is too long loses the beginning of its *context* (the passage, the article), then the beginning
+of the rest; what stands after the context, and special tokens, are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VERSION = 1  # of the cut and of the file
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Sequences of token ids, end to end.
+
+    Attributes:
+        ids: (total,) int32.
+        offsets: (n + 1,) int64, where each sequence begins.
+        cut: (n,) bool, whether the text was longer.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    cut: np.ndarray
+
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+
+def tokenize(
+    texts: Sequence[str],
+    contexts: Sequence[tuple[int, int]] | None,
+    tokenizer: Any,
+    limit: int,
+) -> Tokens:
+    """Tokens of every text, at most ``limit`` each, from the cache if they are there.
+
+    Args:
+        contexts: characters (begin, end) of each text that are cut first; None for answers, which
+            get no special tokens and lose their end.
+        tokenizer: a fast tokenizer.
+    """
+    path = _cache() / f"{_key(texts, contexts, tokenizer, limit)}.safetensors"
+    found = _read(path)
+    if found is None:
+        rows = list(_rows(texts, contexts, tokenizer, limit))
+        sizes = [len(ids) for ids, _ in rows]
+        found = Tokens(
+            np.array([i for ids, _ in rows for i in ids], np.int32),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.array([cut for _, cut in rows], bool),
+        )
+        _write(path, found)
+    return found
+
+
+def _rows(
+    texts: Sequence[str], contexts: Sequence[tuple[int, int]] | None, tokenizer: Any, limit: int
+) -> Any:
+    for first in range(0, len(texts), 1000):
+        some = list(texts[first : first + 1000])
+        if contexts is None:
+            for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+                yield ids[:limit], len(ids) > limit
+            continue
+        found = tokenizer(
+            some, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
+        for i, ids in enumerate(found["input_ids"]):
+            order = _cut_order(
+                found["offset_mapping"][i],
+                found["special_tokens_mask"][i],
+                contexts[first + i],
+            )
+            lost = set(order[: max(0, len(ids) - limit)])
+            yield [t for k, t in enumerate(ids) if k not in lost], len(ids) > limit
+
+
+def _cut_order(
+    spans: Sequence[tuple[int, int]], special: Sequence[int], context: tuple[int, int]
+) -> list[int]:
+    """Positions in the order in which they may go: the context's, then the others'."""
+    begin, end = context
+    inside = [k for k, (a, _) in enumerate(spans) if not special[k] and begin <= a < end]
+    others = [k for k in range(len(spans)) if not special[k] and not begin <= spans[k][0] < end]
+    return inside + others
+
+
+def _cache() -> Path:
+    given = os.environ.get("HISO_RAY_CACHE")
+    return Path(given or Path.home() / ".cache" / "hiso_ray") / "tokens"
+
+
+def _key(
+    texts: Sequence[str], contexts: Sequence[tuple[int, int]] | None, tokenizer: Any, limit: int
+) -> str:
+    sha = hashlib.sha256()
+    sha.update(tokenizer.backend_tokenizer.to_str().encode())
+    sha.update(json.dumps([VERSION, limit, list(texts), contexts]).encode())
+    return sha.hexdigest()
+
+
+def _read(path: Path) -> Tokens | None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return Tokens(**load_file(path))
+    except (OSError, SafetensorError, TypeError):
+        return None  # not there, torn, or of another kind: made anew
+
+
+def _write(path: Path, tokens: Tokens) -> None:
+    """Whole or not at all; a cache that cannot be written is no reason to stop."""
+    from safetensors.numpy import save_file
+
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(vars(tokens), fresh)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)

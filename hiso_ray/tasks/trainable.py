@@ -1,0 +1,165 @@
+"""Which weights are trained: all of them, those whose names fit, a sparse mask, or LoRA adapters.
+
+Everything else stays as it was pretrained ("frozen"). Parameters that the loss does not reach are
+frozen whatever was asked for: they would random-walk under g·z.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685) goes through peft. Its adapters start as peft's do, A
+uniform in ±1/√fan_in and B = 0, but drawn from the run seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hiso_ray.config import LoraConfig, TaskConfig
+from hiso_ray.seeds import Purpose, generator
+from hiso_ray.tasks.contract import Layout
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model's weights, divided.
+
+    Attributes:
+        layout: the trained tensors, as they lie in x; with a mask, flat pieces of tensors.
+        x0: (d,) float32.
+        arrays: what a process needs besides x, by name: "frozen/NAME" tensors, and with a mask
+            "mask/index" (d,) int64, where in the flat selected tensors each weight of x goes, and
+            "mask/base" (D,) float32, those tensors as pretrained.
+        dense: the layout of the D selected weights; equal to ``layout`` without a mask.
+        notes: lines for the user.
+    """
+
+    layout: Layout
+    x0: np.ndarray
+    arrays: dict[str, np.ndarray]
+    dense: Layout
+    notes: tuple[str, ...]
+
+    @property
+    def frozen(self) -> int:
+        """How many of the model's weights are not trained."""
+        whole = sum(a.size for name, a in self.arrays.items() if name.startswith("frozen/"))
+        return whole + sum(int(np.prod(shape)) for _, shape in self.dense) - self.x0.size
+
+
+def add_lora(model: nn.Module, lora: LoraConfig) -> str:
+    """Puts adapters into the model, in place; their weights are not yet drawn.
+
+    Returns:
+        The names of the adapted layers, comma-separated, to be given as ``target_modules``.
+
+    Raises:
+        ValueError: no layer has such a name (lists those that could be adapted).
+    """
+    from peft import inject_adapter_in_model
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
+
+    wanted: list[str] | str = lora.target_modules.replace(" ", "").split(",")
+    if lora.target_modules == "auto":
+        wanted = CHOICES.get(model.config.model_type, "all-linear")  # type: ignore[union-attr]
+    with torch.random.fork_rng(devices=[]):  # peft draws weights that are replaced
+        try:
+            inject_adapter_in_model(peft_config(lora, wanted), model)
+        except ValueError as error:
+            names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+            linear = sorted({name.rpartition(".")[2] for name in names})
+            raise ValueError(
+                f"task.lora.target_modules = {lora.target_modules}: no such layer in this model; "
+                f"it has {', '.join(linear)}"
+            ) from error
+    adapted = {n.rpartition(".lora_A.")[0].rpartition(".")[2]
+               for n, _ in model.named_parameters() if ".lora_A." in n}  # fmt: skip
+    return ",".join(sorted(adapted))
+
+
+def peft_config(lora: LoraConfig, targets: list[str] | str) -> Any:
+    import peft
+
+    return peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: int) -> Trainable:
+    """Divides the model's weights.
+
+    Args:
+        model: pretrained, with its adapters in place if there are any.
+        reached: ids of the parameters that the loss depends on.
+
+    Raises:
+        ValueError: patterns that fit no parameter (lists some names).
+    """
+    named = dict(model.named_parameters())
+    chosen = _chosen(list(named), config)
+    unreached = [name for name in chosen if id(named[name]) not in reached]
+    chosen = [name for name in chosen if name not in unreached]
+    layout = tuple((name, tuple(named[name].shape)) for name in chosen)
+    values = [named[name].detach().float().numpy().ravel() for name in chosen]
+    if config.lora.r:
+        values = _adapters(layout, run_seed)
+    x0 = np.concatenate(values)
+    arrays = {
+        f"frozen/{name}": p.detach().float().numpy() for name, p in named.items()
+        if name not in chosen
+    }  # fmt: skip
+    notes = [f"frozen, because the loss does not reach them: {', '.join(unreached)}"]
+    notes *= bool(unreached)
+    if config.sparse_fraction == 1:
+        return Trainable(layout, x0, arrays, layout, tuple(notes))
+    index = _mask(x0, config, run_seed)
+    arrays |= {"mask/index": index, "mask/base": x0}
+    return Trainable(_pieces(layout, index), x0[index], arrays, layout, tuple(notes))
+
+
+def _chosen(names: list[str], config: TaskConfig) -> list[str]:
+    if config.lora.r:
+        return [name for name in names if ".lora_A." in name or ".lora_B." in name]
+    if config.trainable == "all":
+        return names
+    patterns = [pattern.strip() for pattern in config.trainable.split(",")]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"task.trainable = {config.trainable}: no parameter fits {pattern!r}; there are "
+                f"{len(names)}, such as {', '.join([*names[:3], *names[-2:]])}"
+            )
+    return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def _adapters(layout: Layout, run_seed: int) -> list[np.ndarray]:
+    rng = generator(run_seed, Purpose.INITIAL_WEIGHTS)
+    values = []
+    for name, shape in layout:
+        size = int(np.prod(shape))
+        bound = 1 / np.sqrt(shape[1]) if ".lora_A." in name else 0.0
+        values.append(rng.uniform(-bound, bound, size).astype(np.float32))
+    return values
+
+
+def _mask(x0: np.ndarray, config: TaskConfig, run_seed: int) -> np.ndarray:
+    """(d,) int64 indices of the kept weights, ascending."""
+    keep = max(1, round(config.sparse_fraction * x0.size))
+    if config.sparse_by == "magnitude":
+        index = np.argpartition(-np.abs(x0), keep - 1)[:keep]
+    else:
+        index = generator(run_seed, Purpose.SPARSE_MASK).choice(x0.size, keep, replace=False)
+    return np.sort(index).astype(np.int64)
+
+
+def _pieces(layout: Layout, index: np.ndarray) -> Layout:
+    ends = np.cumsum([int(np.prod(shape)) for _, shape in layout])
+    counts = np.diff(np.concatenate([[0], np.searchsorted(index, ends)]))
+    return tuple((name, (int(n),)) for (name, _), n in zip(layout, counts, strict=True) if n)
