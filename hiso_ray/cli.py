@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hiso_ray import config
 from hiso_ray.config import Experiment
-from hiso_ray.progress import Display, summary_table
+from hiso_ray.progress import Display, plan_table, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run one federation",
-        usage="%(prog)s [--config FILE] [--out DIR] [--SECTION.FIELD VALUE ...]",
+        usage="%(prog)s [--config FILE] [--out DIR] [--dry-run] [--SECTION.FIELD VALUE ...]",
         description="Runs one federation and leaves a run folder. Options override --config, "
         "which overrides the defaults shown.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--config", metavar="FILE", help="YAML file with sections of fields")
     run.add_argument(
         "--out", metavar="DIR", help="run folder (default: runs/TASK-METHOD-seedN-TIME)"
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check and resolve everything, say what the run will take, and stop: no weights or "
+        "data are read",
     )
     run._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
     _add_fields(run)
@@ -156,6 +162,11 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         if name.startswith("field:"):
             config.put(values, name.removeprefix("field:"), value)
     experiment = resolve(Experiment.model_validate(values))
+    if given.dry_run:
+        from hiso_ray.plan import plan
+
+        console.print(plan_table(experiment, plan(experiment)), highlight=False)
+        return 0
     folder = Path(given.out or default_folder(experiment)).resolve()
     if JOB in os.environ and not Path(given.out or "").is_absolute():
         console.print(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hiso_ray.config import Experiment
+from hiso_ray.config import Experiment, MethodConfig
 from hiso_ray.ledger import Record
 
 COLUMNS = (
@@ -52,6 +52,12 @@ def paper_bytes_per_client(rounds: int, local_steps: int, perturbations: int) ->
     return rounds * 2 * perturbations * local_steps * 4
 
 
+def forward_passes(method: MethodConfig, local_steps: int) -> int:
+    """Of one client's turn, each over one minibatch."""
+    p = method.num_perturbations
+    return local_steps * (2 * p if method.probe == "central" else p + 1)
+
+
 @dataclass
 class Traffic:
     """Protocol bytes and forward passes so far, as a fold over the records.
@@ -77,8 +83,7 @@ class Traffic:
         self.down += len(members) * request_bytes(tau)
         self.down += missed * record_bytes(tau, method.num_perturbations)
         self.seen[members] = record.round
-        p = method.num_perturbations
-        self.forwards += len(members) * tau * (2 * p if method.probe == "central" else p + 1)
+        self.forwards += len(members) * forward_passes(method, tau)
 
 
 class MetricsFile:
@@ -137,8 +142,8 @@ def summarize(
 ) -> dict[str, Any]:
     """``summary.json`` of a finished run.
 
-    ``initial_``, ``final_`` and ``best_score`` are of the run's ``metric``; the same of the accuracy
-    stand beside them, and are null for tasks that have none.
+    ``initial_``, ``final_`` and ``best_score`` are of the run's ``metric``; those of the accuracy
+    stand beside them, null for tasks that have none.
 
     Args:
         parameters: weights of the model, trained or not.

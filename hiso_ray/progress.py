@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +12,9 @@ from rich.table import Table
 
 from hiso_ray.config import Experiment
 from hiso_ray.metrics import Row
+
+if TYPE_CHECKING:  # the plan needs torch, the command line's help does not
+    from hiso_ray.plan import Plan
 
 
 def readable_bytes(count: float) -> str:
@@ -77,12 +81,48 @@ class Display:
             self.note(f"round {row['round']}/{self.rounds}  {numbers}")
 
 
-def summary_table(summary: dict[str, Any], folder: str) -> Table:
-    """The closing table of a run."""
-    table = Table(show_header=False, title=f"{summary['method']} on {summary['task']}")
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(show_header=False, title=title)
     table.add_column()
     table.add_column(overflow="fold")
-    for name, value in (
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def plan_table(experiment: Experiment, plan: Plan) -> Table:
+    """What a run will take, for ``--dry-run``."""
+    federation, method, task = experiment.federation, experiment.method, experiment.task
+    whole = plan.trainable + plan.frozen
+    return _table(
+        f"{method.name} on {task.name}: a plan, nothing was run",
+        (
+            ("model", task.model),
+            ("trainable weights d", f"{plan.trainable:,} of {whole:,}"),
+            ("curvature", f"{experiment.curvature}, {readable_bytes(plan.curvature_bytes)}"),
+            (
+                "federation",
+                f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
+                f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s), "
+                f"{method.num_perturbations} perturbations",
+            ),
+            ("up, a sampled client and round", f"{plan.uplink_bytes} B"),
+            ("down, the same, one record missed", f"{plan.downlink_bytes} B"),
+            ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
+            ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
+            ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
+            ("memory of an actor", f"{readable_bytes(plan.actor_bytes)} without activations"),
+            (
+                "actors a GPU's memory holds",
+                ", ".join(f"{n} on {size} GiB" for size, n in plan.actors_per_gpu.items()),
+            ),
+        ),
+    )
+
+
+def summary_table(summary: dict[str, Any], folder: str) -> Table:
+    """The closing table of a run."""
+    rows = (
         ("rounds", f"{summary['rounds']:,} with {summary['clients']:,} clients"),
         (
             summary["metric"],
@@ -99,6 +139,5 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
         ("faults survived", str(summary["faults"])),
         ("model_sha256", summary["model_sha256"]),
         ("folder", folder),
-    ):
-        table.add_row(name, value)
-    return table
+    )
+    return _table(f"{summary['method']} on {summary['task']}", rows)

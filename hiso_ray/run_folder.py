@@ -4,7 +4,7 @@
 
     config.yaml      the resolved experiment, with the versions that ran it
     ledger.jsonl     header and one record per round: the checkpoint
-    partition.csv    how many examples of each label each client holds
+    partition.csv    how many examples of each group each client holds; partition.png shows it
     metrics.csv, tensorboard/, summary.json, faults.jsonl, convergence.png
 """
 
@@ -22,7 +22,8 @@ from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import LedgerError
 
-EARLY = {"config.yaml", "faults.jsonl", "partition.csv"}  # written before the first round
+# written before the first round
+EARLY = {"config.yaml", "faults.jsonl", "partition.csv", "partition.png"}
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 

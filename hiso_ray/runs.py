@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
 from hiso_ray.execution.header import check_header
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
+from hiso_ray.plan import curvature_bytes
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew
 
@@ -49,6 +52,10 @@ def run(
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     run_folder.write_partition(folder / "partition.csv", counts, prepared.label_names)
+    with _pictures(on_note):
+        from analysis.skew import who_holds_what
+
+        who_holds_what(folder, folder / "partition.png")
     for note in (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts)):
         on_note(note)
     return _execute(experiment, folder, prepared, partition, on_round, on_note)
@@ -142,13 +149,20 @@ def _execute(
         from hiso_ray.execution.cluster.session import run_on_ray
 
         summary = run_on_ray(experiment, folder, identity, prepared, partition, on_round, on_note)
-    try:
+    with _pictures(on_note):
         from analysis.curves import convergence
 
         convergence([folder], folder / "convergence.png")
-    except Exception as error:  # a picture must not turn a finished run into a failed one
-        on_note(f"convergence.png could not be drawn ({type(error).__name__}: {error})")
     return summary
+
+
+@contextmanager
+def _pictures(on_note: OnNote) -> Iterator[None]:
+    """A picture that cannot be drawn must not end a run."""
+    try:
+        yield
+    except Exception as error:
+        on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")
 
 
 def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
@@ -170,15 +184,15 @@ def _describe_skew(counts: np.ndarray) -> str:
     found = skew(counts)
     return (
         f"partition: {found['min']}–{found['max']} examples per client (median "
-        f"{found['median']:g}), {found['labels']:.1f} of {counts.shape[1]} labels on average, "
-        f"label mix {found['distance']:.2f} away from the whole (total variation)"
+        f"{found['median']:g}), {found['labels']:.1f} of {counts.shape[1]} groups on average, "
+        f"mix of groups {found['distance']:.2f} away from the whole (total variation)"
     )
 
 
 def _describe_model(experiment: Experiment, prepared: Prepared) -> str:
     d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
-    held = {"none": 0, "diagonal": 4 * d, "scalar": 4}[experiment.curvature]
     return (
         f"{experiment.method.name} on {experiment.task.model}: d = {d:,} trainable weights"
-        f"{f' of {whole:,}' * (whole > d)}, curvature {experiment.curvature} ({held:,} bytes)"
+        f"{f' of {whole:,}' * (whole > d)}, curvature {experiment.curvature} "
+        f"({curvature_bytes(experiment, d):,} bytes)"
     )

@@ -98,6 +98,7 @@ def test_partition_csv_accounts_for_every_example(experiment: Make, tmp_path: Pa
     table = np.array(rows, int)
     assert table[:, 1].sum() == 1437
     assert (table[:, 2:].sum(1) == table[:, 1]).all()
+    assert (tmp_path / "r" / "partition.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_folder_that_holds_a_run_is_not_touched(experiment: Make, tmp_path: Path) -> None:

@@ -39,24 +39,42 @@ class Node:
     memory: float
 
 
-def actor_bytes(experiment: Experiment, dimension: int) -> int:
-    """Memory an actor needs at least: x, the probe buffer, H, local x, and the libraries."""
-    copies = 2 + (experiment.curvature == "diagonal") + (experiment.federation.local_steps > 1)
-    return 4 * dimension * copies + LIBRARIES
+def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
+    """Memory an actor needs at least: x, H, local x, the buffer for perturbed weights, the frozen
+    weights, the directions it remembers, and the libraries. Activations come on top.
+
+    Args:
+        dimension: d.
+        frozen: weights of the model that are not trained; in float32 on CPUs, actors share them.
+    """
+    task, resources = experiment.task, experiment.resources
+    copies = 1 + (experiment.curvature == "diagonal") + (experiment.federation.local_steps > 1)
+    width = 4 if task.dtype == "float32" else 2
+    shared = width == 4 and resources.gpus_per_client == 0 and task.sparse_fraction == 1
+    whole = dimension * (task.sparse_fraction < 1) + frozen * (not shared)
+    kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
+    directions = min(
+        kept,
+        4 * dimension * experiment.federation.local_steps * experiment.method.num_perturbations,
+    )
+    return 4 * dimension * copies + width * (dimension + whole) + directions + LIBRARIES
 
 
-def place(experiment: Experiment, nodes: Sequence[Node], dimension: int) -> Placement:
+def place(
+    experiment: Experiment, nodes: Sequence[Node], dimension: int, frozen: int = 0
+) -> Placement:
     """One client per actor where the nodes hold them all, else evenly packed.
 
     Args:
         nodes: the machines of the cluster; an actor lives on one of them.
         dimension: d.
+        frozen: weights of the model that are not trained.
 
     Raises:
         ValueError: not even one actor fits, or the packing asked for needs more than there is.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
-    need = actor_bytes(experiment, dimension)
+    need = actor_bytes(experiment, dimension, frozen)
     fits = sum(_fits(resources, node, need) for node in nodes)
     if fits == 0:
         raise ValueError(_why_not(resources, nodes, need))
@@ -109,7 +127,8 @@ def _why_not(resources: ResourcesConfig, nodes: Sequence[Node], need: int) -> st
     if resources.gpus_per_client == 0 and need > memory:
         return (
             f"an actor needs about {need / 2**30:.1f} GiB for this model, but {largest} "
-            f"{memory / 2**30:.1f} GiB: a smaller model, or method.curvature scalar or none"
+            f"{memory / 2**30:.1f} GiB: a smaller model, LoRA (task.lora.r 8), or "
+            "method.curvature scalar or none"
         )
     return (
         f"no node holds {resources.cpus_per_client:g} CPUs and {resources.gpus_per_client:g} GPUs "

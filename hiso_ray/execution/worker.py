@@ -13,8 +13,9 @@ import torch
 from hiso_ray import tasks
 from hiso_ray.client import take_turns
 from hiso_ray.config import Experiment
+from hiso_ray.execution.placement import actor_bytes
 from hiso_ray.ledger import Record
-from hiso_ray.messages import Description, Score, Turn
+from hiso_ray.messages import Description, Score, Turn, UserError
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.replica import Replica
 from hiso_ray.tasks.contract import Prepared
@@ -43,11 +44,31 @@ def torch_threads(experiment: Experiment) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_memory(experiment: Experiment, need: int, device: torch.device) -> None:
+    """Fails with words before a GPU share runs out of memory somewhere else.
+
+    Raises:
+        UserError: the share of the GPU that the actor holds is smaller than what it needs.
+    """
+    if device.type != "cuda":
+        return
+    whole = torch.cuda.get_device_properties(device).total_memory
+    share = min(1.0, experiment.resources.gpus_per_client)
+    if need > whole * share:
+        raise UserError(
+            f"an actor needs about {need / 2**30:.1f} GiB, its {share:g} of this GPU is "
+            f"{whole * share / 2**30:.1f} GiB: raise resources.gpus_per_client to "
+            f"{need / whole:.2f} or more, or take a smaller model, LoRA (task.lora.r 8), or "
+            "task.dtype bfloat16"
+        )
+
+
 class Worker:
     """A replica that takes turns and scores evaluation batches."""
 
     def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
         device = device_for(experiment)
+        check_memory(experiment, actor_bytes(experiment, prepared.x0.size, prepared.frozen), device)
         self.partition, self.frozen = partition, prepared.frozen
         self.replica = Replica(
             experiment, tasks.build(experiment, prepared, device), prepared.x0, device

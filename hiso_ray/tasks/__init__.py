@@ -75,6 +75,9 @@ def _other(experiment: Experiment) -> dict[str, Any]:
     for name, default in LANGUAGE_ONLY.items():
         if getattr(task, name) != default:
             raise ValueError(f"task.{name}: {task.name} is no language task; leave it out")
+    for name in ("train_examples", "eval_examples"):
+        if task.name == "quadratic" and getattr(task, name) != "auto":
+            raise ValueError(f"task.{name}: the quadratic has examples of its own; leave it out")
     if experiment.federation.by != "label":
         raise ValueError(
             f"federation.by = {experiment.federation.by}: {task.name} has labels only; leave it out"
@@ -89,7 +92,7 @@ def _absolute(name: str) -> str:
 
 
 def _module(experiment: Experiment) -> Any:
-    """The module of the task: it has ``prepare`` and ``build``."""
+    """The module of the task: it has ``prepare``, ``count`` and ``build``."""
     from hiso_ray.tasks import language, quadratic, vision
 
     modules = {"digits": vision, "quadratic": quadratic} | dict.fromkeys(DOWNLOADED, vision)
@@ -109,6 +112,15 @@ def load(experiment: Experiment) -> tuple[Prepared, Partition]:
     """:func:`prepare`, and who holds which training examples."""
     prepared = prepare(experiment)
     return prepared, split(experiment.federation, prepared.labels, experiment.seed)
+
+
+def count(experiment: Experiment) -> tuple[int, int]:
+    """Trained and frozen weights, without reading any weights or data.
+
+    Raises:
+        ValueError: a model whose structure cannot be had.
+    """
+    return _module(experiment).count(experiment.task)
 
 
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:

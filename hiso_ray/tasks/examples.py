@@ -60,31 +60,38 @@ def read(
         found = {name: _generated(name) for name in ("train", "validation")}
     else:
         found = tables(benchmark, data, _known_columns(benchmark))
+    limits = (
+        benchmark.train_examples if config.train_examples == "auto" else config.train_examples,
+        benchmark.eval_examples if config.eval_examples == "auto" else config.eval_examples,
+    )
     train_name, eval_name = (first(names, found) for names in benchmark.splits)
     if train_name and eval_name:
-        train = _examples(benchmark, found[train_name], f"{data} ({train_name})", column)
-        held = _examples(benchmark, found[eval_name], f"{data} ({eval_name})", None)
+        head = _head(found[train_name], limits[0])
+        train = _examples(benchmark, head, f"{data} ({train_name})", column)
+        head = _head(found[eval_name], limits[1])
+        held = _examples(benchmark, head, f"{data} ({eval_name})", None)
         notes: tuple[str, ...] = ()
     elif len(found) == 1:
         ((name, table),) = found.items()
         whole = _examples(benchmark, table, f"{data} ({name})", column)
-        train, held = _divide(whole, run_seed)
+        parts = _divide(whole, run_seed)
         notes = (
-            f"{data} has the split {name} only: {len(held)} of its {len(whole)} rows are held "
+            f"{data} has the split {name} only: {len(parts[1])} of its {len(whole)} rows are held "
             "out for evaluation",
         )
+        train, held = (_take(e, range(len(e))[:n]) for e, n in zip(parts, limits, strict=True))
     else:
         wanted = " and ".join("/".join(names) for names in benchmark.splits)
         raise ValueError(
             f"task.data = {data}: needs splits {wanted}, or one alone to divide; "
             f"found {', '.join(found)}"
         )
-    limits = (
-        benchmark.train_examples if config.train_examples == "auto" else config.train_examples,
-        benchmark.eval_examples if config.eval_examples == "auto" else config.eval_examples,
-    )
-    train, held = (_take(e, range(len(e))[:n]) for e, n in zip((train, held), limits, strict=True))
     return train, held, notes
+
+
+def _head(table: Any, rows: int | None) -> Any:
+    """The first rows, so that the others are not read."""
+    return table if rows is None else table.select(range(min(rows, len(table))))
 
 
 def _generated(split: str) -> Any:
@@ -93,8 +100,21 @@ def _generated(split: str) -> Any:
     return Dataset.from_list(reviews.reviews(split))
 
 
+class _Empty(Exception):
+    """A column, or a key of a nested one, that has no value."""
+
+
 class _Format(Formatter):
-    """``str.format`` with "!l" for lower case."""
+    """``str.format`` with "!l" for lower case, of values that are there."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        try:
+            value, first = super().get_field(field_name, args, kwargs)
+        except (KeyError, TypeError):
+            value, first = None, field_name
+        if value is None:
+            raise _Empty(field_name)
+        return value, first
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         return value.lower() if conversion == "l" else super().convert_field(value, conversion)
@@ -137,15 +157,15 @@ def _examples(benchmark: Benchmark, table: Any, source: str, column: str | None)
     )  # fmt: skip
     prompts, contexts, labels, references, groups = [], [], [], [], []
     for number, row in enumerate(table, start=1):
-        missing = [c for t in templates.values() for c in _columns_of(t) if row[c] is None]
-        if missing:
-            raise ValueError(f"{source}, row {number}: column {missing[0]} is empty (null)")
+        try:
+            fields = {name: _FORMAT.format(t, **row).strip() for name, t in templates.items()}
+        except _Empty as error:
+            raise ValueError(f"{source}, row {number}: column {error} is empty (null)") from None
         found = answer(row, number)
         labels.append(found if isinstance(found, int) else 0)
         if isinstance(found, list):
             references.append(found)
-        prompt, context = _prompt(benchmark, {f: _FORMAT.format(t, **row).strip()
-                                              for f, t in templates.items()})  # fmt: skip
+        prompt, context = _prompt(benchmark, fields)
         prompts.append(prompt)
         contexts.append(context)
         if column is not None:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
+from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.examples import Examples
-from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.module import IGNORED, Batch
 from hiso_ray.tasks.scores import best
 from hiso_ray.tasks.tokens import tokenize
@@ -86,7 +86,8 @@ class GenerationTask(LanguageTask):
         stops = self._spec["stops"]
         inputs = self.padded(self.rows("eval_prompt", examples))
         inputs.pop("position_ids", None)  # generate counts them from the mask
-        written = self.module.generate(
+        model: Any = self.module
+        written = model.generate(
             **inputs,
             generation_config=GenerationConfig(
                 max_new_tokens=self.config.max_new_tokens,

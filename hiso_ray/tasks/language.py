@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
-from hiso_ray.tasks import generation, pretrained
+from hiso_ray.tasks import generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
@@ -72,6 +72,15 @@ def prepare(experiment: Experiment) -> Prepared:
             *_about(spec, chosen),
         ),
     )
+
+
+def count(config: TaskConfig) -> tuple[int, int]:
+    """Trained and frozen weights, without loading any."""
+    with torch.device("meta"):
+        model = pretrained.skeleton(pretrained.configuration(config.model))
+        if config.lora.r:
+            add_lora(model, config.lora)
+    return trainable.count(model, config)
 
 
 def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from hiso_ray.messages import Score
 from hiso_ray.tasks.contract import Layout, dimension, views
 
-
 IGNORED = -100  # a label that counts for nothing
 
 

@@ -28,10 +28,9 @@ def load(name: str) -> tuple[Any, Any]:
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
     path = _path(name)
-    transformers_logging.disable_progress_bar()
+    _quiet()
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kinds = config.architectures or []
@@ -53,6 +52,15 @@ def load(name: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(_why(name, error)) from error
     return model.eval(), tokenizer
+
+
+def _quiet() -> None:
+    """Errors come back as exceptions; the libraries need not log them as well."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    hub_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _path(name: str) -> str:
@@ -104,6 +112,7 @@ def configuration(name: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     path = _path(name)
+    _quiet()
     for offline in (True, False):
         try:
             found = AutoConfig.from_pretrained(path, local_files_only=offline)

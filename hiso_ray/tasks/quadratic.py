@@ -41,6 +41,11 @@ def prepare(experiment: Experiment) -> Prepared:
     )
 
 
+def count(config: TaskConfig) -> tuple[int, int]:
+    """Trained and frozen weights."""
+    return _dimension(config.model), 0
+
+
 def _dimension(model: str) -> int:
     kind, _, size = model.partition("-")
     if kind != "diagonal" or not size.isdecimal() or int(size) < 1:

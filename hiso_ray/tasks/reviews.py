@@ -216,7 +216,7 @@ def reviews(split: str) -> list[dict[str, str]]:
     """
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
-    room = {label: SIZES[split] // 2 for label in ("0", "1")}
+    room = dict.fromkeys(("0", "1"), SIZES[split] // 2)
     for row in _endless(split):
         if row["text"] not in seen and room[row["label"]]:
             rows.append(row)

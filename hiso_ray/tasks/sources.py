@@ -110,13 +110,12 @@ def _csv_options(benchmark: Benchmark, file: Path, known: set[str]) -> dict[str,
     if header and second is None:
         raise ValueError(f"{file} has no rows below its header")
     if not header and len(top) != len(benchmark.columns):
-        columns = ", ".join(benchmark.columns)
+        expected = f"must have the columns {', '.join(benchmark.columns)}"
         raise ValueError(
             f"{file}: the first row has {len(top)} columns and names none of "
-            f"{', '.join(sorted(known))}; "
-            + (f"a file without a header must have the columns {columns}" if columns else
-               "this task's files need a header")
-        )  # fmt: skip
+            f"{', '.join(sorted(known))}; a file without a header "
+            f"{expected if benchmark.columns else 'will not do for this task'}"
+        )
     columns = top if header else list(benchmark.columns)
     return dialect | {
         "header": 0 if header else None,

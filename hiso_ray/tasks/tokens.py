@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-VERSION = 1  # of the cut and of the file
+VERSION = 2  # of the cut and of the file
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,14 @@ def _rows(
 def _cut_order(
     spans: Sequence[tuple[int, int]], special: Sequence[int], context: tuple[int, int]
 ) -> list[int]:
-    """Positions in the order in which they may go: the context's, then the others'."""
+    """Positions in the order in which they may go: the context's, then the others'.
+
+    A token is the context's if it ends in it: the space before a word often belongs to the word's
+    token, and the end of the line to the token of the full stop before it.
+    """
     begin, end = context
-    inside = [k for k, (a, _) in enumerate(spans) if not special[k] and begin <= a < end]
-    others = [k for k in range(len(spans)) if not special[k] and not begin <= spans[k][0] < end]
+    inside = [k for k, (_, b) in enumerate(spans) if not special[k] and begin < b <= end]
+    others = [k for k, (_, b) in enumerate(spans) if not special[k] and not begin < b <= end]
     return inside + others
 
 
@@ -123,6 +128,7 @@ def _read(path: Path) -> Tokens | None:
 
 def _write(path: Path, tokens: Tokens) -> None:
     """Whole or not at all; a cache that cannot be written is no reason to stop."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     fresh = path.with_suffix(f".{os.getpid()}.new")
@@ -130,5 +136,6 @@ def _write(path: Path, tokens: Tokens) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(vars(tokens), fresh)
         fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            fresh.unlink()

@@ -49,7 +49,7 @@ class Trainable:
         return whole + sum(int(np.prod(shape)) for _, shape in self.dense) - self.x0.size
 
 
-def add_lora(model: nn.Module, lora: LoraConfig) -> str:
+def add_lora(model: Any, lora: LoraConfig) -> str:
     """Puts adapters into the model, in place; their weights are not yet drawn.
 
     Returns:
@@ -61,9 +61,9 @@ def add_lora(model: nn.Module, lora: LoraConfig) -> str:
     from peft import inject_adapter_in_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
 
-    wanted: list[str] | str = lora.target_modules.replace(" ", "").split(",")
+    wanted: Any = lora.target_modules.replace(" ", "").split(",")
     if lora.target_modules == "auto":
-        wanted = CHOICES.get(model.config.model_type, "all-linear")  # type: ignore[union-attr]
+        wanted = CHOICES.get(model.config.model_type, "all-linear")
     with torch.random.fork_rng(devices=[]):  # peft draws weights that are replaced
         try:
             inject_adapter_in_model(peft_config(lora, wanted), model)
@@ -124,6 +124,19 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
     return Trainable(_pieces(layout, index), x0[index], arrays, layout, tuple(notes))
 
 
+def count(model: nn.Module, config: TaskConfig) -> tuple[int, int]:
+    """Trained and frozen weights of a model whose storage may be untouched."""
+    named = {name: p.numel() for name, p in model.named_parameters()}
+    chosen = sum(named[name] for name in _chosen(list(named), config))
+    if config.sparse_fraction < 1:
+        chosen = _kept(chosen, config)
+    return chosen, sum(named.values()) - chosen
+
+
+def _kept(weights: int, config: TaskConfig) -> int:
+    return max(1, round(config.sparse_fraction * weights))
+
+
 def _chosen(names: list[str], config: TaskConfig) -> list[str]:
     if config.lora.r:
         return [name for name in names if ".lora_A." in name or ".lora_B." in name]
@@ -151,7 +164,7 @@ def _adapters(layout: Layout, run_seed: int) -> list[np.ndarray]:
 
 def _mask(x0: np.ndarray, config: TaskConfig, run_seed: int) -> np.ndarray:
     """(d,) int64 indices of the kept weights, ascending."""
-    keep = max(1, round(config.sparse_fraction * x0.size))
+    keep = _kept(x0.size, config)
     if config.sparse_by == "magnitude":
         index = np.argpartition(-np.abs(x0), keep - 1)[:keep]
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Prepared, views
+from hiso_ray.tasks.contract import Prepared, dimension, views
 from hiso_ray.tasks.image_files import Split
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images import read
@@ -52,6 +52,11 @@ def prepare(experiment: Experiment) -> Prepared:
         labels=train.labels,
         label_names=images.names,
     )
+
+
+def count(config: TaskConfig) -> tuple[int, int]:
+    """Trained and frozen weights, without reading images."""
+    return dimension(layout_of(network(config.model, SETS[config.name]))), 0
 
 
 def _digits() -> tuple[Split, Split]:

@@ -169,8 +169,8 @@ def test_two_actors_give_the_serial_digest(
 ) -> None:
     digests = set()
     for executor in ("serial", "ray"):
-        e = of(name, subset, **{"resources.executor": executor, "resources.max_actors": 2,
-                                "resources.cpus_per_client": 1, "federation.rounds": 3})  # fmt: skip
+        dotted = {"resources.executor": executor, "resources.max_actors": 2}
+        e = of(name, subset, **dotted, **{"federation.rounds": 3})
         digests.add(run(e, tmp_path / executor)["model_sha256"])
     assert len(digests) == 1
 

@@ -16,8 +16,8 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks import examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS
-from hiso_ray.tasks.contract import Prepared, views
 from hiso_ray.tasks.causal import LanguageTask
+from hiso_ray.tasks.contract import Prepared, views
 from hiso_ray.tasks.examples import Examples
 from hiso_ray.tasks.module import reached_parameters
 

@@ -37,7 +37,10 @@ def run_on_ray(
         ValueError: the cluster cannot hold the actors asked for (says what is missing).
         NonFiniteLoss: from a client, with its round and step.
     """
-    with joined_cluster(), reservation(experiment, prepared.x0.size, on_note) as (placement, group):
+    with (
+        joined_cluster(),
+        reservation(experiment, prepared.x0.size, on_note, prepared.frozen) as (placement, group),
+    ):
         shared = [ray.put(prepared), ray.put(partition)]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         driver = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverActor).remote()
@@ -86,13 +89,13 @@ def joined_cluster() -> Iterator[None]:
 
 @contextmanager
 def reservation(
-    experiment: Experiment, dimension: int, on_note: OnNote
+    experiment: Experiment, dimension: int, on_note: OnNote, frozen: int = 0
 ) -> Iterator[tuple[Placement, PlacementGroup]]:
     """All the actors' resources at once, or an error that says what is missing."""
     resources = experiment.resources
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
-    placement = place(experiment, nodes, dimension)
+    placement = place(experiment, nodes, dimension, frozen)
     on_note(placement.line)
     bundle = {"CPU": resources.cpus_per_client}
     if resources.gpus_per_client:
