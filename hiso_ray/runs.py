@@ -25,6 +25,10 @@ from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew
 
 
+# Below these the rounding of the forward pass is a large part of the scalars that clients send.
+SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
+
+
 def _ignore(_: Any) -> None:
     return None
 
@@ -56,7 +60,8 @@ def run(
         from analysis.skew import who_holds_what
 
         who_holds_what(folder, folder / "partition.png")
-    for note in (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts)):
+    notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))
+    for note in (*notes, *_warn_of_precision(experiment)):
         on_note(note)
     return _execute(experiment, folder, prepared, partition, on_round, on_note)
 
@@ -178,6 +183,16 @@ def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
             json.dumps(prepared.spec, sort_keys=True, default=str).encode()
         ).hexdigest(),
     }
+
+
+def _warn_of_precision(experiment: Experiment) -> list[str]:
+    dtype, mu = experiment.task.dtype, experiment.method.mu
+    if mu >= SMALLEST_MU[dtype]:
+        return []
+    return [
+        f"warning: {dtype} forward passes hide differences at μ = {mu:g}; use method.mu "
+        f"{SMALLEST_MU[dtype]:g} or task.dtype float32 (docs/models.md has the errors measured)"
+    ]
 
 
 def _describe_skew(counts: np.ndarray) -> str:

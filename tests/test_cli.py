@@ -107,8 +107,13 @@ def test_help_teaches_every_field(
         assert f"(default: {info.default})" in text
 
 
-@pytest.mark.parametrize("executor", ["serial", "ray"])
-def test_ctrl_c_leaves_a_readable_ledger_that_resumes(tmp_path: Path, executor: str) -> None:
+@pytest.mark.parametrize(
+    ("executor", "sent"),
+    [("serial", signal.SIGINT), ("ray", signal.SIGINT), ("ray", signal.SIGTERM)],
+)
+def test_an_interrupt_leaves_a_readable_ledger_that_resumes(
+    tmp_path: Path, executor: str, sent: signal.Signals
+) -> None:
     arguments = [*SMALL[:-1], executor, "--federation.rounds", "100000", "--out", "r"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hiso_ray", "run", *arguments],
@@ -123,8 +128,9 @@ def test_ctrl_c_leaves_a_readable_ledger_that_resumes(tmp_path: Path, executor: 
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "resume" in error
+    assert "Traceback" not in error
     assert len(Ledger.read(ledger).records) >= 5

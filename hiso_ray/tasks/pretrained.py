@@ -16,6 +16,7 @@ import torch
 from hiso_ray.tasks.known_models import KNOWN
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
+EMBEDDED = {"opt-reviews": Path(__file__).parents[1] / "models" / "opt-reviews"}
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
 
 
@@ -39,6 +40,7 @@ def load(name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         if not tokenizer.is_fast:
             raise ValueError("its tokenizer has no fast version (tokenizer.json)")
+        _check_memory(without_path(config))
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
@@ -63,7 +65,21 @@ def _quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def _check_memory(config: dict[str, Any]) -> None:
+    """Weights are read in float32 and copied once, into x_0; better now than killed halfway."""
+    with torch.device("meta"):
+        need = 2 * 4 * sum(p.numel() for p in skeleton(config).parameters())
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        raise ValueError(
+            f"reading it takes about {need / 2**30:.0f} GiB of memory, this machine has "
+            f"{have / 2**30:.0f} GiB"
+        )
+
+
 def _path(name: str) -> str:
+    if name in EMBEDDED and not Path(name).exists():
+        return str(EMBEDDED[name])
     if Path(name).expanduser().exists():
         return str(Path(name).expanduser())
     if name.startswith((".", "/", "~")):

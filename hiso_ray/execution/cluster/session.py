@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +73,7 @@ def joined_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_terminate = signal.getsignal(signal.SIGTERM)
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level="ERROR", log_to_driver=False)
     else:
@@ -81,6 +84,9 @@ def joined_cluster() -> Iterator[None]:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
         )
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put its own in its place, which ends the process with a stack trace.
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:
