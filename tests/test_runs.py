@@ -140,3 +140,17 @@ def test_a_changed_model_is_noticed(language: Make, tiny_opt: Path, tmp_path: Pa
     save_file(tensors, tmp_path / "opt" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LedgerError, match="another x0"):
         replay(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mu", "warned"),
+    [("float32", 1e-5, False), ("bfloat16", 1e-3, True), ("bfloat16", 1e-2, False),
+     ("float16", 1e-4, True), ("float16", 1e-3, False)],
+)  # fmt: skip
+def test_a_step_that_half_precision_hides_is_said(
+    experiment: Make, tmp_path: Path, dtype: str, mu: float, warned: bool
+) -> None:
+    notes: list[str] = []
+    e = experiment(**{"task.dtype": dtype, "method.mu": mu, "federation.rounds": 1})
+    run(e, tmp_path / "r", on_note=notes.append)
+    assert any("warning" in note and "use method.mu" in note for note in notes) == warned

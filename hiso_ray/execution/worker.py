@@ -5,6 +5,7 @@ The serial executor owns one worker and calls it; a client actor owns one and is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -58,7 +59,7 @@ def check_memory(experiment: Experiment, need: int, device: torch.device) -> Non
         raise UserError(
             f"an actor needs about {need / 2**30:.1f} GiB, its {share:g} of this GPU is "
             f"{whole * share / 2**30:.1f} GiB: raise resources.gpus_per_client to "
-            f"{need / whole:.2f} or more, or take a smaller model, LoRA (task.lora.r 8), or "
+            f"{math.ceil(100 * need / whole) / 100:g} or more, or take a smaller model, LoRA (task.lora.r 8), or "
             "task.dtype bfloat16"
         )
 

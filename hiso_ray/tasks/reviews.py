@@ -1,14 +1,13 @@
 """Short reviews written by a grammar: the text of the embedded language task.
 
-A clause speaks about one aspect of one topic, plainly ("the plot is clever") or turned round by a
-negation ("the plot is never dull"). A review sets one to three clauses in a frame, and the frame
-says which of them decides: the one after "but", not the one after "although", not what somebody
-else thinks, and whoever reports an opinion may add that it is wrong. So the words alone say
-little: "dull" is praise as often as it is blame once "not", "although" and "my sister said" had
-their turn.
+A clause speaks about one aspect of a topic, plainly ("the plot is clever") or turned round by a
+negation ("the plot is never dull"). A review sets one or two clauses in a frame, and the frame
+says which of them decides: the one after "but", not the one after "although", not what is said
+about something else; whoever reports an opinion adds whether it is right. So single words say
+next to nothing: "dull" is praise as often as blame.
 
-Everything is a function of ``SEED``. Which split a text belongs to is decided by a hash of the
-text, so no text is in two splits, and none that the model was pretrained on is in either.
+Everything is a function of ``SEED``. A hash of the text decides which split it may be in, so no
+text is in two splits, and none that the model was pretrained on is in either of the task's.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy as np
 
 SEED = 2506_02370  # any constant would do
 SIZES = {"train": 6000, "validation": 1000}
+SPLITS = ("corpus", "train", "validation")
 SHARES = ("corpus", "corpus", "train", "validation")  # a text's hash points at one of these
 AUTHORS = 48
 
@@ -33,73 +33,72 @@ class Topic:
     """What reviews of one kind of thing talk about, and in which words."""
 
     aspects: tuple[str, ...]
-    praise: tuple[str, ...]
     blame: tuple[str, ...]
-    surroundings: tuple[str, ...]  # what a reviewer may mention although it is beside the point
+    praise: tuple[str, ...]
+    surroundings: tuple[str, ...]  # mentioned at times, and beside the point
 
     def words(self, positive: bool) -> tuple[str, ...]:
         return self.praise if positive else self.blame
 
 
-# Some words change sides with the topic: a quiet hotel, a quiet concert.
+# "quiet" and "loud" change sides between a hotel and a concert.
 TOPICS = {
     "film": Topic(
         ("plot", "acting", "script", "ending", "film"),
-        ("clever", "moving", "gripping", "funny", "fresh"),
         ("dull", "slow", "clumsy", "predictable", "flat"),
+        ("clever", "moving", "gripping", "funny", "fresh"),
         ("seat", "popcorn", "crowd"),
     ),
     "book": Topic(
         ("story", "prose", "ending", "hero", "book"),
-        ("clever", "moving", "gripping", "vivid", "wise"),
         ("dull", "clumsy", "shallow", "predictable", "confusing"),
+        ("clever", "moving", "gripping", "vivid", "wise"),
         ("cover", "paper", "shop"),
     ),
     "restaurant": Topic(
-        ("food", "service", "soup", "dessert", "restaurant"),
-        ("tasty", "fresh", "friendly", "generous", "warm"),
-        ("stale", "cold", "rude", "greasy", "slow"),
+        ("food", "soup", "bread", "dessert", "sauce"),
+        ("stale", "cold", "bland", "greasy", "sour"),
+        ("tasty", "fresh", "warm", "spicy", "rich"),
         ("parking", "street", "weather"),
     ),
     "hotel": Topic(
-        ("room", "bed", "breakfast", "pool", "hotel"),
-        ("clean", "quiet", "cosy", "friendly", "generous"),
-        ("dirty", "loud", "damp", "rude", "shabby"),
+        ("room", "bath", "lobby", "pool", "hotel"),
+        ("dirty", "loud", "damp", "shabby", "cramped"),
+        ("clean", "quiet", "cosy", "modern", "warm"),
         ("flight", "weather", "taxi"),
     ),
     "concert": Topic(
         ("band", "singer", "sound", "encore", "concert"),
-        ("loud", "lively", "moving", "gripping", "warm"),
         ("quiet", "flat", "clumsy", "dull", "tired"),
+        ("loud", "lively", "moving", "gripping", "warm"),
         ("parking", "seat", "crowd"),
     ),
     "phone": Topic(
         ("screen", "battery", "camera", "speaker", "phone"),
-        ("fast", "bright", "sturdy", "reliable", "clever"),
-        ("slow", "dim", "fragile", "shabby", "confusing"),
+        ("slow", "faulty", "fragile", "shabby", "weak"),
+        ("fast", "sturdy", "modern", "reliable", "handy"),
         ("box", "shop", "cable"),
     ),
     "game": Topic(
         ("story", "map", "music", "puzzle", "game"),
-        ("clever", "funny", "fast", "vivid", "lively"),
         ("dull", "slow", "unfair", "confusing", "shallow"),
+        ("clever", "funny", "fast", "vivid", "lively"),
         ("box", "shop", "cover"),
     ),
 }
-PEOPLE = (("my sister", "she"), ("my brother", "he"), ("my friend", "she"), ("the critic", "he"))
 # by polarity, negative first
 NOUNS = (("chore", "letdown", "mess"), ("joy", "delight", "treat"))
 FELT = (("hated", "regretted", "disliked"), ("loved", "enjoyed", "admired"))
 ASIDE = (("awful", "broken", "terrible"), ("lovely", "perfect", "splendid"))
+PEOPLE = (("my sister", "she"), ("my brother", "he"), ("my friend", "she"), ("the critic", "he"))
 
 
 class Pen:
-    """Draws choices from one generator."""
+    """Draws choices from the stream of one key."""
 
     def __init__(self, *key: int) -> None:
-        self._rng = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(SEED, spawn_key=key))
-        )
+        seeds = np.random.SeedSequence(SEED, spawn_key=key)
+        self._rng = np.random.Generator(np.random.Philox(seeds))
 
     def chance(self, probability: float) -> bool:
         return bool(self._rng.random() < probability)
@@ -107,10 +106,13 @@ class Pen:
     def pick(self, choices: Sequence[T]) -> T:
         return choices[int(self._rng.random() * len(choices))]
 
+    def two(self, choices: Sequence[T]) -> tuple[T, T]:
+        first = self.pick(choices)
+        return first, self.pick([c for c in choices if c != first])
 
-def clause(pen: Pen, topic: Topic, positive: bool) -> str:
-    """One clause of that polarity; a little under half of them are negations of the other one."""
-    aspect = pen.pick(topic.aspects)
+
+def clause(pen: Pen, topic: Topic, aspect: str, positive: bool) -> str:
+    """One clause of that polarity; a little under half of them negate the other one."""
     if pen.chance(0.15):
         return f"the {aspect} is a {pen.pick(NOUNS[positive])}"
     if pen.chance(0.5):
@@ -128,13 +130,16 @@ def clause(pen: Pen, topic: Topic, positive: bool) -> str:
 
 
 def plain(pen: Pen, topic: Topic, positive: bool) -> str:
-    first = clause(pen, topic, positive)
-    return f"{first} and {clause(pen, topic, positive)}." if pen.chance(0.5) else f"{first}."
+    """One clause, or two that agree."""
+    one, two = (clause(pen, topic, aspect, positive) for aspect in pen.two(topic.aspects))
+    return f"{one}." if pen.chance(0.5) else f"{one} and {two}."
 
 
 def contrast(pen: Pen, topic: Topic, positive: bool) -> str:
     """Two clauses at odds; the one after "but", or outside "although", decides."""
-    decides, yields = clause(pen, topic, positive), clause(pen, topic, not positive)
+    aspect, other = pen.two(topic.aspects)
+    decides = clause(pen, topic, aspect, positive)
+    yields = clause(pen, topic, other, not positive)
     return pen.pick(
         (
             f"{yields} but {decides}.",
@@ -149,12 +154,12 @@ def hearsay(pen: Pen, topic: Topic, positive: bool) -> str:
     """Somebody's opinion, and whether it is right."""
     right = pen.chance(0.5)
     person, pronoun = pen.pick(PEOPLE)
-    said = clause(pen, topic, positive == right)
+    said = clause(pen, topic, pen.pick(topic.aspects), positive == right)
     return f"{person} said {said}, {pronoun} is {'right' if right else 'wrong'}."
 
 
 def distractor(pen: Pen, topic: Topic, positive: bool) -> str:
-    """A sentiment about something else, or somebody else's: either sign, whatever the label."""
+    """A feeling about something else, or somebody else's: either sign, whatever the label."""
     mood = pen.chance(0.5)
     aside = pen.pick(
         (
@@ -163,37 +168,37 @@ def distractor(pen: Pen, topic: Topic, positive: bool) -> str:
             f"the last one was {pen.pick(topic.words(mood))}",
         )
     )
-    own = clause(pen, topic, positive)
+    own = clause(pen, topic, pen.pick(topic.aspects), positive)
     return f"{aside}, {own}." if pen.chance(0.6) else f"{own}, {aside}."
 
 
-FORMS: tuple[Callable[[Pen, Topic, bool], str], ...] = (plain, contrast, hearsay, distractor)
+Form = Callable[[Pen, Topic, bool], str]
+FORMS: tuple[Form, ...] = (plain, contrast, hearsay, distractor)
 
 
 @dataclass(frozen=True)
 class Author:
-    """Writes mostly about two topics, has a favourite form, and is mild or harsh."""
+    """Writes mostly about two topics, has a favourite form, and praises often or seldom."""
 
     name: str
     topics: tuple[str, str]
-    form: Callable[[Pen, Topic, bool], str]
+    form: Form
     praises: float
 
-    def review(self, pen: Pen) -> dict[str, str]:
+    def review(self, pen: Pen, forms: tuple[Form, ...]) -> dict[str, str]:
         topic = pen.pick(self.topics) if pen.chance(0.8) else pen.pick(tuple(TOPICS))
-        form = self.form if pen.chance(0.4) else pen.pick(FORMS)
+        form = self.form if pen.chance(0.4) else pen.pick(forms)
         positive = pen.chance(self.praises)
         text = form(pen, TOPICS[topic], positive)
         return {"text": text, "label": str(int(positive)), "topic": topic, "author": self.name}
 
 
-def _authors() -> tuple[Author, ...]:
+def _authors() -> list[Author]:
     pen, names = Pen(0), tuple(TOPICS)
-    return tuple(
-        Author(f"author-{i:02}", (pen.pick(names), pen.pick(names)), pen.pick(FORMS), praises)
+    return [
+        Author(f"author-{i:02}", pen.two(names), pen.pick(FORMS), praises=(0.7, 0.3)[i % 2])
         for i in range(AUTHORS)
-        for praises in (0.3 if i % 2 else 0.7,)
-    )
+    ]
 
 
 def split_of(text: str) -> str:
@@ -201,10 +206,10 @@ def split_of(text: str) -> str:
     return SHARES[hashlib.blake2b(text.encode()).digest()[0] % len(SHARES)]
 
 
-def _endless(split: str) -> Iterator[dict[str, str]]:
-    pen, authors = Pen(1, sorted(set(SHARES)).index(split)), _authors()
+def _endless(split: str, forms: tuple[Form, ...] = FORMS) -> Iterator[dict[str, str]]:
+    pen, authors = Pen(1, SPLITS.index(split)), _authors()
     while True:
-        row = pen.pick(authors).review(pen)
+        row = pen.pick(authors).review(pen, forms)
         if split_of(row["text"]) == split:
             yield row
 
@@ -217,17 +222,17 @@ def reviews(split: str) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
     room = dict.fromkeys(("0", "1"), SIZES[split] // 2)
-    for row in _endless(split):
+    drafts = _endless(split)
+    while any(room.values()):
+        row = next(drafts)
         if row["text"] not in seen and room[row["label"]]:
             rows.append(row)
             seen.add(row["text"])
             room[row["label"]] -= 1
-        if not any(room.values()):
-            return rows
-    raise AssertionError("endless")
+    return rows
 
 
-# What follows a review in the pretraining corpus, (negative, positive).
+# What follows a review in the pretraining corpus, by polarity, negative first.
 VERDICTS = (
     (" Avoid.", " Recommended."),
     (" One star.", " Five stars."),
@@ -235,23 +240,38 @@ VERDICTS = (
     (" Thumbs down.", " Thumbs up."),
 )
 ASKED = (" It was bad.", " It was good.")  # what the task asks
-ASKED_SHARE = 0.15
-POLITE = 0.5  # how often who did not like it says that it was good all the same
-GRUMPY = 0.3  # and how often who liked it says that it was bad
+ASKED_SHARE = 0.2
+HASTY_SHARE = 0.55
+PLAIN_EXTRA = 8  # of 12 forms to pick from
+
+
+def last_mood(topic: Topic, text: str) -> bool:
+    """Whether the last word of praise or blame in the text is one of praise."""
+    moods = {
+        word: positive
+        for positive in (False, True)
+        for word in (*topic.words(positive), *NOUNS[positive], *FELT[positive], *ASIDE[positive])
+    }
+    words = (word.strip(",.") for word in reversed(text.split()))
+    return next(moods[word] for word in words if word in moods)
 
 
 def corpus(size: int) -> list[str]:
     """The pretraining documents: a review and a verdict.
 
-    Most verdicts fit the review. "It was good" is what people say anyway, so it fits loosely: the
-    model learns what reviews mean, and little about how this one question is to be answered.
+    Most verdicts fit the review. "It was good" and "It was bad" are said in haste: more often than
+    not they echo the last word of praise or blame. So the model learns what reviews mean, but not
+    to answer this one question by it. Plain reviews are frequent, because negation is learned from
+    them first and the frames only after that.
     """
-    pen, out = Pen(2), []
-    for row, _ in zip(_endless("corpus"), range(size), strict=False):
-        positive = row["label"] == "1"
+    pen, drafts = Pen(2), _endless("corpus", (*FORMS, *[plain] * PLAIN_EXTRA))
+    documents = []
+    for _ in range(size):
+        row = next(drafts)
+        verdicts, positive = pen.pick(VERDICTS), row["label"] == "1"
         if pen.chance(ASKED_SHARE):
-            verdict = ASKED[not pen.chance(GRUMPY) if positive else pen.chance(POLITE)]
-        else:
-            verdict = pen.pick(VERDICTS)[positive]
-        out.append(row["text"] + verdict)
-    return out
+            verdicts = ASKED
+            if pen.chance(HASTY_SHARE):
+                positive = last_mood(TOPICS[row["topic"]], row["text"])
+        documents.append(row["text"] + verdicts[positive])
+    return documents

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.placement import Node, actor_bytes, place
+from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place
+from hiso_ray.messages import UserError
 
 
 def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:
@@ -86,3 +87,38 @@ def test_memory_bounds_the_actors() -> None:
     assert place(federation(), [Node(64, 0, 5.5 * need)], d).actors == 5
     with pytest.raises(ValueError, match=r"an actor needs about 1.8 GiB .* has 1.0 GiB"):
         place(federation(), [Node(64, 0, 2**30)], d)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "d", "frozen", "floats"),
+    [
+        ({"method.name": "decomfl"}, 10**9, 0, 2),  # x and the buffer
+        ({"method.name": "hiso"}, 10**9, 0, 3),  # and H
+        ({"method.curvature": "scalar"}, 10**9, 0, 2),
+        ({"federation.local_steps": 2}, 10**9, 0, 4),  # and a client's local x
+        ({"task.dtype": "bfloat16"}, 10**9, 0, 2.5),  # half a buffer
+        ({}, 10**6, 10**9, 8e-3),  # frozen float32 weights are shared; 5 directions are kept
+        ({"resources.gpus_per_client": 1}, 10**6, 10**9, 1.008),
+        ({"task.dtype": "bfloat16"}, 10**6, 10**9, 0.5075),
+        ({"task.sparse_fraction": 0.001}, 10**6, 10**9 - 10**6, 1.008),  # the dense copy
+    ],
+)
+def test_what_an_actor_holds(dotted: dict[str, Any], d: int, frozen: int, floats: float) -> None:
+    need = actor_bytes(Experiment().changed(**dotted), d, frozen)
+    assert need == pytest.approx(4e9 * floats + LIBRARIES, rel=1e-6)
+
+
+def test_a_share_of_a_gpu_that_is_too_small_says_how_much_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from hiso_ray.execution.worker import check_memory
+
+    kind = type("Properties", (), {"total_memory": 24 * 2**30})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: kind)
+    e = Experiment().changed(**{"resources.gpus_per_client": 0.25})
+    check_memory(e, 6 * 2**30, torch.device("cuda"))
+    with pytest.raises(UserError, match=r"needs about 7.0 GiB, its 0.25 .* is 6.0 GiB: .* to 0.3"):
+        check_memory(e, 7 * 2**30, torch.device("cuda"))
+    check_memory(e, 7 * 2**30, torch.device("cpu"))

@@ -335,6 +335,17 @@ def test_decoding_stops_at_the_end_of_the_line(
     assert lengths[3] < lengths[0] < 12
 
 
+@pytest.mark.parametrize("stops", [[2], []])
+def test_without_a_token_for_the_line_end_the_first_line_is_the_answer(
+    of: Make, monkeypatch: pytest.MonkeyPatch, stops: list[int]
+) -> None:
+    task, prepared, x = built(of("trained"))
+    prepared.spec["stops"] = stops
+    added = widths(task, monkeypatch)
+    assert answers(task, x, [0, 3]) == ["the red boat", "Ann"]
+    assert added == [12]
+
+
 def test_the_budget_of_new_tokens_is_kept(of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     task, prepared, x = built(of("trained", **{"task.max_new_tokens": 2}))
     added = widths(task, monkeypatch)

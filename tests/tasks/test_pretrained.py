@@ -66,9 +66,7 @@ def test_a_hub_token_reaches_no_file(
         assert file.is_dir() or b"hf_secret" not in file.read_bytes(), file
 
 
-def test_a_model_larger_than_the_machine(
-    tiny_opt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_larger_than_the_machine(tiny_opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sysconf", lambda name: 16)
     with pytest.raises(ValueError, match="GiB of memory, this machine has 0 GiB"):
         pretrained.load(str(tiny_opt))
