@@ -58,6 +58,7 @@ def flat_in_clients() -> None:
             rows: list[Row] = []
             e = Experiment().changed(
                 **{
+                    "task.name": "digits",
                     "federation.num_clients": n,
                     "federation.partition": "iid",
                     "task.batch_size": 1,  # 1 000 clients hold one or two images each
@@ -85,7 +86,7 @@ def idle_turns() -> None:
             self.reborn = False
 
         def describe(self) -> Description:
-            return Description("cpu", "none", 1, {}, 1, 1)
+            return Description("cpu", "none", 1, {}, 1, 0, 1)
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):

@@ -41,36 +41,35 @@ MIB = 2**20
 def case(name: str) -> tuple[Experiment, Prepared]:
     experiment = Experiment().changed(  # batch 16, P = 5, τ = 1, m = 8
         **{
-            "task.max_length": 32,
             "federation.num_clients": 40,
             "federation.partition": "iid",
             "federation.min_examples": 16,
         }
     )
     if name == "digits":
-        experiment = tasks.resolve(experiment)
+        experiment = tasks.resolve(experiment.changed(**{"task.name": "digits"}))
         return experiment, tasks.prepare(experiment)
     from transformers import AutoConfig, OPTConfig
 
-    experiment = experiment.changed(**{"task.name": "sst2"})
+    experiment = experiment.changed(**{"task.name": "sst2", "task.max_length": 32})
     config = AutoConfig.from_pretrained(OPT_1M) if name == "opt-1m" else OPTConfig()
     return experiment, random_text(config.to_dict())
 
 
 def random_text(config: dict) -> Prepared:
     """640 prompts of exactly 32 random tokens for a model with random weights of this shape."""
-    from hiso_ray.tasks.language import _empty_model
+    from hiso_ray.tasks.pretrained import skeleton
 
     rng = np.random.default_rng(0)
-    model = _empty_model(config)
+    model = skeleton(config)
     layout: Layout = tuple((n, tuple(p.shape)) for n, p in model.named_parameters())
     n, labels = 640, rng.integers(0, 2, 640)
     arrays = {
         f"{part}_{name}": value
         for part in ("train", "eval")
         for name, value in (
-            ("ids", rng.integers(5, config["vocab_size"], (n, 32)).astype(np.int32)),
-            ("lengths", np.full(n, 32, np.int32)),
+            ("prompt_ids", rng.integers(5, config["vocab_size"], 32 * n).astype(np.int32)),
+            ("prompt_offsets", np.arange(0, 32 * n + 1, 32)),
             ("labels", labels),
         )
     }

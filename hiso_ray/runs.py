@@ -24,7 +24,6 @@ from hiso_ray.plan import curvature_bytes
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew
 
-
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
 SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
 

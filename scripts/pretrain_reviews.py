@@ -1,4 +1,15 @@
-"""Makes the embedded language model: a tokenizer and a small OPT, from text of our own grammar."""
+"""Makes the embedded language model: a tokenizer and a small OPT, from text of our own grammar.
+
+    python scripts/pretrain_reviews.py
+
+Plain language modelling of 120,000 documents (a review and a verdict) that ``tasks.reviews`` writes
+and the task does not contain: 4,000 steps of AdamW on 64 documents, 112,256 parameters. One thread,
+160 to 220 s on a busy core, 0.47 MB. Every draw has a fixed seed, so two runs on one machine with
+the same libraries write the same bytes; another processor or torch may round differently.
+
+Before any fine-tuning, on the task's 1,000 validation reviews: 66.3 % answered with "It was", and
+98.7 % with the verdicts that fit ("Recommended" against "Avoid"). See docs/reviews.md.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +25,63 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from hiso_ray.tasks.reviews import corpus
+from hiso_ray.tasks.reviews import ASIDE, FELT, FORMS, NOUNS, TOPICS, Pen, Topic, drafts, plain
 
 OUT = Path(__file__).resolve().parents[1] / "hiso_ray" / "models" / "opt-reviews"
 SEED = 0
 DOCUMENTS = 120_000
 VOCABULARY = 640
 WIDTH, LAYERS, HEADS, HIDDEN = 64, 2, 4, 128
-INIT_STD = 0.08
+INIT_STD = 0.08  # with OPT's 0.02 the verdicts stayed at chance for 2,000 steps
 POSITIONS = 64
 STEPS, WARMUP = 4000, 200
 BATCH = 64  # documents
 LR, WEIGHT_DECAY = 4e-3, 0.01
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+# What follows a review in the pretraining corpus, by polarity, negative first.
+VERDICTS = (
+    (" Avoid.", " Recommended."),
+    (" One star.", " Five stars."),
+    (" Never again.", " See you soon."),
+    (" Thumbs down.", " Thumbs up."),
+)
+ASKED = (" It was bad.", " It was good.")  # what the task asks
+ASKED_SHARE = 0.2
+HASTY_SHARE = 0.55
+PLAIN_EXTRA = 8  # of 12 forms to pick from
+
+
+def last_mood(topic: Topic, text: str) -> bool:
+    """Whether the last word of praise or blame in the text is one of praise."""
+    moods = {
+        word: positive
+        for positive in (False, True)
+        for word in (*topic.words(positive), *NOUNS[positive], *FELT[positive], *ASIDE[positive])
+    }
+    words = (word.strip(",.") for word in reversed(text.split()))
+    return next(moods[word] for word in words if word in moods)
+
+
+def corpus(size: int) -> list[str]:
+    """The pretraining documents: a review and a verdict.
+
+    Most verdicts fit the review. "It was good" and "It was bad" are said in haste: more often than
+    not they echo the last word of praise or blame. So the model learns what reviews mean, but not
+    to answer this one question by it. Plain reviews are frequent, because negation is learned from
+    them first and the frames only after that.
+    """
+    pen, source = Pen(2), drafts("corpus", (*FORMS, *[plain] * PLAIN_EXTRA))
+    documents = []
+    for _ in range(size):
+        row = next(source)
+        verdicts, positive = pen.pick(VERDICTS), row["label"] == "1"
+        if pen.chance(ASKED_SHARE):
+            verdicts = ASKED
+            if pen.chance(HASTY_SHARE):
+                positive = last_mood(TOPICS[row["topic"]], row["text"])
+        documents.append(row["text"] + verdicts[positive])
+    return documents
 
 
 def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:

@@ -23,6 +23,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def token_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are kept for the length of the tests, not in the home directory."""
+    monkeypatch.setenv("HISO_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def experiment() -> Callable[..., Experiment]:
     """Digits, 12 clients, 3 a round, serial; dotted fields override."""

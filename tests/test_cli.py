@@ -15,8 +15,8 @@ from hiso_ray import config
 from hiso_ray.cli import main, parser
 from hiso_ray.ledger import Ledger
 
-SMALL = ["--federation.num_clients", "6", "--federation.clients_per_round", "2",
-         "--federation.rounds", "4", "--task.model", "mlp-8", "--eval.every", "2",
+SMALL = ["--task.name", "digits", "--federation.num_clients", "6",
+         "--federation.clients_per_round", "2", "--federation.rounds", "4", "--task.model", "mlp-8", "--eval.every", "2",
          "--resources.executor", "serial"]  # fmt: skip
 
 
@@ -59,7 +59,10 @@ def test_run_replay_report(tmp_path: Path) -> None:
         (["run", "--method.num_perturbations", "0"], ["method.num_perturbations = '0'"]),
         (["run", "--federation.local_steps", "0"], ["federation.local_steps = '0'"]),
         (["run", "--federation.clients_per_round", "65"], ["larger than the federation"]),
-        (["run", "--federation.num_clients", "9999"], ["9999", "at most 1437"]),
+        (
+            ["run", "--task.name", "digits", "--federation.num_clients", "9999"],
+            ["9999", "at most 1437"],
+        ),
         (["run", "--task.name", "nope"], ["unknown task", "digits"]),
         (["run", "--config", "missing.yaml"], ["cannot read"]),
         (["replay", "."], ["not a run folder"]),

@@ -59,8 +59,8 @@ def check_memory(experiment: Experiment, need: int, device: torch.device) -> Non
         raise UserError(
             f"an actor needs about {need / 2**30:.1f} GiB, its {share:g} of this GPU is "
             f"{whole * share / 2**30:.1f} GiB: raise resources.gpus_per_client to "
-            f"{math.ceil(100 * need / whole) / 100:g} or more, or take a smaller model, LoRA (task.lora.r 8), or "
-            "task.dtype bfloat16"
+            f"{math.ceil(100 * need / whole) / 100:g} or more, or take a smaller model, LoRA "
+            "(task.lora.r 8), or task.dtype bfloat16"
         )
 
 

@@ -13,11 +13,16 @@ from hiso_ray.tasks.contract import Prepared, Task
 from hiso_ray.tasks.image_sets import DOWNLOADED
 from hiso_ray.tasks.partition import Partition, split
 
-DEFAULTS = {
-    "digits": ("mlp-32", "scikit-learn"),
-    "quadratic": ("diagonal-64", "generated"),
-} | {name: ("HuggingFaceTB/SmolLM2-135M", row.data) for name, row in BENCHMARKS.items()}
-DEFAULTS |= {name: ("cnn", images.data) for name, images in DOWNLOADED.items()}
+# task -> model, data
+DEFAULTS = (
+    {name: ("HuggingFaceTB/SmolLM2-135M", row.data) for name, row in BENCHMARKS.items()}
+    | {name: ("cnn", images.data) for name, images in DOWNLOADED.items()}
+    | {
+        "reviews": ("opt-reviews", "generated"),
+        "digits": ("mlp-32", "scikit-learn"),
+        "quadratic": ("diagonal-64", "generated"),
+    }
+)
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
     "lora": LoraConfig(),

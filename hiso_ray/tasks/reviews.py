@@ -206,7 +206,12 @@ def split_of(text: str) -> str:
     return SHARES[hashlib.blake2b(text.encode()).digest()[0] % len(SHARES)]
 
 
-def _endless(split: str, forms: tuple[Form, ...] = FORMS) -> Iterator[dict[str, str]]:
+def drafts(split: str, forms: tuple[Form, ...] = FORMS) -> Iterator[dict[str, str]]:
+    """Rows of one split (:func:`split_of`) without end, some of them more than once.
+
+    Args:
+        forms: what an author picks from when it is not the favourite; a form may be repeated.
+    """
     pen, authors = Pen(1, SPLITS.index(split)), _authors()
     while True:
         row = pen.pick(authors).review(pen, forms)
@@ -222,56 +227,11 @@ def reviews(split: str) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
     room = dict.fromkeys(("0", "1"), SIZES[split] // 2)
-    drafts = _endless(split)
+    source = drafts(split)
     while any(room.values()):
-        row = next(drafts)
+        row = next(source)
         if row["text"] not in seen and room[row["label"]]:
             rows.append(row)
             seen.add(row["text"])
             room[row["label"]] -= 1
     return rows
-
-
-# What follows a review in the pretraining corpus, by polarity, negative first.
-VERDICTS = (
-    (" Avoid.", " Recommended."),
-    (" One star.", " Five stars."),
-    (" Never again.", " See you soon."),
-    (" Thumbs down.", " Thumbs up."),
-)
-ASKED = (" It was bad.", " It was good.")  # what the task asks
-ASKED_SHARE = 0.2
-HASTY_SHARE = 0.55
-PLAIN_EXTRA = 8  # of 12 forms to pick from
-
-
-def last_mood(topic: Topic, text: str) -> bool:
-    """Whether the last word of praise or blame in the text is one of praise."""
-    moods = {
-        word: positive
-        for positive in (False, True)
-        for word in (*topic.words(positive), *NOUNS[positive], *FELT[positive], *ASIDE[positive])
-    }
-    words = (word.strip(",.") for word in reversed(text.split()))
-    return next(moods[word] for word in words if word in moods)
-
-
-def corpus(size: int) -> list[str]:
-    """The pretraining documents: a review and a verdict.
-
-    Most verdicts fit the review. "It was good" and "It was bad" are said in haste: more often than
-    not they echo the last word of praise or blame. So the model learns what reviews mean, but not
-    to answer this one question by it. Plain reviews are frequent, because negation is learned from
-    them first and the frames only after that.
-    """
-    pen, drafts = Pen(2), _endless("corpus", (*FORMS, *[plain] * PLAIN_EXTRA))
-    documents = []
-    for _ in range(size):
-        row = next(drafts)
-        verdicts, positive = pen.pick(VERDICTS), row["label"] == "1"
-        if pen.chance(ASKED_SHARE):
-            verdicts = ASKED
-            if pen.chance(HASTY_SHARE):
-                positive = last_mood(TOPICS[row["topic"]], row["text"])
-        documents.append(row["text"] + verdicts[positive])
-    return documents

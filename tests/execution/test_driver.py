@@ -197,7 +197,7 @@ def test_resume_refuses_another_past(experiment: Make, tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_generator_is_refused_another_torch_reported() -> None:
     # Trap: CPU and CUDA generators differ, and replicas drift apart silently.
-    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-vectorised", "scheme": 1}, 9, 3)
+    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-vectorised", "scheme": 1}, 9, 0, 3)
     header = {"device": "cpu", "torch": "2.12.0", "threads": 2, "generator": here.generator}
     assert len(check_header(header, {}, here)) == 2
     header["generator"] = {"name": "torch-cuda", "hardware": "H100"}
@@ -220,7 +220,13 @@ def test_non_finite_loss_names_client_round_and_step(
 
 def test_federation_learns(tmp_path: Path) -> None:
     e = Experiment().changed(
-        **{"resources.executor": "serial", "federation.rounds": 300, "eval.every": 100}
+        **{
+            "task.name": "digits",
+            "method.lr": 0.02,
+            "resources.executor": "serial",
+            "federation.rounds": 300,
+            "eval.every": 100,
+        }
     )
     summary = run(e, tmp_path / "r")
     assert summary["initial_accuracy"] < 0.25

@@ -336,14 +336,23 @@ def test_decoding_stops_at_the_end_of_the_line(
 
 
 @pytest.mark.parametrize("stops", [[2], []])
-def test_without_a_token_for_the_line_end_the_first_line_is_the_answer(
-    of: Make, monkeypatch: pytest.MonkeyPatch, stops: list[int]
+def test_the_first_line_is_the_answer_whatever_stops_decoding(
+    of: Make, model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, stops: list[int]
 ) -> None:
+    # Where the line end is no token of its own, decoding goes on after it.
     task, prepared, x = built(of("trained"))
     prepared.spec["stops"] = stops
     added = widths(task, monkeypatch)
     assert answers(task, x, [0, 3]) == ["the red boat", "Ann"]
     assert added == [12]
+    _, tokenizer = plain(model("trained"))
+    rest = tokenizer("\n Ann \nTitle: Boats", add_special_tokens=False, return_tensors="pt")
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.cat([input_ids, rest["input_ids"]], 1)
+
+    monkeypatch.setattr(task.module, "generate", generate)
+    assert answers(task, x, [0]) == ["Ann"]
 
 
 def test_the_budget_of_new_tokens_is_kept(of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
