@@ -33,7 +33,10 @@ def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
         method, curvature = config["method"]["name"], config["method"]["curvature"]
         own = CURVATURE_OF.get(method) in (curvature, None)
         label = method if own else f"{method} ({curvature})"
-        clients, metric = config["federation"]["num_clients"], config["task"]["metric"]
+        clients, metric = (
+            config["federation"]["num_clients"],
+            config["task"].get("metric", "accuracy"),
+        )
         total = frame["uplink_bytes"] + frame["downlink_bytes"]
         frames.append(
             frame.assign(

@@ -111,6 +111,10 @@ class TaskConfig(Section):
         if self.lora.r and any(chosen.values()):
             both = ", ".join(name for name, given in chosen.items() if given)
             raise ValueError(f"lora.r = {self.lora.r} trains the adapters alone: leave out {both}")
+        if not self.lora.r and self.lora != LoraConfig():
+            raise ValueError("lora: alpha and target_modules need adapters, set lora.r as well")
+        if self.sparse_fraction == 1 and self.sparse_by != "magnitude":
+            raise ValueError("sparse_by = random needs a mask, set sparse_fraction below 1 as well")
         return self
 
 

@@ -170,16 +170,19 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
 
 
 def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
+    """Digests of what decides the weights: evaluation does not, and may change."""
+    arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
     data = hashlib.sha256()
-    for name in sorted(prepared.arrays):
+    for name, array in sorted((arrays | {"labels": prepared.labels}).items()):
         data.update(name.encode())
-        data.update(np.ascontiguousarray(prepared.arrays[name]).tobytes())
+        data.update(np.ascontiguousarray(array).data)
+    spec = {name: value for name, value in prepared.spec.items() if name != "evaluation"}
     return {
         "config_sha256": experiment.digest(),
-        "x0_sha256": hashlib.sha256(prepared.x0.tobytes()).hexdigest(),
+        "x0_sha256": hashlib.sha256(np.ascontiguousarray(prepared.x0).data).hexdigest(),
         "data_sha256": data.hexdigest(),
         "task_sha256": hashlib.sha256(
-            json.dumps(prepared.spec, sort_keys=True, default=str).encode()
+            json.dumps(spec, sort_keys=True, default=str).encode()
         ).hexdigest(),
     }
 

@@ -16,7 +16,8 @@ from hiso_ray.cli import main, parser
 from hiso_ray.ledger import Ledger
 
 SMALL = ["--task.name", "digits", "--federation.num_clients", "6",
-         "--federation.clients_per_round", "2", "--federation.rounds", "4", "--task.model", "mlp-8", "--eval.every", "2",
+         "--federation.clients_per_round", "2", "--federation.rounds", "4",
+         "--task.model", "mlp-8", "--eval.every", "2",
          "--resources.executor", "serial"]  # fmt: skip
 
 

@@ -154,3 +154,46 @@ def test_a_step_that_half_precision_hides_is_said(
     e = experiment(**{"task.dtype": dtype, "method.mu": mu, "federation.rounds": 1})
     run(e, tmp_path / "r", on_note=notes.append)
     assert any("warning" in note and "use method.mu" in note for note in notes) == warned
+
+
+def test_what_a_run_is_identified_by(
+    language: Make, tiny_opt: Path, text_data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import shutil
+
+    import transformers
+
+    from hiso_ray import tasks
+    from hiso_ray.runs import identity_of
+
+    def identity(**dotted: str | int) -> dict[str, str]:
+        e = tasks.resolve(language(**dotted))
+        return identity_of(e, tasks.prepare(e))
+
+    base = identity()
+    assert identity() == base  # the tokens come from the cache now
+    for same in (
+        {"task.model": str(shutil.copytree(tiny_opt, tmp_path / "moved"))},
+        {"task.data": str(shutil.copytree(text_data, tmp_path / "data"))},
+        {"task.eval_examples": 7},
+        {"task.eval_batch_size": 3},
+    ):
+        assert identity(**same) == base, same
+    for other in ({"task.train_examples": 50}, {"federation.by": "length"}, {"task.lora.r": 1}):
+        assert identity(**other) != base, other
+    monkeypatch.setattr(transformers.configuration_utils, "__version__", "9.9.9")
+    assert identity() == base
+
+
+def test_a_changed_column_of_groups_is_noticed(language: Make, tmp_path: Path) -> None:
+    rows = [f"text {i},{i % 2},{'ab'[i % 3 > 0]}" for i in range(60)]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label,topic", *rows]))
+    e = language(**{"task.data": str(tmp_path), "federation.by": "topic"})
+    run(e, tmp_path / "r")
+    assert replay(tmp_path / "r")["matches"] is True
+    rows[0] = rows[0].replace(",a", ",b")
+    (tmp_path / "train.csv").write_text("\n".join(["text,label,topic", *rows]))
+    with pytest.raises(LedgerError, match="another data"):
+        replay(tmp_path / "r")

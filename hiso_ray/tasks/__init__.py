@@ -23,9 +23,10 @@ DEFAULTS = (
         "quadratic": ("diagonal-64", "generated"),
     }
 )
+SHORTEST_PROMPT = 8  # tokens
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
-    "lora": LoraConfig(),
+    "sparse_by": "magnitude", "lora": LoraConfig(),
 }  # fmt: skip
 
 
@@ -67,6 +68,13 @@ def _language(task: TaskConfig) -> dict[str, Any]:
     if isinstance(row, Generation):
         if task.max_new_tokens == "auto":
             own["max_new_tokens"] = row.max_new_tokens
+        longest = row.max_length if task.max_length == "auto" else task.max_length
+        answer = row.max_new_tokens if task.max_new_tokens == "auto" else task.max_new_tokens
+        if longest < answer + SHORTEST_PROMPT:
+            raise ValueError(
+                f"task.max_length = {longest} leaves no room for a prompt beside an answer of "
+                f"max_new_tokens = {answer}: raise it to {answer + SHORTEST_PROMPT} at least"
+            )
     elif task.max_new_tokens != "auto":
         raise ValueError(
             f"task.max_new_tokens = {task.max_new_tokens}: {task.name} is answered by one token; "

@@ -32,6 +32,9 @@ class LanguageTask(ModuleTask):
         if "lora" in prepared.spec:
             add_lora(module, LoraConfig(**prepared.spec["lora"]))
         dtype = getattr(torch, config.dtype)
+        tensors = {name for name, _ in prepared.spec["dense"]}
+        tensors |= {n.removeprefix("frozen/") for n in prepared.arrays if n.startswith("frozen/")}
+        assert tensors == {name for name, _ in module.named_parameters()}
         for name, parameter in module.named_parameters():
             if f"frozen/{name}" in prepared.arrays:
                 parameter.data = _shared(prepared.arrays[f"frozen/{name}"], dtype, device)

@@ -86,6 +86,10 @@ def read(
             f"task.data = {data}: needs splits {wanted}, or one alone to divide; "
             f"found {', '.join(found)}"
         )
+    for name, taken in (("train_examples", train), ("eval_examples", held)):
+        asked = getattr(config, name)
+        if asked != "auto" and asked > len(taken):
+            raise ValueError(f"task.{name} = {asked}: {data} has {len(taken)}")
     return train, held, notes
 
 
@@ -210,6 +214,11 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
             for key in path.split("."):
                 value = value.get(key) if isinstance(value, dict) else None
             texts = [value] if isinstance(value, str) else value
+            if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+                raise ValueError(
+                    f"{source}, row {number}: column {path} holds a structure written as text; "
+                    "keep nested columns in JSONL or Parquet"
+                )
             if isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts):
                 return [text.strip() for text in texts]
         raise ValueError(

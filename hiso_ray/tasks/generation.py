@@ -26,23 +26,29 @@ from hiso_ray.tasks.tokens import tokenize
 
 def answers(
     benchmark: Generation, train: Examples, evaluation: Examples, tokenizer: Any, budget: int
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], float]:
     """Tokens of the first reference of every example, as it stands after the prompt, and the
-    tokenizer itself (its JSON as bytes), so that no process needs its files."""
-    arrays = {"tokenizer": np.frombuffer(tokenizer.backend_tokenizer.to_str().encode(), np.uint8)}
+    tokenizer itself (its JSON as bytes), so that no process needs its files; and the share of
+    answers that were longer than the budget."""
+    written = tokenizer.backend_tokenizer.to_str().encode()
+    arrays = {"eval_tokenizer": np.frombuffer(written, np.uint8)}
+    cut = 0
     for split, examples in (("train", train), ("eval", evaluation)):
         texts = [benchmark.answer.format(reference=r[0]) for r in examples.references]
         found = tokenize(texts, None, tokenizer, budget)
         arrays |= {f"{split}_answer_ids": found.ids, f"{split}_answer_offsets": found.offsets}
-    return arrays
+        cut += int(found.cut.sum())
+    return arrays, cut / (len(train) + len(evaluation))
 
 
 def decoding(evaluation: Examples, tokenizer: Any) -> dict[str, Any]:
     """Where greedy decoding stops, and what its answers are scored against."""
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    stops = [tokenizer.eos_token_id, newline[-1] if len(newline) == 1 else None]
+    # The end of a line is often part of a longer token (".\n"), whose text before it counts.
+    texts = tokenizer.backend_tokenizer.decode_batch([[i] for i in range(len(tokenizer))])
+    stops = {i for i, text in enumerate(texts) if text.endswith("\n")}
+    stops |= set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     return {
-        "stops": [token for token in stops if token is not None],
+        "stops": sorted(stops),
         "references": evaluation.references,
     }
 
@@ -54,9 +60,9 @@ class GenerationTask(LanguageTask):
         super().__init__(config, prepared, device)
         from tokenizers import Tokenizer
 
-        self._references = prepared.spec["references"]
+        self._references = prepared.spec["evaluation"]["references"]
         self._metrics = BENCHMARKS[config.name].metrics
-        self._tokenizer = Tokenizer.from_str(prepared.arrays["tokenizer"].tobytes().decode())
+        self._tokenizer = Tokenizer.from_str(prepared.arrays["eval_tokenizer"].tobytes().decode())
 
     def make_batch(self, split: str, examples: np.ndarray) -> Batch:
         prompts = self.rows(f"{split}_prompt", examples)
@@ -69,10 +75,10 @@ class GenerationTask(LanguageTask):
 
     def logits(self, inputs: dict[str, Any]) -> Tensor:
         """(n, longest answer, vocabulary): those that predict the last positions."""
-        length = inputs["answer"]
         tensors = {name: value for name, value in inputs.items() if name != "answer"}
-        out = self.module(**tensors, logits_to_keep=length + 1, use_cache=False).logits
-        return out[:, -length - 1 : -1]
+        end = tensors["input_ids"].shape[1] - 1
+        before = torch.arange(end - inputs["answer"], end, device=self.device)
+        return self.module(**tensors, logits_to_keep=before, use_cache=False).logits
 
     def points(self, examples: np.ndarray, logits: Tensor, labels: Tensor) -> dict[str, float]:
         pairs = list(zip(self.answers(examples), (self._references[i] for i in examples),
@@ -83,7 +89,7 @@ class GenerationTask(LanguageTask):
         """Greedy answers to evaluation prompts, up to the end of their first line."""
         from transformers import GenerationConfig
 
-        stops = self._spec["stops"]
+        stops = self._spec["evaluation"]["stops"]
         inputs = self.padded(self.rows("eval_prompt", examples))
         inputs.pop("position_ids", None)  # generate counts them from the mask
         model: Any = self.module

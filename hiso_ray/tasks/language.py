@@ -33,7 +33,9 @@ def prepare(experiment: Experiment) -> Prepared:
     train, evaluation, notes = read(benchmark, config, experiment.seed, column)
     model, tokenizer = pretrained.load(config.model)
     structure = pretrained.without_path(model.config)
-    answer_budget, limit = _budgets(config)
+    answer_budget = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
+    assert isinstance(config.max_length, int)
+    limit = config.max_length - answer_budget
     arrays: dict[str, np.ndarray] = {}
     cut = 0
     for split, examples in (("train", train), ("eval", evaluation)):
@@ -46,9 +48,10 @@ def prepare(experiment: Experiment) -> Prepared:
         spec["answers"] = answer_tokens(benchmark, tokenizer, config.model)
         answers = ", ".join(repr(tokenizer.decode([t])) for t in spec["answers"])
     else:
-        arrays |= generation.answers(benchmark, train, evaluation, tokenizer, answer_budget)
-        spec |= generation.decoding(evaluation, tokenizer)
-        answers = f"up to {answer_budget} tokens"
+        written, longer = generation.answers(benchmark, train, evaluation, tokenizer, answer_budget)
+        arrays |= written
+        spec["evaluation"] = generation.decoding(evaluation, tokenizer)
+        answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
     model.requires_grad_(True)
@@ -87,26 +90,16 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
     if "lora" not in spec:
         return chosen.notes
     lora = spec["lora"]
+    layers = lora["target_modules"].split(",")
+    names = ", ".join(sorted({layer.rpartition(".")[2] for layer in layers}))
     return (
         *chosen.notes,
-        f"LoRA: rank {lora['r']}, alpha {lora['alpha']} on {lora['target_modules']}",
+        f"LoRA: rank {lora['r']}, alpha {lora['alpha']} on {len(layers)} layers ({names})",
     )
 
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
-
-
-def _budgets(config: TaskConfig) -> tuple[int, int]:
-    """Most tokens of a generated answer (0 for classification) and of a prompt."""
-    assert isinstance(config.max_length, int)
-    answer = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
-    if config.max_length < answer + 8:
-        raise ValueError(
-            f"task.max_length = {config.max_length} leaves no room for a prompt beside an answer "
-            f"of max_new_tokens = {answer}: raise it to {answer + 8} at least"
-        )
-    return answer, config.max_length - answer
 
 
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:

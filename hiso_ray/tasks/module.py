@@ -70,7 +70,8 @@ class ModuleTask(ABC):
         self._tensors = mask.layout if mask else layout
         self._trainable = [parameters[name] for name, _ in self._tensors]
         self._dimension = dimension(layout)
-        self._mask, self._dense = mask, torch.empty(0)
+        self._mask = mask
+        self._dense: Tensor | None = None
         self._bound_to: Tensor | None = None
 
     @abstractmethod
@@ -121,8 +122,9 @@ class ModuleTask(ABC):
             parameter.data = view
 
     def _scatter(self, weights: Tensor, mask: Mask) -> Tensor:
-        """The dense weights with these in their places; the same tensor while dtypes stay."""
-        if self._dense.dtype != weights.dtype or self._dense.numel() == 0:
+        """The dense weights with these in their places; the same tensor from probe to probe."""
+        like = (weights.dtype, weights.device)
+        if self._dense is None or (self._dense.dtype, self._dense.device) != like:
             self._dense = torch.tensor(mask.base, dtype=weights.dtype, device=weights.device)
             self._index = torch.tensor(mask.index, device=weights.device)
         return self._dense.index_copy_(0, self._index, weights)

@@ -36,10 +36,10 @@ def load(name: str) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kinds = config.architectures or []
         if not all(kind.endswith(CAUSAL) for kind in kinds):
-            raise ValueError(f"its architecture is {', '.join(kinds)}")
+            raise _Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
         tokenizer = AutoTokenizer.from_pretrained(path)
         if not tokenizer.is_fast:
-            raise ValueError("its tokenizer has no fast version (tokenizer.json)")
+            raise _Unfit("its tokenizer has no fast version (tokenizer.json)")
         _check_memory(without_path(config))
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
@@ -47,13 +47,27 @@ def load(name: str) -> tuple[Any, Any]:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are found below
         )
-        lacking = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
+        lacking = [*sorted(found["missing_keys"]), *sorted(k[0] for k in found["mismatched_keys"])]
         if lacking:  # they would be drawn at random
-            raise ValueError(f"its weights lack or do not fit {', '.join(lacking[:4])}")
+            raise _Unfit(f"its weights lack or do not fit {', '.join(lacking[:4])}")
+    except _Unfit as problem:
+        raise ValueError(f"task.model = {name}: {problem}") from problem
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(_why(name, error)) from error
+    # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        # Weights that were saved untied stay so, whatever the configuration says.
+        model.config.get_text_config().tie_word_embeddings = False
     return model.eval(), tokenizer
+
+
+class _Unfit(Exception):
+    """The model was read and will not do."""
 
 
 def _quiet() -> None:
@@ -71,7 +85,7 @@ def _check_memory(config: dict[str, Any]) -> None:
         need = 2 * 4 * sum(p.numel() for p in skeleton(config).parameters())
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
-        raise ValueError(
+        raise _Unfit(
             f"reading it takes about {need / 2**30:.0f} GiB of memory, this machine has "
             f"{have / 2**30:.0f} GiB"
         )
@@ -93,7 +107,7 @@ def _why(name: str, error: Exception) -> str:
     causes = [error]
     while causes[-1].__cause__ is not None or causes[-1].__context__ is not None:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
-    reason = str(error).strip().splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return (
             f"task.model = {name}: a gated model. Accept its licence on its hub page, then set "
@@ -141,8 +155,13 @@ def configuration(name: str) -> dict[str, Any]:
 
 
 def without_path(config: Any) -> dict[str, Any]:
-    """What decides the structure, but not where it was read."""
-    return {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+    """What decides the structure: no place, no version, no default of this version."""
+    unimportant = ("_name_or_path", "transformers_version")
+    changed = {k: v for k, v in config.to_diff_dict().items() if k not in unimportant}
+    return changed | {
+        "model_type": config.model_type,
+        "max_position_embeddings": getattr(config, "max_position_embeddings", None),
+    }
 
 
 def skeleton(config: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2  # of the cut and of the file
+VERSION = 3  # of the cut and of the file
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,14 @@ def _rows(
                 found["special_tokens_mask"][i],
                 contexts[first + i],
             )
-            lost = set(order[: max(0, len(ids) - limit)])
-            yield [t for k, t in enumerate(ids) if k not in lost], len(ids) > limit
+            end = _end(found["special_tokens_mask"][i])
+            lost = set(order[: max(0, end - limit)])
+            yield [t for k, t in enumerate(ids[:end]) if k not in lost], end > limit
+
+
+def _end(special: Sequence[int]) -> int:
+    """Where the text ends: a prompt goes on with its answer, not with the end of the text."""
+    return max((k + 1 for k, s in enumerate(special) if not s), default=len(special))
 
 
 def _cut_order(

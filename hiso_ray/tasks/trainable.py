@@ -53,30 +53,32 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
     """Puts adapters into the model, in place; their weights are not yet drawn.
 
     Returns:
-        The names of the adapted layers, comma-separated, to be given as ``target_modules``.
+        The full names of the adapted layers, comma-separated, to be given as ``target_modules``.
 
     Raises:
-        ValueError: no layer has such a name (lists those that could be adapted).
+        ValueError: a name that no linear layer has (lists those that there are).
     """
     from peft import inject_adapter_in_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
 
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     wanted: Any = lora.target_modules.replace(" ", "").split(",")
     if lora.target_modules == "auto":
         wanted = CHOICES.get(model.config.model_type, "all-linear")
+    elif lora.target_modules == "all-linear":
+        wanted = lora.target_modules
+    if not isinstance(wanted, str):
+        for target in wanted:
+            if not any(f".{name}".endswith(f".{target}") for name in names):
+                linear = sorted({name.rpartition(".")[2] for name in names})
+                raise ValueError(
+                    f"task.lora.target_modules = {lora.target_modules}: no linear layer "
+                    f"{target!r} in this model; it has {', '.join(linear)}"
+                )
     with torch.random.fork_rng(devices=[]):  # peft draws weights that are replaced
-        try:
-            inject_adapter_in_model(peft_config(lora, wanted), model)
-        except ValueError as error:
-            names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-            linear = sorted({name.rpartition(".")[2] for name in names})
-            raise ValueError(
-                f"task.lora.target_modules = {lora.target_modules}: no such layer in this model; "
-                f"it has {', '.join(linear)}"
-            ) from error
-    adapted = {n.rpartition(".lora_A.")[0].rpartition(".")[2]
-               for n, _ in model.named_parameters() if ".lora_A." in n}  # fmt: skip
-    return ",".join(sorted(adapted))
+        inject_adapter_in_model(peft_config(lora, wanted), model)
+    adapters = (name.partition(".lora_A.") for name, _ in model.named_parameters())
+    return ",".join(layer for layer, found, _ in adapters if found)
 
 
 def peft_config(lora: LoraConfig, targets: list[str] | str) -> Any:
@@ -165,11 +167,14 @@ def _adapters(layout: Layout, run_seed: int) -> list[np.ndarray]:
 def _mask(x0: np.ndarray, config: TaskConfig, run_seed: int) -> np.ndarray:
     """(d,) int64 indices of the kept weights, ascending."""
     keep = _kept(x0.size, config)
-    if config.sparse_by == "magnitude":
-        index = np.argpartition(-np.abs(x0), keep - 1)[:keep]
-    else:
-        index = generator(run_seed, Purpose.SPARSE_MASK).choice(x0.size, keep, replace=False)
-    return np.sort(index).astype(np.int64)
+    if config.sparse_by == "random":
+        rng = generator(run_seed, Purpose.SPARSE_MASK)
+        return np.sort(rng.choice(x0.size, keep, replace=False)).astype(np.int64)
+    size = np.abs(x0)
+    least = np.partition(size, x0.size - keep)[x0.size - keep]
+    # Weights of the same magnitude are kept from the front, whatever order a partition leaves.
+    larger, equal = np.flatnonzero(size > least), np.flatnonzero(size == least)
+    return np.sort(np.concatenate([larger, equal[: keep - larger.size]])).astype(np.int64)
 
 
 def _pieces(layout: Layout, index: np.ndarray) -> Layout:

@@ -187,7 +187,7 @@ def test_adapters_start_as_the_base_model_and_come_from_the_run_seed(of: Make) -
     )
     named = views(adapters, one.layout)
     assert all((named[n] == 0).all() == (".lora_B." in n) for n in named)
-    assert "rank 2, alpha 16 on q_proj,v_proj" in " ".join(prepared.notes)
+    assert "rank 2, alpha 16 on 4 layers (q_proj, v_proj)" in " ".join(prepared.notes)
     assert np.array_equal(prepared.x0, built(of("llama", "lora"))[1].x0)
     assert not np.array_equal(prepared.x0, built(of("llama", "lora", seed=1))[1].x0)
 
@@ -208,6 +208,86 @@ def test_a_mask_trains_its_weights_and_leaves_the_others(of: Make) -> None:
         assert task.losses(weights, [task.batch(batch)]) == full.losses(dense, [full.batch(batch)])
 
 
+@pytest.mark.parametrize("subset", [name for name in SUBSETS if name != "lora"])
+def test_an_exported_folder_holds_the_weights(of: Make, tmp_path: Path, subset: str) -> None:
+    _, whole, _ = built(of("llama"))
+    task, prepared, x = built(of("llama", subset))
+    task.export(x + 0.01, tmp_path / "model")
+    moved = prepared.x0 + np.float32(0.01)
+    if "mask" in subset:
+        dense = whole.x0.copy()
+        dense[prepared.arrays["mask/index"]] = moved
+        expected = views(torch.tensor(dense), task_layout(whole))
+    else:
+        expected = views(torch.tensor(whole.x0), task_layout(whole))
+        expected |= views(torch.tensor(moved), task.layout)
+    found = dict(plain(tmp_path / "model")[0].named_parameters())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def task_layout(prepared: Any) -> Any:
+    return tuple((name, tuple(shape)) for name, shape in prepared.spec["layout"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        ("q_proj,v_proj", 4),
+        ("layers.0.self_attn.q_proj", 1),  # one layer of two, not all that end alike
+        ("all-linear", 14),
+    ],
+)
+def test_an_exported_adapter_holds_the_weights(
+    of: Make, tmp_path: Path, targets: str, adapted: int
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    lora = {"task.lora.r": 2, "task.lora.target_modules": targets}
+    task, prepared, x = built(of("llama", **lora))
+    assert len(task.layout) == 2 * adapted
+    assert {n for n, _ in task.module.named_parameters() if ".lora_" in n} == {
+        name for name, _ in task.layout
+    }
+    task.export(x + 0.01, tmp_path / "adapter")
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    found = {n: p for n, p in model.named_parameters() if ".lora_" in n}
+    expected = views(torch.tensor(prepared.x0 + np.float32(0.01)), task.layout)
+    assert {n.removeprefix("base_model.model.") for n in found} == set(expected)
+    assert all(torch.equal(found[f"base_model.model.{n}"], p) for n, p in expected.items())
+
+
+@pytest.mark.parametrize("subset", ["full", "lora"])
+def test_weights_that_were_saved_untied_stay_untied(
+    of: Make, family: Callable[[str], Path], tmp_path: Path, subset: str
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(family("llama"), tmp_path / "untied"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = 0.5 * tensors["model.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    task, prepared, x = built(of("llama", subset, **{"task.model": str(folder)}))
+    model, _ = plain(folder)
+    batch = task.batch(np.arange(8))
+    with torch.inference_mode():
+        logits = model(**batch.inputs).logits[:, -1, prepared.spec["answers"]]
+    wanted = float(torch.nn.functional.cross_entropy(logits, batch.labels))
+    assert task.losses(x, [batch])[0] == pytest.approx(wanted, rel=1e-5)
+    assert prepared.frozen + prepared.x0.size >= sum(p.numel() for p in model.parameters())
+
+
+def test_of_equal_weights_a_mask_keeps_the_first() -> None:
+    from hiso_ray.config import TaskConfig
+    from hiso_ray.tasks.trainable import _mask
+
+    x0 = np.array([1, -2, 0, 2, -1, 1, 2, 0], np.float32)
+    kept = [_mask(x0, TaskConfig(sparse_fraction=n / 8), 0).tolist() for n in (2, 3, 4, 8)]
+    assert kept == [[1, 3], [1, 3, 6], [0, 1, 3, 6], list(range(8))]
+
+
 def test_patterns_train_what_they_name(of: Make) -> None:
     task, prepared, _ = built(of("llama", "patterns"))
     assert all("layers.1." in name or "norm" in name for name, _ in task.layout)
@@ -219,7 +299,11 @@ def test_patterns_train_what_they_name(of: Make) -> None:
     ("dotted", "words"),
     [
         ({"task.lora.r": 2, "task.lora.target_modules": "query"},
-         r"target_modules = query: no such layer .* it has .*k_proj, .*q_proj"),
+         r"target_modules = query: no linear layer 'query' .* it has .*k_proj, .*q_proj"),
+        ({"task.lora.r": 2, "task.lora.target_modules": "q_proj,embed_tokens"},
+         "no linear layer 'embed_tokens'"),
+        ({"task.lora.target_modules": "q_proj"}, "need adapters, set lora.r as well"),
+        ({"task.sparse_by": "random"}, "needs a mask, set sparse_fraction"),
         ({"task.trainable": "*.layers.0.*,encoder.*"}, r"no parameter fits 'encoder.\*'"),
         ({"task.lora.r": 2, "task.sparse_fraction": 0.5}, "adapters alone: leave out sparse_fract"),
     ],

@@ -233,7 +233,7 @@ def test_evaluation_reads_the_prompts_of_training(of: Make) -> None:
     arrays = prepared.arrays
     for part in ("ids", "offsets"):
         assert np.array_equal(arrays[f"train_prompt_{part}"], arrays[f"eval_prompt_{part}"])
-    assert prepared.spec["references"] == [references for *_, references in QUESTIONS]
+    assert prepared.spec["evaluation"]["references"] == [references for *_, references in QUESTIONS]
 
 
 def test_the_evaluation_loss_is_a_mean_over_tokens(
@@ -327,7 +327,9 @@ def test_decoding_stops_at_the_end_of_the_line(
     task, prepared, x = built(of("trained"))
     _, tokenizer = plain(model("trained"))
     lengths = [len(tokenizer(answer(i), add_special_tokens=False)["input_ids"]) for i in range(5)]
-    assert prepared.spec["stops"] == [2, tokenizer("\n", add_special_tokens=False).input_ids[0]]
+    stops = prepared.spec["evaluation"]["stops"]
+    assert {2, *tokenizer("\n", add_special_tokens=False).input_ids} <= set(stops)
+    assert all(token == 2 or tokenizer.decode([token]).endswith("\n") for token in stops)
     added = widths(task, monkeypatch)
     assert answers(task, x, [3]) == ["Ann"]
     assert answers(task, x, [0, 3]) == ["the red boat", "Ann"]  # the shorter waits for the longer
@@ -341,7 +343,7 @@ def test_the_first_line_is_the_answer_whatever_stops_decoding(
 ) -> None:
     # Where the line end is no token of its own, decoding goes on after it.
     task, prepared, x = built(of("trained"))
-    prepared.spec["stops"] = stops
+    prepared.spec["evaluation"]["stops"] = stops
     added = widths(task, monkeypatch)
     assert answers(task, x, [0, 3]) == ["the red boat", "Ann"]
     assert added == [12]
@@ -360,7 +362,7 @@ def test_the_budget_of_new_tokens_is_kept(of: Make, monkeypatch: pytest.MonkeyPa
     added = widths(task, monkeypatch)
     assert answers(task, x, [0, 2]) == ["the red", "two small"]
     assert added == [2]
-    assert "answers up to 2 tokens" in " ".join(prepared.notes)
+    assert "answers of up to 2 tokens (70.0% are longer)" in " ".join(prepared.notes)
 
 
 def test_a_budget_that_leaves_no_room_for_a_prompt(of: Make) -> None:
@@ -440,7 +442,7 @@ def test_drop_accepts_any_of_its_spans(of: Make, tmp_path: Path) -> None:
         (tmp_path / f"{split}.jsonl").write_text(line * 3)
     e = of("llama", **{"task.name": "drop", "task.data": str(tmp_path)})
     task, prepared, _ = built(e)
-    assert prepared.spec["references"] == [["Bob", "Ann"]] * 3
+    assert prepared.spec["evaluation"]["references"] == [["Bob", "Ann"]] * 3
     points = {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}
     for reply, value in points.items():
         task.answers = lambda examples, reply=reply: [reply] * len(examples)  # type: ignore

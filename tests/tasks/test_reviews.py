@@ -142,7 +142,9 @@ def test_forms_by_hand(form: Form, positive: bool, text: str) -> None:
 
 def test_the_deciding_clause_of_a_contrast() -> None:
     pen = Pen(98)
-    sides = {p: {clause(pen, TOPICS["hotel"], "pool", p) for _ in range(2000)} for p in (0, 1)}
+    sides = {
+        p: {clause(pen, TOPICS["hotel"], "pool", p) for _ in range(2000)} for p in (False, True)
+    }
     found = 0
     for positive in (False, True):
         for text in drawn(contrast, positive, "hotel"):

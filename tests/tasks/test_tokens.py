@@ -84,7 +84,7 @@ def test_a_long_prompt_loses_the_beginning_of_its_context(limit: int, kept: str)
     ("template", "kept"),
     [
         (None, "Read delta then answer now"),
-        ("<s> $A </s>", "<s> Read then answer now </s>"),
+        ("<s> $A </s>", "<s> Read then answer now"),  # the answer follows, not the end
     ],
 )
 def test_special_tokens_are_counted_and_kept(template: str | None, kept: str) -> None:
