@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hiso_ray import config
 from hiso_ray.config import Experiment
+from hiso_ray.fields import explain, known_fields
 from hiso_ray.progress import Display, plan_table, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
@@ -101,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_fields(run: argparse.ArgumentParser) -> None:
     """One option per field of the experiment, grouped by section."""
     groups: dict[str, Any] = {}
-    for name, info in config.known_fields().items():
+    for name, info in known_fields().items():
         section = name.rpartition(".")[0] or "experiment"
         if section not in groups:
             groups[section] = run.add_argument_group(section)
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[given.command](given, console)
     except ValidationError as error:
-        return _fail(config.explain(error), USER_ERROR)
+        return _fail(explain(error), USER_ERROR)
     except (ValueError, OSError) as error:
         return _fail(str(error), USER_ERROR)
     except KeyboardInterrupt:

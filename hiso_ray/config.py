@@ -7,14 +7,13 @@ depend on the machine and decide no result.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -231,7 +230,7 @@ class Experiment(Section):
 
     Raises:
         pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
-            impossible combination; :func:`explain` turns it into words.
+            impossible combination; :func:`hiso_ray.fields.explain` turns it into words.
     """
 
     seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
@@ -299,34 +298,3 @@ def put(values: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise ValueError(f"{section} = {values!r} is not a section of fields")
     values[field] = value
-
-
-def known_fields(section: type[Section] = Experiment, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted name, in order: ``{"seed": FieldInfo, "task.name": ...}``."""
-    fields: dict[str, Any] = {}
-    for name, info in section.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            fields |= known_fields(info.annotation, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = info
-    return fields
-
-
-def explain(error: ValidationError) -> str:
-    """One line per mistake: the field, the value given, and what is allowed."""
-    fields = known_fields()
-    lines = []
-    for mistake in error.errors():
-        # A field with alternatives adds their names to its place; a person wants the field alone.
-        path = ".".join(str(part) for part in mistake["loc"])
-        field = next((f for f in fields if path == f or path.startswith(f"{f}.")), path)
-        if mistake["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(field, fields, n=1, cutoff=0.5)
-            allowed = [f for f in fields if f.rpartition(".")[0] == field.rpartition(".")[0]]
-            hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"{field}: unknown field{hint} (allowed: {', '.join(allowed)})")
-        elif mistake["type"] == "value_error":
-            lines.append(f"{field + '.' if field else ''}{mistake['ctx']['error']}")
-        else:
-            lines.append(f"{field} = {mistake['input']!r}: {mistake['msg']}")
-    return "\n".join(dict.fromkeys(lines))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hiso_ray import config
 from hiso_ray.cli import main, parser
+from hiso_ray.fields import known_fields
 from hiso_ray.ledger import Ledger
 
 SMALL = ["--task.name", "digits", "--federation.num_clients", "6",
@@ -105,7 +105,7 @@ def test_help_teaches_every_field(
     with pytest.raises(SystemExit):
         parser().parse_args(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for name, info in config.known_fields().items():
+    for name, info in known_fields().items():
         assert f"--{name} " in text
         assert " ".join(info.description.split()) in text
         assert f"(default: {info.default})" in text

@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from hiso_ray import config
-from hiso_ray.config import Experiment, explain
+from hiso_ray.config import Experiment
+from hiso_ray.fields import explain, known_fields
 
 
 def mistake(values: dict[str, Any]) -> str:
@@ -89,7 +90,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 
 
 def test_every_field_explains_itself() -> None:
-    fields = config.known_fields()
+    fields = known_fields()
     assert "seed" in fields
     assert "federation.alpha" in fields
     assert all(info.description for info in fields.values())

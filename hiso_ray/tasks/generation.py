@@ -18,8 +18,8 @@ from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.examples import Examples
 from hiso_ray.tasks.module import IGNORED, Batch
+from hiso_ray.tasks.prompts import Examples
 from hiso_ray.tasks.scores import best
 from hiso_ray.tasks.tokens import tokenize
 

@@ -13,12 +13,11 @@ from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.examples import Examples, read
+from hiso_ray.tasks.examples import read
+from hiso_ray.tasks.groups import groups_of
 from hiso_ray.tasks.module import reached_parameters
 from hiso_ray.tasks.tokens import Tokens, tokenize
 from hiso_ray.tasks.trainable import Trainable, add_lora, select
-
-LENGTH_BINS = 10
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -58,7 +57,8 @@ def prepare(experiment: Experiment) -> Prepared:
     reached = _reached(model, arrays["train_prompt_ids"][: arrays["train_prompt_offsets"][1]])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
-    labels, names = _groups(by, train, benchmark, arrays)
+    classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
+    labels, names = groups_of(by, train, classes, np.diff(arrays["train_prompt_offsets"]))
     total = len(train) + len(evaluation)
     return Prepared(
         spec=spec,
@@ -116,24 +116,6 @@ def _reached(model: Any, ids: np.ndarray) -> set[int]:
     with torch.enable_grad():
         logits = model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits
         return reached_parameters(logits.sum())
-
-
-def _groups(
-    by: str, train: Examples, benchmark: Any, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The group of every training example and the groups' names, for the partition."""
-    if by == "label":
-        names = benchmark.names if isinstance(benchmark, Classification) else ("all",)
-        return train.labels, names
-    if by == "length":
-        lengths = np.diff(arrays["train_prompt_offsets"])
-        edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1))[1:-1])
-        bins = np.searchsorted(edges, lengths, side="right")
-        used, codes = np.unique(bins, return_inverse=True)
-        spans = [(lengths[bins == b].min(), lengths[bins == b].max()) for b in used]
-        return codes.astype(np.int64), tuple(f"{low}–{high} tokens" for low, high in spans)
-    values, codes = np.unique(train.groups, return_inverse=True)
-    return codes.astype(np.int64), tuple(map(str, values))
 
 
 def build(config: TaskConfig, prepared: Prepared, device: torch.device) -> LanguageTask:

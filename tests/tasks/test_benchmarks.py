@@ -16,7 +16,7 @@ from hiso_ray.config import TaskConfig
 from hiso_ray.tasks import benchmarks, examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification, Generation
 from hiso_ray.tasks.classification import answer_tokens
-from hiso_ray.tasks.examples import Examples
+from hiso_ray.tasks.prompts import Examples
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
 Row = dict[str, Any]
@@ -446,7 +446,9 @@ def test_sizes_follow_the_paper_and_can_be_overridden(tmp_path: Path) -> None:
     assert sizes("rte", rte) == (1100, 120)
     for name, data in (("xsum", xsum), ("rte", rte)):
         assert sizes(name, data, train_examples=7, eval_examples=3) == (7, 3)
-        assert sizes(name, data, train_examples=5000, eval_examples=5000) == (1100, 120)
+        assert sizes(name, data, train_examples=1100, eval_examples=120) == (1100, 120)
+        with pytest.raises(ValueError, match=r"task.train_examples = 5000: .* has 1100"):
+            sizes(name, data, train_examples=5000)
     train, _, _ = examples.read(BENCHMARKS["xsum"], TaskConfig(name="xsum", data=xsum), 0)
     assert train.prompts[-1].startswith("Document: text 999\n")  # the first rows, in order
 

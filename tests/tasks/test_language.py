@@ -18,8 +18,8 @@ from hiso_ray.tasks import examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared, views
-from hiso_ray.tasks.examples import Examples
 from hiso_ray.tasks.module import reached_parameters
+from hiso_ray.tasks.prompts import Examples
 
 CPU = torch.device("cpu")
 

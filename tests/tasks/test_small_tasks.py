@@ -86,7 +86,7 @@ def test_quadratic_loss_by_hand(experiment: Callable[..., Experiment]) -> None:
 
 
 def test_help_names_every_task() -> None:
-    from hiso_ray.config import known_fields
+    from hiso_ray.fields import known_fields
 
     description = known_fields()["task.name"].description
     assert all(name in description for name in tasks.DEFAULTS)
