@@ -113,7 +113,11 @@ def test_help_teaches_every_field(
 
 @pytest.mark.parametrize(
     ("executor", "sent"),
-    [("serial", signal.SIGINT), ("ray", signal.SIGINT), ("ray", signal.SIGTERM)],
+    [
+        ("serial", signal.SIGINT),
+        ("ray", signal.SIGTERM),
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_leaves_a_readable_ledger_that_resumes(
     tmp_path: Path, executor: str, sent: signal.Signals

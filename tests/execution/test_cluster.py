@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 RAY = {"resources.executor": "ray"}
 
 
-@pytest.mark.parametrize("tau", [1, 2])
+@pytest.mark.parametrize("tau", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_digest_is_the_serial_one_for_1_2_and_4_actors(
     experiment: Make, tmp_path: Path, tau: int
 ) -> None:
@@ -107,7 +107,7 @@ def cluster_executor(
         )
 
 
-@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_actors_come_back_and_change_nothing(
     experiment: Make, tmp_path: Path, every: int
 ) -> None:

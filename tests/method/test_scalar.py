@@ -85,6 +85,7 @@ def test_g_agrees_with_autograd_on_a_network() -> None:
         assert g[0] == pytest.approx(np.array(exact), abs=tolerance)
 
 
+@pytest.mark.slow
 def test_expected_step_is_the_whitened_gradient_with_the_stated_second_moment() -> None:
     # E[Δ] = H^{-1}∇f and, for P = 1, E[Δ_i²] = H_i^{-1}(‖H^{-1/2}∇f‖² + 2 (∇f)_i²/H_i).
     d, n = 4, 40_000
