@@ -74,7 +74,7 @@ def random_text(config: dict) -> Prepared:
         )
     }
     x0 = rng.standard_normal(dimension(layout), dtype=np.float32) * 0.02
-    spec = {"model": config, "layout": layout, "answers": [7, 9]}
+    spec = {"model": config, "layout": layout, "dense": layout, "answers": [7, 9]}
     return Prepared(spec, arrays, x0, labels, ("no", "yes"))
 
 

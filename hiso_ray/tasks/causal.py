@@ -21,6 +21,8 @@ from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.module import Mask, ModuleTask
 from hiso_ray.tasks.trainable import add_lora, peft_config
 
+ALIGNMENT = 64  # bytes, of torch's own storage on CPUs
+
 
 class LanguageTask(ModuleTask):
     """The language model and both splits on one device; ``Task`` says what the methods do."""
@@ -105,8 +107,11 @@ def _layout(spec: Any) -> Layout:
 def _shared(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The array as a tensor, the same memory where nothing has to be converted.
 
-    Frozen weights are never written to, so every process of a node may read the same ones.
+    Frozen weights are never written to, so every process of a node may read the same ones. Matrix
+    products change bits with the alignment of what they read, and the object store aligns small
+    arrays to 8 bytes only: what does not lie as torch would lay it is copied.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(array).to(device, dtype)
+        tensor = torch.from_numpy(array).to(device, dtype)
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

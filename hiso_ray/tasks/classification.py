@@ -27,7 +27,7 @@ def answer_tokens(benchmark: Classification, tokenizer: Any, model: str) -> list
     tried = []
     for answers in benchmark.verbalizers:
         ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
-        firsts = [i[0] for i in ids if len(i) == 1]
+        firsts = [i[0] for i in ids if len(i) == 1 and i[0] != tokenizer.unk_token_id]
         if len(set(firsts)) == len(answers):
             return firsts
         tried.append(", ".join(f"{a!r} → {i}" for a, i in zip(answers, ids, strict=True)))

@@ -37,7 +37,9 @@ def _is_path(data: str) -> bool:
 
 def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
     from datasets import load_dataset
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # the reason is in the exception
     try:
         return dict(load_dataset(name, benchmark.config if name == benchmark.data else None))
     except Exception as error:  # the hub library raises many unrelated types

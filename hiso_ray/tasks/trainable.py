@@ -9,6 +9,7 @@ uniform in ±1/√fan_in and B = 0, but drawn from the run seed.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -75,7 +76,9 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
                     f"task.lora.target_modules = {lora.target_modules}: no linear layer "
                     f"{target!r} in this model; it has {', '.join(linear)}"
                 )
-    with torch.random.fork_rng(devices=[]):  # peft draws weights that are replaced
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft draws weights, which are replaced, and uses names that transformers is renaming
+        warnings.simplefilter("ignore", FutureWarning)
         inject_adapter_in_model(peft_config(lora, wanted), model)
     adapters = (name.partition(".lora_A.") for name, _ in model.named_parameters())
     return ",".join(layer for layer, found, _ in adapters if found)

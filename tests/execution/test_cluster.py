@@ -45,6 +45,7 @@ def test_digest_is_the_serial_one_for_1_2_and_4_actors(
     assert replay(folder)["matches"] is True
 
 
+@pytest.mark.slow
 def test_unpacked_one_client_per_actor(experiment: Make, tmp_path: Path) -> None:
     base = {"federation.num_clients": 4}
     notes: list[str] = []
@@ -145,7 +146,7 @@ def test_killed_actors_come_back_and_change_nothing(
     assert {"round", "stage", "actor", "error"} <= set(faults[0])
 
 
-@pytest.mark.parametrize("known", [3, 6])
+@pytest.mark.parametrize("known", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_an_actor_that_lacks_records_is_given_them(
     experiment: Make, tmp_path: Path, known: int
 ) -> None:

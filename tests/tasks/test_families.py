@@ -128,7 +128,7 @@ def every(quick: Callable[[str, str, str], bool]) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("name", "subset", "dtype"),
-    every(lambda name, subset, dtype: name == "llama" or (subset, dtype) == ("full", "float32")),
+    every(lambda name, subset, dtype: name == "llama"),
 )
 def test_a_run_is_finite_replays_and_exports(
     of: Make, text_data: Path, tmp_path: Path, name: str, subset: str, dtype: str
@@ -159,6 +159,20 @@ def accuracy(folder: Path, data: Path) -> float:
         with torch.inference_mode():
             hits.append(int(model(input_ids=ids).logits[0, -1, answers].argmax()) == int(label))
     return float(np.mean(hits))
+
+
+def test_frozen_weights_are_shared_where_they_lie_as_torch_lays_them() -> None:
+    # Trap: matrix products change bits with alignment, and the object store's differs from torch's.
+    from hiso_ray.tasks.causal import ALIGNMENT, _shared
+
+    memory = np.zeros(64, np.float32)
+    start = -memory.ctypes.data % ALIGNMENT // 4
+    aligned, shifted = memory[start : start + 8], memory[start + 2 : start + 10]
+    for array in (aligned, shifted):
+        array.flags.writeable = False
+    same, copy = (_shared(array, torch.float32, CPU) for array in (aligned, shifted))
+    assert same.data_ptr() == aligned.ctypes.data
+    assert copy.data_ptr() % ALIGNMENT == 0
 
 
 @pytest.mark.slow
