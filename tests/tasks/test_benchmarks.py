@@ -544,11 +544,21 @@ def test_verbalizers_must_be_single_distinct_tokens() -> None:
         answer_tokens(row, own, "a model")
     assert "' maybe' →" in str(error.value)  # every spelling that was tried
 
-    def same(text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [7]}
+    class Same:
+        """Knows one word; every other is the unknown token."""
+
+        unk_token_id = 3
+
+        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [7 if text.strip().lower() in self.known else 3]}
+
+        known: tuple[str, ...] = ("yes", "no", "maybe")
 
     with pytest.raises(ValueError, match=r"'Yes' → \[7\], 'No' → \[7\]"):
-        answer_tokens(row, same, "a model")
+        answer_tokens(row, Same(), "a model")
+    Same.known = ("yes",)
+    with pytest.raises(ValueError, match=r"'Yes' → \[7\], 'No' → \[3\]"):
+        answer_tokens(BENCHMARKS["rte"], Same(), "a model")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
