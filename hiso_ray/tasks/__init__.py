@@ -60,16 +60,13 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def _language(task: TaskConfig) -> dict[str, Any]:
-    """A language task's metrics, and its own numbers where none were given."""
+    """A language task's metrics, and its lengths: its own where none were given."""
     row = BENCHMARKS[task.name]
-    own: dict[str, Any] = {"metrics": row.metrics}
-    if task.max_length == "auto":
-        own["max_length"] = row.max_length
+    longest = row.max_length if task.max_length == "auto" else task.max_length
+    own: dict[str, Any] = {"metrics": row.metrics, "max_length": longest}
     if isinstance(row, Generation):
-        if task.max_new_tokens == "auto":
-            own["max_new_tokens"] = row.max_new_tokens
-        longest = row.max_length if task.max_length == "auto" else task.max_length
         answer = row.max_new_tokens if task.max_new_tokens == "auto" else task.max_new_tokens
+        own["max_new_tokens"] = answer
         if longest < answer + SHORTEST_PROMPT:
             raise ValueError(
                 f"task.max_length = {longest} leaves no room for a prompt beside an answer of "

@@ -31,7 +31,7 @@ def prepare(experiment: Experiment) -> Prepared:
     column = None if by in ("label", "length") else by
     train, evaluation, notes = read(benchmark, config, experiment.seed, column)
     model, tokenizer = pretrained.load(config.model)
-    structure = pretrained.without_path(model.config)
+    structure = pretrained.structure_of(model.config)
     answer_budget = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
     assert isinstance(config.max_length, int)
     limit = config.max_length - answer_budget

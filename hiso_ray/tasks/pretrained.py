@@ -40,7 +40,7 @@ def load(name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         if not tokenizer.is_fast:
             raise _Unfit("its tokenizer has no fast version (tokenizer.json)")
-        _check_memory(without_path(config))
+        _check_memory(structure_of(config))
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
@@ -146,7 +146,7 @@ def configuration(name: str) -> dict[str, Any]:
     for offline in (True, False):
         try:
             found = AutoConfig.from_pretrained(path, local_files_only=offline)
-            return without_path(found)
+            return structure_of(found)
         except (OSError, ValueError, KeyError) as error:
             if offline and name in KNOWN:
                 return dict(KNOWN[name])
@@ -154,7 +154,7 @@ def configuration(name: str) -> dict[str, Any]:
     raise ValueError(_why(name, reason))
 
 
-def without_path(config: Any) -> dict[str, Any]:
+def structure_of(config: Any) -> dict[str, Any]:
     """What decides the structure: no place, no version, no default of this version."""
     unimportant = ("_name_or_path", "transformers_version")
     changed = {k: v for k, v in config.to_diff_dict().items() if k not in unimportant}
