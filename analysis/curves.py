@@ -1,4 +1,4 @@
-"""Convergence curves: score and loss against rounds and against bytes."""
+"""Convergence curves: score and loss against rounds, bytes and simulated time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ STYLE: Any = {
     "legend.frameon": False,
     "savefig.dpi": 200,
 }
-X = (("round", "Communication round"), ("kib_per_client", "Up + down per client (KiB, cumulative)"))
+X = {"round": "Communication round", "kib_per_client": "Up + down per client (KiB, cumulative)"}
+TIME_UNITS = {"h": 3600, "min": 60, "s": 1}
+MANY_UNITS = 10  # a time axis that reaches this many of a unit is in that unit
 TEST: Any = {"marker": ".", "ms": 3, "lw": 1.4}
 TRAINING: Any = {"lw": 0.8, "alpha": 0.5}
 TRAINING_WINDOW = 25  # rounds
@@ -36,17 +38,22 @@ TRAINING_WINDOW = 25  # rounds
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
     """Score and loss against rounds and against protocol bytes; one colour per method.
 
+    Runs that had a virtual clock are shown against its time too.
+
     Args:
         folders: run folders; each run is one line, runs of the same method share a colour.
         out: the picture's file; the ending chooses the format (png, pdf, svg).
     """
     table = load.rounds(folders)
     colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table["method"].unique())}
+    names = dict(X)
+    if table["simulated_seconds"].max() > 0:
+        table["simulated_time"], names["simulated_time"] = _simulated_time(table)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 4.8), layout="constrained")
-        axes = figure.subplots(2, 2, sharex="col", sharey="row")
+        figure = Figure(figsize=(3.5 * len(names), 4.8), layout="constrained")
+        axes = figure.subplots(2, len(names), sharex="col", sharey="row")
         for row, (y, y_name) in enumerate((("score", _score_name(table)), ("eval_loss", "Loss"))):
-            for column, (x, x_name) in enumerate(X):
+            for column, (x, x_name) in enumerate(names.items()):
                 _panel(axes[row][column], table, x, y, colours)
                 axes[1][column].set_xlabel(x_name)
             axes[row][0].set_ylabel(y_name)
@@ -59,6 +66,15 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
 def _score_name(table: pd.DataFrame) -> str:
     metrics = [str(metric).replace("_", " ") for metric in table["metric"].unique()]
     return f"Test {' / '.join(metrics)}"
+
+
+def _simulated_time(table: pd.DataFrame) -> tuple[pd.Series, str]:
+    """The cumulative time in a unit that suits it, missing for runs without a clock; its name."""
+    seconds = table["simulated_seconds"]
+    longest = seconds.max()
+    unit = next((u for u, size in TIME_UNITS.items() if longest >= MANY_UNITS * size), "s")
+    clocked = seconds.groupby(table["run"]).transform("max") > 0
+    return seconds.where(clocked) / TIME_UNITS[unit], f"Simulated time ({unit})"
 
 
 def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
 
     Added columns: ``run`` (the folder), ``method``, ``seed``, ``metric`` (what the task goes by),
     ``score`` (that metric), and ``kib_per_client``, the protocol bytes up and down, divided by the
-    number of clients.
+    number of clients. ``simulated_seconds`` is 0 where there was no virtual clock.
 
     Raises:
         ValueError: a folder without a round to show.
@@ -46,6 +46,7 @@ def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
                 metric=metric,
                 score=frame[f"eval_{metric}"],
                 kib_per_client=total / clients / 1024,
+                simulated_seconds=frame.get("simulated_seconds", 0.0),
             )
         )
     return pd.concat(frames, ignore_index=True)

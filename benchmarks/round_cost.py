@@ -87,8 +87,8 @@ class Bench:
         self.records: list[Record] = []
 
     def cohort(self) -> np.ndarray:
-        f = self.experiment.federation
-        return cohort(0, len(self.records), f.num_clients, f.clients_per_round)
+        sizes = np.diff(self.partition.offsets)
+        return cohort(0, len(self.records), self.experiment.federation, sizes)
 
     def forwards(self) -> float:
         """Seconds of the next round's (P+1)·m losses alone, all at the same weights."""

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
@@ -18,6 +19,7 @@ from rich.console import Console
 from hiso_ray import config
 from hiso_ray.config import Experiment
 from hiso_ray.fields import explain, known_fields
+from hiso_ray.messages import TurnFailed
 from hiso_ray.progress import Display, plan_table, summary_table
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
@@ -74,11 +76,19 @@ def parser() -> argparse.ArgumentParser:
         help="check and resolve everything, say what the run will take, and stop: no weights or "
         "data are read",
     )
-    run._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
     _add_fields(run)
 
-    resume = commands.add_parser("resume", help="go on with an interrupted run", allow_abbrev=False)
+    resume = commands.add_parser(
+        "resume",
+        help="go on with an interrupted run, or add rounds to a finished one",
+        usage="%(prog)s DIR [--federation.rounds N] [--SECTION.FIELD VALUE ...]",
+        description="Goes on from the ledger to the same end. More rounds can be asked for, and "
+        "resources and eval may change; a change of anything else is refused. Fields keep the "
+        "run's values unless given.",
+        allow_abbrev=False,
+    )
     resume.add_argument("folder", metavar="DIR")
+    _add_fields(resume)
 
     replay = commands.add_parser(
         "replay",
@@ -101,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_fields(run: argparse.ArgumentParser) -> None:
     """One option per field of the experiment, grouped by section."""
+    run._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
     groups: dict[str, Any] = {}
     for name, info in known_fields().items():
         section = name.rpartition(".")[0] or "experiment"
@@ -136,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[given.command](given, console)
     except ValidationError as error:
         return _fail(explain(error), USER_ERROR)
+    except TurnFailed as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        return _fail(str(error), FAILED)
     except (ValueError, OSError) as error:
         return _fail(str(error), USER_ERROR)
     except KeyboardInterrupt:
@@ -153,15 +168,19 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _fields_given(given: argparse.Namespace) -> dict[str, Any]:
+    fields = vars(given).items()
+    return {name.removeprefix("field:"): v for name, v in fields if name.startswith("field:")}
+
+
 def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder import default_folder
     from hiso_ray.runs import run
     from hiso_ray.tasks import resolve
 
     values = config.load(given.config) if given.config else {}
-    for name, value in vars(given).items():
-        if name.startswith("field:"):
-            config.put(values, name.removeprefix("field:"), value)
+    for name, value in _fields_given(given).items():
+        config.put(values, name, value)
     experiment = resolve(Experiment.model_validate(values))
     if given.dry_run:
         from hiso_ray.plan import plan
@@ -183,11 +202,12 @@ def _run(given: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.run_folder import read_experiment
+    from hiso_ray.run_folder import continued
     from hiso_ray.runs import resume
 
-    with Display(console, read_experiment(Path(given.folder))) as display:
-        summary = resume(given.folder, display.row, display.note)
+    changes = _fields_given(given)
+    with Display(console, continued(Path(given.folder), changes)) as display:
+        summary = resume(given.folder, display.row, display.note, changes)
     console.print(summary_table(summary, given.folder), highlight=False)
     return 0
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.messages import NonFiniteLoss, Turn
+from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed
 from hiso_ray.method.scalar import step_out_of_place
 from hiso_ray.replica import Replica
 from hiso_ray.sampling import minibatch
@@ -27,6 +27,7 @@ def take_turns(
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
+        TurnFailed: from whatever else went wrong, naming the clients, round and step.
     """
     method, federation = replica.experiment.method, replica.experiment.federation
 
@@ -36,15 +37,22 @@ def take_turns(
         return replica.task.batch(minibatch(seed, replica.round, client, step, own, size))
 
     def measure(x: Tensor, who: Sequence[int], step: int) -> tuple[np.ndarray, np.ndarray]:
-        g, loss = replica.probe.scalars(
-            replica.task.losses,
-            x,
-            [batch(client, step) for client in who],
-            seeds[step],
-            replica.state,
-            replica.directions,
-            replica.buffer,
-        )
+        try:
+            g, loss = replica.probe.scalars(
+                replica.task.losses,
+                x,
+                [batch(client, step) for client in who],
+                seeds[step],
+                replica.state,
+                replica.directions,
+                replica.buffer,
+            )
+        except Exception as error:
+            several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
+            raise TurnFailed(
+                f"{several}, round {replica.round}, local step {step}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         for client, scalars, value in zip(who, g, loss, strict=True):
             if not (np.isfinite(scalars).all() and np.isfinite(value)):
                 raise _non_finite(replica, client, step, float(value), scalars)

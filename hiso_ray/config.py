@@ -36,6 +36,13 @@ class Section(BaseModel):
         return values
 
 
+def _given(section: Section) -> set[str]:
+    """Fields that differ from their defaults; a config.yaml names every field, so only values
+    tell."""
+    fields = type(section).model_fields.items()
+    return {name for name, info in fields if getattr(section, name) != info.default}
+
+
 class LoraConfig(Section):
     r: int = Field(0, ge=0, description="rank of the adapters; 0 trains without LoRA")
     alpha: PositiveInt = Field(16, description="scale: adapters count alpha / r")
@@ -145,6 +152,17 @@ class FederationConfig(Section):
         1.0, ge=0, le=10, description="sizes: the client at rank k holds a share like k^-exponent"
     )
     min_examples: PositiveInt = Field(1, description="fewest examples a client may hold")
+    participation: Literal["uniform", "size", "cyclic"] = Field(
+        "uniform",
+        description="who is sampled: anyone alike (uniform), in proportion to the number of "
+        "examples (size), or only clients of the group whose turn it is (cyclic)",
+    )
+    cycle_groups: PositiveInt = Field(
+        4, description="cyclic: groups of clients that are available in turn, one round each"
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a sampled client goes away during its turn"
+    )
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> FederationConfig:
@@ -153,6 +171,72 @@ class FederationConfig(Section):
                 f"clients_per_round = {self.clients_per_round} is larger than the federation: "
                 f"at most num_clients = {self.num_clients}"
             )
+        smallest = self.num_clients // self.cycle_groups
+        if self.participation == "cyclic" and self.clients_per_round > smallest:
+            raise ValueError(
+                f"cycle_groups = {self.cycle_groups} of num_clients = {self.num_clients} leaves "
+                f"{smallest} clients in the smallest group, clients_per_round = "
+                f"{self.clients_per_round} must be found in each: at most "
+                f"{self.num_clients // self.clients_per_round} groups"
+            )
+        if self.participation != "cyclic" and "cycle_groups" in _given(self):
+            raise ValueError(
+                f"cycle_groups = {self.cycle_groups} is of cyclic participation only: set "
+                "participation to cyclic, or leave cycle_groups out"
+            )
+        return self
+
+
+class DevicesConfig(Section):
+    profile: str = Field(
+        "none",
+        description="what the clients run on: none (no virtual clock), drawn (log-normal speeds "
+        "and links), or a CSV file with columns client, speed, uplink_mbps, downlink_mbps",
+    )
+    forward_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=1e6,
+        description="forward pass of one minibatch on a device of speed 1 [s]; measure it",
+    )
+    replay_seconds: float = Field(
+        0.0, ge=0, le=1e6, description="applying one missed record on a device of speed 1 [s]"
+    )
+    speed_spread: float = Field(
+        0.5, ge=0, le=5, description="drawn: σ of the log of a device's speed, whose median is 1"
+    )
+    uplink_mbps: float = Field(
+        10.0, ge=1e-6, le=1e6, description="drawn: median rate up [Mbit/s]; 1 Mbit is 10^6 bits"
+    )
+    downlink_mbps: float = Field(
+        50.0, ge=1e-6, le=1e6, description="drawn: median rate down [Mbit/s]"
+    )
+    bandwidth_spread: float = Field(
+        0.5, ge=0, le=5, description="drawn: σ of the log of a link's rates, up and down alike"
+    )
+    jitter: float = Field(
+        0.2, ge=0, le=5, description="σ of the log of how much slower or faster one turn computes"
+    )
+    deadline: Literal["none"] | PositiveFloat = Field(
+        "none",
+        description="time after which the server closes a round [s]; who answers later is left "
+        "out of its mean; none waits for everybody",
+    )
+
+    @model_validator(mode="after")
+    def _something_reads_them(self) -> DevicesConfig:
+        if self.profile == "drawn":
+            return self
+        if self.profile == "none":
+            unread = set(DevicesConfig.model_fields) - {"profile"}
+            what = "there is no clock without devices: set profile to drawn or a CSV file, or"
+        else:
+            unread = {"speed_spread", "uplink_mbps", "downlink_mbps", "bandwidth_spread"}
+            what = f"speeds and links are those of {self.profile}:"
+        given = [name for name in DevicesConfig.model_fields if name in unread & _given(self)]
+        if given:
+            values = ", ".join(f"{name} = {getattr(self, name)}" for name in given)
+            raise ValueError(f"{values}: {what} leave {', '.join(given)} out")
         return self
 
 
@@ -198,7 +282,11 @@ class MethodConfig(Section):
 class ResourcesConfig(Section):
     executor: Literal["ray", "serial"] = Field("ray", description="ray actors, or a plain for-loop")
     cpus_per_client: PositiveFloat = Field(1.0, description="CPUs an actor holds [cores]")
-    gpus_per_client: float = Field(0.0, ge=0, description="share of a GPU an actor holds [GPUs]")
+    gpus_per_client: Auto | Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="share of a GPU an actor holds [GPUs]; auto measures one turn's memory and "
+        "packs a GPU with as many actors as it holds",
+    )
     clients_per_actor: Auto | PositiveInt = Field(
         "auto", description="clients packed on one actor; auto is one where all fit, else evenly"
     )
@@ -211,9 +299,31 @@ class ResourcesConfig(Section):
         description="memory for the directions of one round per actor [MiB]; "
         "directions that do not fit are generated again",
     )
+    snapshot_every: int = Field(
+        500,
+        ge=0,
+        description="rounds between snapshots of the weights in the run folder, from which "
+        "restarted actors and resume start; 0 writes none",
+    )
+    tries: int = Field(
+        4,
+        ge=3,
+        description="how often a client's turn is tried before the run stops: twice as it was "
+        "sent, then alone",
+    )
+    answer_seconds: Auto | PositiveFloat = Field(
+        "auto",
+        description="an actor that has not answered for so long counts as hung and is restarted "
+        "[s]; auto goes by what answers took so far: a minute and twenty times the slowest",
+    )
+    reserve_seconds: PositiveFloat = Field(
+        60.0, description="how long to wait for all actors' resources on a busy cluster [s]"
+    )
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> ResourcesConfig:
+        if self.gpus_per_client == "auto":
+            return self
         if self.gpus_per_client > 1 and self.gpus_per_client != int(self.gpus_per_client):
             raise ValueError(
                 f"gpus_per_client = {self.gpus_per_client}: a share below 1, or whole GPUs"
@@ -236,6 +346,7 @@ class Experiment(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
     task: TaskConfig = TaskConfig()
     federation: FederationConfig = FederationConfig()
+    devices: DevicesConfig = DevicesConfig()
     method: MethodConfig = MethodConfig()
     resources: ResourcesConfig = ResourcesConfig()
     eval: EvalConfig = EvalConfig()
@@ -254,13 +365,21 @@ class Experiment(Section):
         return Experiment.model_validate(values)
 
     def digest(self) -> str:
-        """SHA-256 over the fields that decide the weights.
+        """SHA-256 over the fields that decide what a round adds to the ledger.
 
-        Resources and evaluation do not; where model and data lie does not either, what they hold
-        does, and has digests of its own in the ledger's header.
+        Resources and evaluation do not, nor how many rounds follow. Where model, data and the
+        devices' profile lie does not either; what they hold does, and has digests of its own in
+        the ledger's header.
         """
         task = {"model", "data", "eval_batch_size", "eval_examples", "max_new_tokens", "metric"}
-        decisive = self.model_dump(exclude={"resources": True, "eval": True, "task": task})
+        elsewhere: dict[str, Any] = {
+            "resources": True,
+            "eval": True,
+            "task": task,
+            "federation": {"rounds"},
+            "devices": {"profile"},
+        }
+        decisive = self.model_dump(exclude=elsewhere)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

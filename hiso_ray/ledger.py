@@ -11,11 +11,15 @@ import fcntl
 import hashlib
 import json
 import os
+import time
+from array import array
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FORMAT = 1
+FORMAT = 2
+LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
 class LedgerError(ValueError):
@@ -28,12 +32,18 @@ class Record:
 
     Attributes:
         round: r, counted from 0.
-        cohort: the m client ids, ascending.
+        cohort: the clients whose scalars entered the mean, ascending; together with ``dropped``
+            and ``late`` the m clients that were sampled.
         seeds: τ 64-bit step seeds s_{r,k}.
-        scalars: τ×P averaged finite differences ḡ_{k,p}; each is exactly a float32.
+        scalars: τ×P averaged finite differences ḡ_{k,p}; each is exactly a float32. Empty when
+            nobody answered: such a round moves nothing.
         lr, mu: η and μ of this round.
         hessian_retention, hessian_eps: β and ε of this round.
-        train_loss: mean loss of the cohort at the points it probed, before the update.
+        train_loss: mean loss of the cohort at the points it probed, before the update; None when
+            nobody answered.
+        dropped: sampled clients that went away during their turn, ascending.
+        late: sampled clients that would have answered after the deadline, ascending.
+        seconds: what the round took on the virtual clock; 0 where there is none [s].
     """
 
     round: int
@@ -44,7 +54,10 @@ class Record:
     mu: float
     hessian_retention: float
     hessian_eps: float
-    train_loss: float
+    train_loss: float | None
+    dropped: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 def _line(content: dict[str, Any], previous: str) -> tuple[str, str]:
@@ -63,26 +76,27 @@ def _parse(line: bytes, previous: str) -> tuple[dict[str, Any], str] | None:
 
 
 class Ledger:
-    """An open ledger; :meth:`append` returns only when the record is on disk.
+    """A ledger on disk; :meth:`append` returns only when the record is there.
+
+    In memory are 16 bytes a round, which say where each record lies and what its check is, and the
+    records since the last :meth:`forget`; older ones are read again when somebody asks.
 
     Attributes:
         header: what replay needs to know (config and x_0 digests, torch, device, generator).
-        records: every record so far, oldest first.
-        dropped_bytes: length of the torn tail that opening found and cut off.
+        dropped_bytes: length of the torn tail that reading found; opening cuts it off.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        header: dict[str, Any],
-        records: list[Record],
-        check: str,
-        dropped: int = 0,
-    ) -> None:
-        self.path, self.header, self.records = path, header, records
-        self.dropped_bytes = dropped
-        self._check = check
-        self._file: Any = None
+    def __init__(self, path: Path) -> None:
+        """Reads and verifies every line; see :meth:`read` and :meth:`open`."""
+        self.path = path
+        self.dropped_bytes = 0
+        self._file: BinaryIO | None = None
+        self._offsets = array("Q")  # of the record of each round, and of the end
+        self._checks = bytearray()  # 8 bytes: of the header, then of each record
+        self._recent: list[Record] = []  # the newest records, from ``_recent_from`` on
+        self._floor = 0  # records before this round are not kept in memory
+        self.header = self._verify()
+        self._recent_from = self.round
 
     @classmethod
     def create(cls, path: Path, header: dict[str, Any]) -> Ledger:
@@ -93,16 +107,15 @@ class Ledger:
         """
         if path.exists():
             raise FileExistsError(f"{path} exists")
-        line, check = _line({"format": FORMAT, **header}, "")
+        line, _ = _line({"format": FORMAT, **header}, "")
         new = path.with_suffix(".new")
         with open(new, "wb") as file:
             file.write(line.encode())
+            file.flush()
             os.fsync(file.fileno())
         new.rename(path)  # whole or not at all
-        ledger = cls(path, json.loads(line), [], check)
-        ledger._file = _exclusive(path)
-        ledger._file.seek(0, os.SEEK_END)
-        return ledger
+        _sync_folder(path.parent)
+        return cls.open(path)
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
@@ -111,29 +124,7 @@ class Ledger:
         Raises:
             LedgerError: no file, no valid header, or a corrupt record before the tail (named).
         """
-        try:
-            lines = path.read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise LedgerError(f"no ledger at {path}: {error.strerror}") from error
-        head = _parse(lines[0], "") if lines else None
-        if head is None:
-            raise LedgerError(f"{path}: the header is corrupt; this ledger cannot be replayed")
-        header, check = head
-        if header.get("format") != FORMAT:
-            raise LedgerError(f"{path}: format {header.get('format')}; this version reads {FORMAT}")
-        records: list[Record] = []
-        for number, line in enumerate(lines[1:]):
-            parsed = _parse(line, check)
-            if parsed is None:
-                if number + 2 < len(lines):
-                    raise LedgerError(
-                        f"{path}: the record of round {number} (line {number + 2}) is corrupt "
-                        f"and {len(lines) - number - 2} lines follow it; rounds before it are whole"
-                    )
-                return cls(path, header, records, check, dropped=len(line))
-            content, check = parsed
-            records.append(_record(content))
-        return cls(path, header, records, check)
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
@@ -143,33 +134,130 @@ class Ledger:
             LedgerError: as :meth:`read`, or another process is writing this ledger.
         """
         file = _exclusive(path) if path.exists() else None
-        ledger = cls.read(path)
+        try:
+            ledger = cls(path)
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
         ledger._file = file
-        ledger._file.seek(-ledger.dropped_bytes, os.SEEK_END)
-        ledger._file.truncate()
+        ledger._cut(ledger._offsets[-1])
         return ledger
 
-    def append(self, record: Record) -> None:
-        """Adds the record of the next round and waits until it is on disk."""
-        assert record.round == len(self.records), (record.round, len(self.records))
-        line, check = _line(asdict(record), self._check)
-        self._write(line)
-        self._check = check
-        self.records.append(record)
+    @property
+    def round(self) -> int:
+        """How many records there are: the round that comes next."""
+        return len(self._offsets) - 1
 
-    def _write(self, line: str) -> None:
-        self._file.write(line.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    @property
+    def records(self) -> list[Record]:
+        """Every record, oldest first."""
+        return self.since(0)
+
+    def check(self, round_: int) -> str:
+        """The check of the line before the record of ``round_``: names the history up to there."""
+        return self._checks[8 * round_ : 8 * round_ + 8].hex()
+
+    def since(self, round_: int) -> list[Record]:
+        """The records of ``round_`` and later, oldest first; older ones come from the disk."""
+        if round_ < self._recent_from:
+            older = list(self.scan(round_, self._recent_from))
+            if round_ < self._floor:
+                return older + self._recent
+            self._recent[:0], self._recent_from = older, round_
+        return self._recent[round_ - self._recent_from :]
+
+    def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """The records of rounds ``start`` to ``stop`` - 1 from the disk, one at a time.
+
+        Raises:
+            LedgerError: the file has been changed since it was opened.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self._offsets[start])
+            for number in range(start, self.round if stop is None else stop):
+                parsed = _parse(file.readline(), self.check(number))
+                if parsed is None:
+                    raise LedgerError(f"{self.path}: the record of round {number} was changed")
+                yield _record(parsed[0])
+
+    def forget(self, before: int) -> None:
+        """Keeps no record of a round before ``before`` in memory."""
+        self._floor = before
+        if before > self._recent_from:
+            del self._recent[: before - self._recent_from]
+            self._recent_from = min(before, self.round)
+
+    def append(self, record: Record) -> None:
+        """Adds the record of the next round and waits until it is on disk.
+
+        Raises:
+            OSError: it could not be written whole (a full disk); the ledger is as it was before.
+        """
+        assert record.round == self.round, (record.round, self.round)
+        line, check = _line(asdict(record), self.check(self.round))
+        assert self._file is not None, "opened for reading only"
+        left = line.encode()
+        try:
+            while left:  # a file that is almost at its limit takes a part
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._cut(self._offsets[-1])
+            raise
+        self._offsets.append(self._offsets[-1] + len(line.encode()))
+        self._checks += bytes.fromhex(check)
+        self._recent.append(record)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
+    def _verify(self) -> dict[str, Any]:
+        """Walks over the file; fills offsets and checks, and returns the header."""
+        path = self.path
+        try:
+            file = open(path, "rb")
+        except OSError as error:
+            raise LedgerError(f"no ledger at {path}: {error.strerror}") from error
+        with file:
+            first = file.readline()
+            head = _parse(first, "")
+            if head is None:
+                raise LedgerError(f"{path}: the header is corrupt; this ledger cannot be replayed")
+            header, check = head
+            if header.get("format") != FORMAT:
+                raise LedgerError(
+                    f"{path}: format {header.get('format')}; this version reads {FORMAT}"
+                )
+            self._offsets.append(len(first))
+            self._checks += bytes.fromhex(check)
+            for line in file:
+                parsed = _parse(line, check)
+                if parsed is None:
+                    after = len(file.readlines())
+                    if after:
+                        raise LedgerError(
+                            f"{path}: the record of round {self.round} (line {self.round + 2}) is "
+                            f"corrupt and {after} lines follow it; rounds before it are whole"
+                        )
+                    self.dropped_bytes = len(line)
+                    break
+                check = parsed[1]
+                self._offsets.append(self._offsets[-1] + len(line))
+                self._checks += bytes.fromhex(check)
+        return header
+
+    def _cut(self, length: int) -> None:
+        """Takes away what stands after the last whole record."""
+        assert self._file is not None
+        self._file.truncate(length)
+        self._file.seek(length)
+
 
 def _record(content: dict[str, Any]) -> Record:
-    for name in ("cohort", "seeds"):
+    for name in ("cohort", "seeds", "dropped", "late"):
         content[name] = tuple(content[name])
     content["scalars"] = tuple(tuple(step) for step in content["scalars"])
     return Record(**content)
@@ -177,12 +265,27 @@ def _record(content: dict[str, Any]) -> Record:
 
 def _exclusive(path: Path) -> BinaryIO:
     """Opens for reading and writing; two writers would break the chain of checks."""
-    file = open(path, "r+b")
+    file = open(path, "r+b", buffering=0)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise LedgerError(
+                    f"another process is writing {path}: wait for it, or stop it"
+                ) from error
+            time.sleep(0.2)
+        except OSError:
+            return file  # a file system without locks
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise LedgerError(f"another process is writing {path}: wait for it, or stop it") from error
-    except OSError:
-        pass  # a file system without locks
-    return file
+        os.fsync(handle)
+    finally:
+        os.close(handle)

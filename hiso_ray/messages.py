@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from hiso_ray.ledger import Record
 
 
 class UserError(ValueError):
@@ -17,11 +21,48 @@ class NonFiniteLoss(UserError):
 
 
 class Behind(Exception):
-    """A replica was given records that do not continue its own; it stands at ``round``."""
+    """A replica cannot get to the round asked for with what it was given.
 
-    def __init__(self, round_: int) -> None:
-        super().__init__(round_)
-        self.round = round_
+    Attributes:
+        round: where it stands.
+        unreadable: why it could not read the snapshot it was pointed at; None when that was not it.
+    """
+
+    def __init__(self, round_: int, unreadable: str | None = None) -> None:
+        super().__init__(round_, unreadable)
+        self.round, self.unreadable = round_, unreadable
+
+
+class TurnFailed(Exception):
+    """Something went wrong while clients took their turns; its text says for whom and where."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A file with x_r and H_r, from which a replica can start instead of from x_0.
+
+    Attributes:
+        round: r.
+        sha256: over the file's tensors.
+    """
+
+    round: int
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What brings a replica to ``round``: the records since its own, or since a snapshot's.
+
+    Attributes:
+        snapshot: where to start unless the replica stands there or later; None for nowhere else.
+        records: oldest first.
+    """
+
+    round: int
+    records: Sequence[Record]
+    snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True)

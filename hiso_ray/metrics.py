@@ -1,97 +1,40 @@
-"""One round -> one row; the run folder's tables and the summary.
+"""One round -> one row; the run folder's table and the summary.
 
-Bytes are counted by three rules, never mixed:
-
-- *protocol* (``uplink_bytes``, ``downlink_bytes``; cumulative over all clients): up, the τ·P
-  float32 scalars of each sampled client; down, to each sampled client, the request (τ seeds of
-  8 bytes, lr and μ of 4) and every record it missed since its last turn (the same, plus τ·P
-  scalars of 4). The initial model is a line of its own in the summary: every method pays it once.
-- *paper* (``paper_bytes_per_client``): rounds × 2 × P × τ × 4, the rule of the published tables.
-- *ray* (``ray_bytes``): the serialized messages between the driver and the client actors.
+Bytes follow the rules of ``traffic``; those of a row are cumulative over all clients.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hiso_ray.config import Experiment, MethodConfig
-from hiso_ray.ledger import Record
+from hiso_ray.config import Experiment
+from hiso_ray.traffic import paper_bytes_per_client
 
 COLUMNS = (
     "round", "train_loss", "eval_loss", "eval_accuracy", "uplink_bytes", "downlink_bytes",
     "seconds", "ray_bytes", "forward_passes", "update_norm", "h_min", "h_median", "h_max",
     "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
+    "answered", "dropped", "late", "simulated_seconds",
 )  # fmt: skip
 Row = dict[str, Any]
 
 
-def uplink_bytes(local_steps: int, perturbations: int) -> int:
-    """What one sampled client sends up."""
-    return 4 * local_steps * perturbations
-
-
-def request_bytes(local_steps: int) -> int:
-    """What asks one sampled client for its turn."""
-    return 8 * local_steps + 4 + 4
-
-
-def record_bytes(local_steps: int, perturbations: int) -> int:
-    """One missed record."""
-    return request_bytes(local_steps) + 4 * local_steps * perturbations
-
-
-def paper_bytes_per_client(rounds: int, local_steps: int, perturbations: int) -> int:
-    """The byte rule behind the published tables (REFERENCE: HiSo tables; up + down)."""
-    return rounds * 2 * perturbations * local_steps * 4
-
-
-def forward_passes(method: MethodConfig, local_steps: int) -> int:
-    """Of one client's turn, each over one minibatch."""
-    p = method.num_perturbations
-    return local_steps * (2 * p if method.probe == "central" else p + 1)
-
-
-@dataclass
-class Traffic:
-    """Protocol bytes and forward passes so far, as a fold over the records.
-
-    Attributes:
-        seen: (num_clients,) the round up to which each client holds the records.
-    """
-
-    experiment: Experiment
-    up: int = 0
-    down: int = 0
-    forwards: int = 0
-    seen: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.seen = np.zeros(self.experiment.federation.num_clients, np.int64)
-
-    def count(self, record: Record) -> None:
-        method, tau = self.experiment.method, len(record.seeds)
-        members = np.array(record.cohort)
-        self.up += len(members) * uplink_bytes(tau, method.num_perturbations)
-        missed = int((record.round - self.seen[members]).sum())
-        self.down += len(members) * request_bytes(tau)
-        self.down += missed * record_bytes(tau, method.num_perturbations)
-        self.seen[members] = record.round
-        self.forwards += len(members) * forward_passes(method, tau)
-
-
 class MetricsFile:
-    """``metrics.csv`` and the TensorBoard events beside it; every row is flushed."""
+    """``metrics.csv`` and the TensorBoard events beside it.
+
+    Both are written in place, not by a thread of TensorBoard's: that one dies on a full disk, and
+    whoever then closes it waits for ever.
+    """
 
     def __init__(self, folder: Path, keep: Iterable[Row] = ()) -> None:
         """Starts the table with the rows of an interrupted run, if any."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
         path, fresh = folder / "metrics.csv", folder / "metrics.csv.new"
         with open(fresh, "w", newline="", encoding="utf-8") as file:
@@ -101,27 +44,52 @@ class MetricsFile:
         fresh.replace(path)  # whole or not at all
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._events = SummaryWriter(str(folder / "tensorboard"))
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        # The process's number, because a run may be resumed within the second that names the file.
+        prefix, suffix = str(folder / "tensorboard" / "events"), f".{os.getpid()}"
+        self._events = EventsWriter(prefix, suffix)
 
     def add(self, row: Row) -> None:
+        """Writes a row; it is flushed, and with it the events at an evaluation.
+
+        Raises:
+            OSError: the disk is full.
+        """
         self._csv.writerow(row)
         self._file.flush()
-        for name, value in row.items():
-            if name != "round" and value is not None:
-                self._events.add_scalar(name, value, row["round"])
+        self._events.write_event(_event(row))
+        if row["eval_loss"] is not None:
+            self._events.flush()
 
     def close(self) -> None:
         self._file.close()
         self._events.close()
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file; empty cells are None, a torn last line is left out."""
+def _event(row: Row) -> Any:
+    """A row as TensorBoard's protocol has it."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    shown = ((name, value) for name, value in row.items() if name != "round" and value is not None)
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in shown]
+    return Event(wall_time=time.time(), step=row["round"], summary=Summary(value=values))
+
+
+def scan_rows(path: Path) -> Iterator[Row]:
+    """The rows of a metrics file, one at a time; empty cells are None, a torn last line is left
+    out."""
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(whole)]
+        return
+    with open(path, newline="", encoding="utf-8") as file:
+        whole = (line for line in file if line.endswith("\n"))
+        for row in csv.DictReader(whole):
+            yield {name: _number(text) for name, text in row.items()}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows; see :func:`scan_rows`."""
+    return list(scan_rows(path))
 
 
 def _number(text: str) -> float | int | None:
@@ -131,14 +99,43 @@ def _number(text: str) -> float | int | None:
     return int(value) if text.lstrip("-").isdecimal() else value
 
 
+class Course:
+    """What a summary needs of the rows, without keeping them.
+
+    Attributes:
+        row: the newest.
+    """
+
+    def __init__(self) -> None:
+        self.row: Row | None = None
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+        self._best: dict[str, float] = {}
+
+    def add(self, row: Row) -> Row:
+        """Takes the next row, and gives it back."""
+        self.row = row
+        for name, value in row.items():
+            if name.startswith("eval_") and value is not None:
+                self._first.setdefault(name, value)
+                self._last[name] = value
+                self._best[name] = max(value, self._best.get(name, value))
+        return row
+
+    def of(self, metric: str, name: str) -> dict[str, float | None]:
+        """A metric at the start, at the end and at its best; None where it was never measured."""
+        found = {"initial": self._first, "final": self._last, "best": self._best}
+        return {f"{when}_{name}": where.get(f"eval_{metric}") for when, where in found.items()}
+
+
 def summarize(
     experiment: Experiment,
-    rows: Sequence[Row],
+    course: Course,
     *,
     digest: str,
     parameters: int,
     actors: int,
-    faults: int,
+    faults: Mapping[str, int],
 ) -> dict[str, Any]:
     """``summary.json`` of a finished run.
 
@@ -147,9 +144,11 @@ def summarize(
 
     Args:
         parameters: weights of the model, trained or not.
+        faults: how many of each kind.
     """
     metric = experiment.task.metric
-    federation, method, last = experiment.federation, experiment.method, rows[-1]
+    federation, method, last = experiment.federation, experiment.method, course.row
+    assert last is not None
     return {
         "method": method.name,
         "curvature": experiment.curvature,
@@ -158,8 +157,8 @@ def summarize(
         "seed": experiment.seed,
         "rounds": last["round"],
         "metric": metric,
-        **_course(rows, metric, "score"),
-        **_course(rows, "accuracy", "accuracy"),
+        **course.of(metric, "score"),
+        **course.of("accuracy", "accuracy"),
         "uplink_bytes": last["uplink_bytes"],
         "downlink_bytes": last["downlink_bytes"],
         "paper_bytes_per_client": paper_bytes_per_client(
@@ -170,17 +169,12 @@ def summarize(
         "forward_passes": last["forward_passes"],
         "model_sha256": digest,
         "seconds": last["seconds"],
+        "simulated_seconds": last["simulated_seconds"],
         "actors": actors,
         "clients": federation.num_clients,
-        "faults": faults,
+        "faults": sum(faults.values()),
+        "faults_by_kind": dict(faults),
     }
-
-
-def _course(rows: Sequence[Row], metric: str, name: str) -> dict[str, float | None]:
-    """A metric at the start, at the end and at its best."""
-    found = [row[f"eval_{metric}"] for row in rows if row.get(f"eval_{metric}") is not None]
-    first, last, best = (found[0], found[-1], max(found)) if found else (None, None, None)
-    return {f"initial_{name}": first, f"final_{name}": last, f"best_{name}": best}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

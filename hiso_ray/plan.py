@@ -1,6 +1,6 @@
 """What a run will take, worked out from its configuration alone: no weights, no data, no hub.
 
-The bytes are those of ``metrics``, the memory that of ``execution.placement``.
+The bytes are those of ``traffic``, the memory that of ``execution.placement``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hiso_ray import tasks
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import actor_bytes
-from hiso_ray.metrics import (
+from hiso_ray.traffic import (
     forward_passes,
     paper_bytes_per_client,
     record_bytes,
@@ -33,7 +33,7 @@ class Plan:
         downlink_bytes: of a sampled client and round, when it missed one record.
         paper_bytes_per_client: by the published tables' rule.
         initial_model_bytes: once to each client.
-        forward_passes: of training; evaluation comes on top.
+        forward_passes: of training, if every sampled client answers; evaluation comes on top.
         actor_bytes: memory of an actor, activations not included.
         actors_per_gpu: how many such actors the memory of a GPU holds, by its size [GiB].
     """

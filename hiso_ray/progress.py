@@ -120,6 +120,16 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
     )
 
 
+def _faults(summary: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{n} {kind}" for kind, n in summary["faults_by_kind"].items())
+    return f"{summary['faults']}{f' ({kinds})' * bool(kinds)}"
+
+
+def _simulated(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    seconds = summary["simulated_seconds"]
+    return [("time on the virtual clock", f"{seconds:,.0f} s")] if seconds else []
+
+
 def summary_table(summary: dict[str, Any], folder: str) -> Table:
     """The closing table of a run."""
     rows = (
@@ -136,7 +146,8 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
         ("driver ↔ actors, measured", readable_bytes(summary["ray_bytes"])),
         ("forward passes", f"{summary['forward_passes']:,}"),
         ("time in rounds", f"{summary['seconds']:.1f} s on {summary['actors']} actor(s)"),
-        ("faults survived", str(summary["faults"])),
+        *_simulated(summary),
+        ("faults survived", _faults(summary)),
         ("model_sha256", summary["model_sha256"]),
         ("folder", folder),
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray import snapshots
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import Record
-from hiso_ray.messages import Behind, Score
+from hiso_ray.messages import Behind, Missed, Score, Snapshot
 from hiso_ray.method.curvature import initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.scalar import Probe, State, apply_record
@@ -46,17 +47,28 @@ class Replica:
         method = self.experiment.method
         return Probe(method.num_perturbations, method.mu, method.probe == "central")
 
-    def catch_up(self, records: Sequence[Record], round_: int) -> None:
-        """Moves to x_r of ``round_`` by the records it has not seen; older ones are skipped.
+    def catch_up(self, missed: Missed) -> None:
+        """Moves to x_r of the round asked for, by a snapshot if it helps and by records.
 
         Raises:
-            Behind: some of the records in between are missing.
+            Behind: some of the records in between are missing, or the snapshot cannot be read.
         """
-        for record in records:
+        if missed.snapshot is not None and missed.snapshot.round > self.round:
+            try:
+                self._start_from(missed.snapshot)
+            except OSError as error:
+                raise Behind(self.round, str(error)) from error
+        for record in missed.records:
             if record.round < self.round:
                 continue
             if record.round > self.round:
                 raise Behind(self.round)
+            self._apply(record)
+        if self.round != missed.round:
+            raise Behind(self.round)
+
+    def _apply(self, record: Record) -> None:
+        if record.scalars:  # else nobody answered, and nothing moves
             apply_record(
                 self.state,
                 self.directions,
@@ -67,10 +79,25 @@ class Replica:
                 eps=record.hessian_eps,
                 learn_from_all=self.experiment.method.hessian_update == "all",
             )
-            self.directions.forget()
-            self.round += 1
-        if self.round != round_:
-            raise Behind(self.round)
+        self.directions.forget()
+        self.round += 1
+
+    def snapshot(self, folder: Path, check: str) -> Snapshot:
+        """Writes x and H to ``folder``; see :func:`hiso_ray.snapshots.write`."""
+        tensors = {name: tensor.cpu().numpy() for name, tensor in self._tensors().items()}
+        return snapshots.write(folder, self.round, check, tensors, self.state.update_norm)
+
+    def _start_from(self, snapshot: Snapshot) -> None:
+        tensors, update_norm = snapshots.read(snapshot)
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.from_numpy(tensors[name]))
+        self.state.update_norm, self.round = update_norm, snapshot.round
+        self.directions.forget()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that a round leaves behind."""
+        h = self.state.curvature.values()
+        return {"x": self.state.x} if h is None else {"x": self.state.x, "h": h}
 
     def forward_weights(self) -> Tensor:
         """x in the dtype of the forward passes; valid until the next probe."""

@@ -4,26 +4,33 @@
 
     config.yaml      the resolved experiment, with the versions that ran it
     ledger.jsonl     header and one record per round: the checkpoint
+    snapshots/       the newest weights and curvature, to start from instead of x_0
     partition.csv    how many examples of each group each client holds; partition.png shows it
-    metrics.csv, tensorboard/, summary.json, faults.jsonl, convergence.png
+    clients.csv      how often each client took part, and what it sent and received
+    faults.jsonl     what went wrong and was survived
+    metrics.csv, tensorboard/, summary.json, convergence.png
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
-from hiso_ray.ledger import LedgerError
+from hiso_ray.ledger import Ledger, LedgerError
 
 # written before the first round
-EARLY = {"config.yaml", "faults.jsonl", "partition.csv", "partition.png"}
+EARLY = {"config.yaml", "config.yaml.new", "faults.jsonl", "ledger.new", "partition.csv",
+         "partition.csv.new", "partition.png"}  # fmt: skip
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 
@@ -39,6 +46,7 @@ def create(experiment: Experiment, out: Path) -> Path:
 
     Raises:
         FileExistsError: there is something else.
+        ValueError: nothing can be written there.
     """
     folder = out.resolve()
     if (folder / "ledger.jsonl").exists():
@@ -48,10 +56,20 @@ def create(experiment: Experiment, out: Path) -> Path:
         )
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - EARLY):
         raise FileExistsError(f"{folder} is not empty: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(_versions() + experiment.to_yaml(), encoding="utf-8")
-    (folder / "faults.jsonl").touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_experiment(folder, experiment)
+        (folder / "faults.jsonl").touch()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the run folder {folder} ({error.strerror}): make room, or choose "
+            "another --out"
+        ) from error
     return folder
+
+
+def write_experiment(folder: Path, experiment: Experiment) -> None:
+    _replace(folder / "config.yaml", _versions() + experiment.to_yaml())
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -61,17 +79,50 @@ def read_experiment(folder: Path) -> Experiment:
     return Experiment.model_validate(config.load(folder / "config.yaml"))
 
 
-def recorded_digest(folder: Path) -> str | None:
+def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment of a run folder with fields changed; such changes must leave the past alone.
+
+    Raises:
+        ValueError: a change that would have made other weights, or fewer rounds than were run.
+    """
+    before = read_experiment(folder)
+    after = before.changed(**changes)
+    for name, value in changes.items():
+        if before.changed(**{name: value}).digest() != before.digest():
+            raise ValueError(
+                f"{name} = {value}: the rounds so far were run with another value, and resume does "
+                "not change the past; it takes federation.rounds and what decides no result "
+                "(resources, eval). Start a new run instead"
+            )
+    ledger = folder / "ledger.jsonl"
+    done = Ledger.read(ledger).round if "federation.rounds" in changes and ledger.exists() else 0
+    if after.federation.rounds < done:
+        raise ValueError(
+            f"federation.rounds = {after.federation.rounds}: {done} rounds are in the ledger "
+            f"already; give {done} or more"
+        )
+    return after
+
+
+def recorded_digest(folder: Path, round_: int) -> str | None:
+    """What ``summary.json`` says of the weights after so many rounds, if it does."""
     path = folder / "summary.json"
-    return config.load(path)["model_sha256"] if path.exists() else None
+    summary = config.load(path) if path.exists() else {}
+    return summary["model_sha256"] if summary.get("rounds") == round_ else None
 
 
 def write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["client", "examples", *names])
-        for client, row in enumerate(counts.tolist()):
-            table.writerow([client, sum(row), *row])
+    rows = ((client, sum(row), *row) for client, row in enumerate(counts.tolist()))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("client", "examples", *names), *rows])
+    _replace(path, text.getvalue())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def _versions() -> str:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiso_ray import run_folder, tasks
+from hiso_ray import devices, run_folder, tasks
+from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
 from hiso_ray.execution.header import check_header
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
+from hiso_ray.messages import Missed
 from hiso_ray.plan import curvature_bytes
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew
@@ -50,33 +52,42 @@ def run(
         ValueError: something in the experiment does not fit, in words.
         FileExistsError: ``out`` already holds something.
     """
-    experiment = tasks.resolve(experiment or Experiment())
+    experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = tasks.load(experiment)
+    population = _population(experiment, partition)
+    clock = describe(experiment, population)
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    run_folder.write_partition(folder / "partition.csv", counts, prepared.label_names)
-    with _pictures(on_note):
-        from analysis.skew import who_holds_what
-
-        who_holds_what(folder, folder / "partition.png")
     notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))
-    for note in (*notes, *_warn_of_precision(experiment)):
+    for note in (*notes, *clock, *_warn_of_precision(experiment)):
         on_note(note)
-    return _execute(experiment, folder, prepared, partition, on_round, on_note)
+    return _execute(experiment, folder, prepared, partition, population, on_round, on_note)
 
 
 def resume(
-    folder: Path | str, on_round: OnRow = _ignore, on_note: OnNote = _ignore
+    folder: Path | str,
+    on_round: OnRow = _ignore,
+    on_note: OnNote = _ignore,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Goes on with an interrupted run, from its ledger to the same end.
 
+    Args:
+        changes: dotted fields to change: ``federation.rounds`` for more rounds, and what decides
+            no result (``resources``, ``eval``).
+
     Raises:
+        ValueError: a change that would change the past.
         LedgerError: (a ``ValueError``) not a run folder, or its model or data have changed.
     """
-    folder = Path(folder)
-    experiment = run_folder.read_experiment(folder)
+    folder = Path(folder).resolve()
+    experiment = run_folder.continued(folder, changes or {})
+    experiment = devices.resolve(tasks.resolve(experiment))
     prepared, partition = tasks.load(experiment)
-    return _execute(experiment, folder, prepared, partition, on_round, on_note)
+    if changes:
+        run_folder.write_experiment(folder, experiment)
+    population = _population(experiment, partition)
+    return _execute(experiment, folder, prepared, partition, population, on_round, on_note)
 
 
 def replay(
@@ -106,24 +117,26 @@ def replay(
     ledger = Ledger.read(folder / "ledger.jsonl")
     if ledger.dropped_bytes:
         on_note(f"left out a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
-    done = len(ledger.records)
+    done = ledger.round
     upto = done if round_ is None else round_
     if not 0 <= upto <= done:
         raise ValueError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
     if export is not None and Path(export).exists():
         raise FileExistsError(f"{export} exists; choose a new folder to export to")
     prepared, partition = tasks.load(experiment)
+    identity = identity_of(experiment, prepared, _population(experiment, partition))
     with torch_threads(experiment):
         worker = Worker(experiment, prepared, partition)
         description = worker.describe()
-        for note in check_header(ledger.header, identity_of(experiment, prepared), description):
+        for note in check_header(ledger.header, identity, description):
             on_note(note)
-        worker.catch_up(ledger.records[:upto], upto)
+        for number, record in enumerate(ledger.scan(0, upto)):
+            worker.catch_up(Missed(number + 1, [record]))
         result = total(worker.scores(range(description.eval_batches)), worker.statistics())
         digest = worker.digest()
         if export is not None:
             worker.replica.task.export(worker.replica.state.x, Path(export))
-    recorded = run_folder.recorded_digest(folder) if upto == experiment.federation.rounds else None
+    recorded = run_folder.recorded_digest(folder, upto)
     return {
         "round": upto,
         "model_sha256": digest,
@@ -138,26 +151,50 @@ def _execute(
     folder: Path,
     prepared: Prepared,
     partition: Partition,
+    population: Population,
     on_round: OnRow,
     on_note: OnNote,
 ) -> dict[str, Any]:
-    identity = identity_of(experiment, prepared)
+    _show_partition(folder, prepared, partition, on_note)
+    identity = identity_of(experiment, prepared, population)
     if experiment.resources.executor == "serial":
         from hiso_ray.execution.serial import SerialExecutor
 
         with torch_threads(experiment):
-            executor = SerialExecutor(experiment, prepared, partition)
+            executor = SerialExecutor(experiment, prepared, partition, on_note)
             on_note(f"{partition.num_clients} clients, one after the other, in this process")
-            summary = run_rounds(experiment, folder, identity, executor, on_round, on_note)
+            summary = run_rounds(
+                experiment, folder, identity, population, executor, on_round, on_note
+            )
     else:
         from hiso_ray.execution.cluster.session import run_on_ray
 
-        summary = run_on_ray(experiment, folder, identity, prepared, partition, on_round, on_note)
+        summary = run_on_ray(
+            experiment, folder, identity, prepared, partition, population, on_round, on_note
+        )
     with _pictures(on_note):
         from analysis.curves import convergence
 
         convergence([folder], folder / "convergence.png")
     return summary
+
+
+def _population(experiment: Experiment, partition: Partition) -> Population:
+    return Population(np.diff(partition.offsets), devices.load(experiment))
+
+
+def _show_partition(
+    folder: Path, prepared: Prepared, partition: Partition, on_note: OnNote
+) -> None:
+    """``partition.csv`` and its picture, unless they are there."""
+    if (folder / "partition.csv").exists():
+        return
+    counts = partition.label_counts(prepared.labels, len(prepared.label_names))
+    run_folder.write_partition(folder / "partition.csv", counts, prepared.label_names)
+    with _pictures(on_note):
+        from analysis.skew import who_holds_what
+
+        who_holds_what(folder, folder / "partition.png")
 
 
 @contextmanager
@@ -169,7 +206,9 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
         on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")
 
 
-def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
+def identity_of(
+    experiment: Experiment, prepared: Prepared, population: Population
+) -> dict[str, str]:
     """Digests of what decides the weights: evaluation does not, and may change."""
     arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
     data = hashlib.sha256()
@@ -184,6 +223,7 @@ def identity_of(experiment: Experiment, prepared: Prepared) -> dict[str, str]:
         "task_sha256": hashlib.sha256(
             json.dumps(spec, sort_keys=True, default=str).encode()
         ).hexdigest(),
+        "devices_sha256": devices.digest(population.devices),
     }
 
 

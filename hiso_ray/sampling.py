@@ -1,20 +1,49 @@
-"""Who takes part in a round, and on which examples: pure functions of the run seed."""
+"""Who takes part in a round, and on which examples: pure functions of the run seed.
+
+Who can be sampled is one of three kinds (``federation.participation``):
+
+- ``uniform``: every client, all alike.
+- ``size``: every client, one after the other with a probability proportional to its number of
+  examples among the clients not drawn yet.
+- ``cyclic``: the clients fall into ``cycle_groups`` nearly equal groups at random, for the whole
+  run; in round r only group r mod ``cycle_groups`` is available, all its clients alike (Cho et
+  al. 2023, arXiv 2302.03109).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
 
-def cohort(run_seed: int, round_: int, num_clients: int, clients_per_round: int) -> np.ndarray:
+def cohort(
+    run_seed: int, round_: int, federation: FederationConfig, sizes: np.ndarray
+) -> np.ndarray:
     """The sampled clients of a round.
 
+    Args:
+        sizes: (num_clients,) int64 examples that each client holds, at least one.
+
     Returns:
-        (m,) int64, ascending, drawn uniformly without replacement.
+        (m,) int64, ascending, drawn without replacement.
     """
-    rng = generator(run_seed, Purpose.COHORT, round_)
-    return np.sort(rng.choice(num_clients, size=clients_per_round, replace=False))
+    rng, m = generator(run_seed, Purpose.COHORT, round_), federation.clients_per_round
+    if federation.participation == "cyclic":
+        drawn = rng.choice(available(run_seed, round_, federation), size=m, replace=False)
+    elif federation.participation == "size":
+        drawn = rng.choice(len(sizes), size=m, replace=False, p=sizes / sizes.sum())
+    else:
+        drawn = rng.choice(federation.num_clients, size=m, replace=False)
+    return np.sort(drawn)
+
+
+def available(run_seed: int, round_: int, federation: FederationConfig) -> np.ndarray:
+    """The group of clients whose turn it is in a round of ``cyclic`` participation, (n,) int64."""
+    dealt = generator(run_seed, Purpose.AVAILABILITY).permutation(federation.num_clients)
+    groups = np.array_split(dealt, federation.cycle_groups)
+    return groups[round_ % federation.cycle_groups]
 
 
 def minibatch(

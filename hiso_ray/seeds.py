@@ -24,6 +24,10 @@ class Purpose(IntEnum):
     HOLD_OUT = 5
     TASK_DATA = 6
     SPARSE_MASK = 7
+    AVAILABILITY = 8
+    DROPOUT = 9
+    DEVICES = 10
+    JITTER = 11
 
 
 def key(run_seed: int, purpose: Purpose, *index: int) -> np.random.SeedSequence:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import curves, load
 from hiso_ray import Experiment, run
+from hiso_ray.metrics import MetricsFile
 
 
 @pytest.fixture
@@ -38,6 +42,60 @@ def test_the_picture_shows_the_numbers_of_the_table(folders: list[Path], tmp_pat
     assert against_bytes.lines[0].get_xdata().tolist()[-1] > 0
     assert len(loss.lines) == 4  # test and training, per method
     assert len({line.get_color() for line in accuracy.lines}) == 2
+
+
+def made_up(folder: Path, method: str, minutes: float) -> Path:
+    """A run of 100 rounds; ``minutes`` each on the virtual clock."""
+    folder.mkdir()
+    experiment = Experiment().changed(**{"method.name": method, "task.metric": "accuracy"})
+    (folder / "config.yaml").write_text(experiment.to_yaml())
+    file = MetricsFile(folder)
+    for round_ in range(101):
+        fallen = math.exp(-round_ / 30)
+        evaluated = round_ % 25 == 0
+        file.add(
+            {
+                "round": round_,
+                "train_loss": 0.2 + fallen if round_ else None,
+                "eval_loss": 0.1 + fallen if evaluated else None,
+                "eval_accuracy": 0.9 - 0.4 * fallen if evaluated else None,
+                "uplink_bytes": 100 * round_,
+                "downlink_bytes": 900 * round_,
+                "simulated_seconds": 60 * minutes * round_,
+            }
+        )
+    file.close()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("minutes", "unit", "last"),
+    [(0.005, "s", 30), (0.3, "min", 30), (30, "h", 50)],
+)
+def test_simulated_time_is_a_third_column(
+    tmp_path: Path, minutes: float, unit: str, last: float
+) -> None:
+    runs = [
+        made_up(tmp_path / "clock", "hiso", minutes),
+        made_up(tmp_path / "no clock", "decomfl", 0),
+    ]
+    figure = curves.convergence(runs, tmp_path / "c.svg")
+    assert len(figure.axes) == 6
+    score, loss = figure.axes[2], figure.axes[5]
+    assert loss.get_xlabel() == f"Simulated time ({unit})"
+    clocked, other = score.lines
+    expected = [last * quarter / 4 for quarter in range(5)]
+    assert clocked.get_xdata().tolist() == pytest.approx(expected)
+    assert clocked.get_ydata().tolist() == figure.axes[0].lines[0].get_ydata().tolist()
+    assert np.isnan(other.get_xdata()).all()
+
+
+def test_runs_without_a_clock_have_two_columns(tmp_path: Path) -> None:
+    run_folder = made_up(tmp_path / "r", "hiso", 0)
+    assert len(curves.convergence([run_folder], tmp_path / "c.svg").axes) == 4
+    old = run_folder / "metrics.csv"
+    pd.read_csv(old).drop(columns="simulated_seconds").to_csv(old, index=False)
+    assert len(curves.convergence([run_folder], tmp_path / "c.svg").axes) == 4
 
 
 def test_a_folder_without_a_round_is_said(tmp_path: Path) -> None:

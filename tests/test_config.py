@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from hiso_ray import config
-from hiso_ray.config import Experiment
+from hiso_ray.config import DevicesConfig, Experiment
 from hiso_ray.fields import explain, known_fields
 
 
@@ -42,6 +42,23 @@ def mistake(values: dict[str, Any]) -> str:
         ({"resources": {"gpus_per_client": 1.5}}, ["gpus_per_client = 1.5", "whole GPUs"]),
         ({"seed": -1}, ["seed = -1"]),
         ({"federation": {"alpha": 1e308}}, ["federation.alpha = 1e+308"]),
+        (
+            {"federation": {"num_clients": 9, "clients_per_round": 3, "participation": "cyclic"}},
+            ["federation.cycle_groups = 4", "leaves 2 clients", "at most 3 groups"],
+        ),
+        ({"federation": {"cycle_groups": 3}}, ["cycle_groups = 3", "participation to cyclic"]),
+        ({"federation": {"dropout": 1}}, ["federation.dropout = 1", "less than 1"]),
+        ({"federation": {"participation": "zyclic"}}, ["participation = 'zyclic'", "'cyclic'"]),
+        ({"devices": {"profile": "drawn", "deadline": 0}}, ["devices.deadline = 0"]),
+        ({"devices": {"profile": "drawn", "uplink_mbps": 0}}, ["devices.uplink_mbps = 0"]),
+        (
+            {"devices": {"deadline": 4}},
+            ["devices.deadline = 4.0", "no clock", "leave deadline out"],
+        ),
+        (
+            {"devices": {"profile": "p.csv", "speed_spread": 1, "uplink_mbps": 1}},
+            ["speed_spread = 1.0, uplink_mbps = 1.0", "those of p.csv", "leave speed_spread, up"],
+        ),
     ],
 )
 def test_mistakes_name_field_value_and_what_is_allowed(values: Any, words: list[str]) -> None:
@@ -61,8 +78,40 @@ def test_digest_covers_what_decides_the_weights_and_nothing_else() -> None:
     assert (
         Experiment().changed(**{"resources.executor": "serial", "eval.every": 3}).digest() == base
     )
+    assert Experiment().changed(**{"federation.rounds": 1000}).digest() == base
     for name, value in {"seed": 1, "method.mu": 1e-4, "federation.alpha": 0.1}.items():
         assert Experiment().changed(**{name: value}).digest() != base
+
+
+def test_digest_covers_the_clock_but_not_where_a_profile_lies() -> None:
+    base = Experiment().changed(**{"devices.profile": "here.csv", "devices.deadline": 4})
+    assert base.changed(**{"devices.profile": "there.csv"}).digest() == base.digest()
+    for name, value in {
+        "devices.deadline": 5,
+        "devices.jitter": 0,
+        "federation.dropout": 0.1,
+    }.items():
+        assert base.changed(**{name: value}).digest() != base.digest()
+
+
+@pytest.mark.parametrize("name", sorted(set(DevicesConfig.model_fields) - {"profile"}))
+def test_no_option_of_devices_is_ignored(name: str) -> None:
+    """Each needs a profile, and is refused where a file stands for it."""
+    value = {"deadline": 9.0}.get(name, 0.75)
+    assert f"{name} = {value}" in mistake({"devices": {name: value}})
+    drawn = Experiment.model_validate({"devices": {"profile": "drawn", name: value}})
+    assert getattr(drawn.devices, name) == value
+    of_file = {"speed_spread", "uplink_mbps", "downlink_mbps", "bandwidth_spread"}
+    values = {"devices": {"profile": "phones.csv", name: value}}
+    if name in of_file:
+        assert "those of phones.csv" in mistake(values)
+    else:
+        assert Experiment.model_validate(values).devices.profile == "phones.csv"
+
+
+def test_a_saved_default_is_not_an_option_given() -> None:
+    saved = Experiment().changed(**{"devices.profile": "phones.csv"}).to_yaml()
+    assert Experiment.model_validate(yaml.safe_load(saved)).devices.profile == "phones.csv"
 
 
 def test_changed_explains_an_unknown_section() -> None:

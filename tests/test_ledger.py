@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hiso_ray import ledger as ledger_module
 from hiso_ray.ledger import Ledger, LedgerError, Record
 
 
@@ -41,7 +44,10 @@ def test_every_record_is_on_disk_when_append_returns(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 20, -1])
-def test_a_torn_tail_is_dropped_and_appending_goes_on(path: Path, kept: int) -> None:
+def test_a_torn_tail_is_dropped_and_appending_goes_on(
+    path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LOCK_SECONDS", 0.1)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
     ledger = Ledger.open(path)
@@ -87,3 +93,50 @@ def test_a_corrupt_header_or_no_file(path: Path) -> None:
 def test_a_ledger_is_never_started_twice(path: Path) -> None:
     with pytest.raises(FileExistsError):
         Ledger.create(path, {})
+
+
+def test_a_lock_that_is_let_go_is_waited_for(path: Path) -> None:
+    first = Ledger.open(path)
+    threading.Timer(0.3, first.close).start()
+    second = Ledger.open(path)
+    second.append(record(5))
+    assert Ledger.read(path).round == 6
+
+
+def test_what_is_forgotten_is_read_again(path: Path) -> None:
+    ledger = Ledger.open(path)
+    ledger.append(record(5))
+    every = [record(r) for r in range(6)]
+    ledger.forget(before=4)
+    assert ledger._recent == every[5:]
+    for since in (5, 4, 6, 1, 0):
+        assert ledger.since(since) == every[since:]
+        assert len(ledger._recent) <= 2  # nothing before round 4 stays
+    assert list(ledger.scan(1, 3)) == every[1:3]
+    ledger.append(record(6))
+    ledger.forget(before=7)
+    assert ledger._recent == []
+    assert ledger.since(6) == [record(6)]
+    assert ledger.check(7) != ledger.check(6)
+
+
+def test_a_record_changed_under_an_open_ledger_is_noticed(path: Path) -> None:
+    ledger = Ledger.read(path)
+    path.write_text(path.read_text().replace('"round":3', '"round":8'))
+    with pytest.raises(LedgerError, match="round 3 was changed"):
+        ledger.since(0)
+
+
+def test_a_full_disk_leaves_the_ledger_as_it_was(path: Path) -> None:
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ledger = Ledger.open(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 40, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ledger.append(record(5))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    ledger.append(record(5))
+    assert Ledger.read(path).records == [record(r) for r in range(6)]

@@ -55,6 +55,7 @@ def test_lr_travels_in_the_record(experiment: Make, tmp_path: Path) -> None:
     # Trap: a schedule kept in optimizer state desynchronises client and server.
     from hiso_ray.execution.worker import Worker
     from hiso_ray.ledger import Ledger
+    from hiso_ray.messages import Missed
     from hiso_ray.tasks import load, resolve
 
     run(experiment(), tmp_path / "r")
@@ -64,7 +65,7 @@ def test_lr_travels_in_the_record(experiment: Make, tmp_path: Path) -> None:
     moved = []
     for lr in (record.lr, 2 * record.lr):
         worker = Worker(e, prepared, partition)
-        worker.catch_up([type(record)(**{**vars(record), "lr": lr})], 1)
+        worker.catch_up(Missed(1, [type(record)(**{**vars(record), "lr": lr})]))
         moved.append(worker.replica.state.x - torch.tensor(prepared.x0))
     assert torch.allclose(moved[1], 2 * moved[0], atol=1e-6)
 
@@ -165,11 +166,12 @@ def test_what_a_run_is_identified_by(
     import transformers
 
     from hiso_ray import tasks
-    from hiso_ray.runs import identity_of
+    from hiso_ray.runs import _population, identity_of
 
     def identity(**dotted: str | int) -> dict[str, str]:
         e = tasks.resolve(language(**dotted))
-        return identity_of(e, tasks.prepare(e))
+        prepared, partition = tasks.load(e)
+        return identity_of(e, prepared, _population(e, partition))
 
     base = identity()
     assert identity() == base  # the tokens come from the cache now

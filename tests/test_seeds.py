@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import random
 
-import numpy as np
 import pytest
-import torch
 
-from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import Purpose, direction_key, generator, key, step_seeds
 
 
@@ -43,31 +39,3 @@ def test_seed_zero_is_a_seed() -> None:
 def test_an_index_that_would_spill_is_refused() -> None:
     with pytest.raises(AssertionError):
         generator(0, Purpose.COHORT, 2**32)
-
-
-def test_cohort_is_a_pure_function_of_seed_and_round() -> None:
-    # Trap: the global random / numpy / torch state.
-    expected = [cohort(7, r, 1000, 8).tolist() for r in range(20)]
-    random.seed(1)
-    np.random.seed(2)
-    torch.manual_seed(3)
-    assert [cohort(7, r, 1000, 8).tolist() for r in range(20)] == expected
-    assert all(c == sorted(set(c)) and len(c) == 8 for c in expected)
-    assert len({tuple(c) for c in expected}) == 20
-
-
-def test_every_client_is_sampled_equally_often() -> None:
-    counts = np.bincount(np.concatenate([cohort(0, r, 10, 3) for r in range(3000)]), minlength=10)
-    # 900 expected, standard deviation 25
-    assert np.abs(counts - 900).max() < 5 * 25
-
-
-def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client() -> None:
-    examples = np.arange(100, 140)
-    batch = minibatch(0, 1, 2, 0, examples, 16)
-    assert len(set(batch.tolist())) == 16
-    assert set(batch.tolist()) <= set(examples.tolist())
-    assert sorted(minibatch(0, 1, 2, 0, examples[:5], 16).tolist()) == examples[:5].tolist()
-    others = [minibatch(0, 1, 2, 1, examples, 16), minibatch(0, 1, 3, 0, examples, 16),
-              minibatch(0, 2, 2, 0, examples, 16), minibatch(1, 1, 2, 0, examples, 16)]  # fmt: skip
-    assert all(not np.array_equal(batch, other) for other in others)

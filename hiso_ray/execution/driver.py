@@ -2,19 +2,17 @@
 
 Data flow of round r, and who waits for whom::
 
-    driver    cohort, seeds = f(run seed, r)            waits for nothing
-    executor  missed records + turns -> clients         all replicas catch up to x_r, H_r
-    clients   τ×P scalars each                          driver waits for the whole cohort
-    driver    ḡ = mean in client-id order; append       round r+1 waits for the disk
-    executor  every k rounds: score the evaluation set  driver waits for all shards
+    driver    cohort, who answers, seeds = f(run seed, r)  waits for nothing
+    executor  missed records + turns -> clients            all replicas catch up to x_r, H_r
+    clients   τ×P scalars each                             driver waits for the whole cohort
+    driver    ḡ = mean in client-id order; append          round r+1 waits for the disk
+    executor  every k rounds: score the evaluation set     driver waits for all shards
 
 The same loop runs in this process with the serial executor and inside the driver actor on Ray.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hiso_ray.attendance import Population, attend
 from hiso_ray.config import Experiment
+from hiso_ray.execution import faults
 from hiso_ray.execution.header import open_ledger
+from hiso_ray.execution.history import History
+from hiso_ray.execution.reports import Reports
 from hiso_ray.ledger import Record
-from hiso_ray.messages import Description, NonFiniteLoss, Score, Turn
-from hiso_ray.metrics import MetricsFile, Row, Traffic, read_rows, summarize, write_summary
+from hiso_ray.messages import Description, Score, Snapshot, Turn, UserError
+from hiso_ray.metrics import Row, summarize, write_summary
 from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
+from hiso_ray.traffic import Traffic, write_clients
 
 OnRow = Callable[[Row], None]
 OnNote = Callable[[str], None]
@@ -50,22 +53,28 @@ class Evaluation:
 
 
 class Executor(Protocol):
-    """What the loop asks for. ``records`` are all records so far; x_r is their fold."""
+    """What the loop asks for, always of x_r: the fold of a history of r records."""
 
     description: Description
     actors: int
-    message_bytes: int
 
-    def turns(
-        self, records: Sequence[Record], clients: np.ndarray, seeds: Sequence[int]
-    ) -> Iterable[Turn]:
+    @property
+    def message_bytes(self) -> int:
+        """Serialized messages so far."""
+        ...
+
+    def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> Iterable[Turn]:
         """The turns of a cohort, in any order."""
         ...
 
-    def evaluate(self, records: Sequence[Record]) -> Evaluation: ...
+    def evaluate(self, history: History) -> Evaluation: ...
 
-    def digest(self, records: Sequence[Record]) -> str:
+    def digest(self, history: History) -> str:
         """SHA-256 of the weights."""
+        ...
+
+    def snapshot(self, history: History) -> Snapshot | str:
+        """Writes x_r and H_r into the history's folder, or says why nobody could."""
         ...
 
 
@@ -104,6 +113,7 @@ def run_rounds(
     experiment: Experiment,
     folder: Path,
     identity: dict[str, str],
+    population: Population,
     executor: Executor,
     on_row: OnRow,
     on_note: OnNote,
@@ -111,118 +121,100 @@ def run_rounds(
     """Runs every round that the ledger in ``folder`` does not hold yet; returns the summary.
 
     Starting and resuming are the same thing: the ledger says where the federation stands.
+
+    Raises:
+        UserError: the run folder cannot be written to; the ledger is whole.
     """
-    if experiment.resources.gpus_per_client > 0 and executor.description.device == "cpu":
+    if experiment.resources.gpus_per_client != 0 and executor.description.device == "cpu":
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
     ledger = open_ledger(folder, identity, executor.description, on_note)
-    reports = _Reports(experiment, folder, executor, ledger.records, on_row)
+    history = History(ledger, folder / "snapshots", on_note)
+    traffic = Traffic(experiment)
+    for record in ledger.scan():
+        traffic.count(record)
+    reports = Reports(experiment, folder, history, traffic, executor, on_row)
+    keeper = _Keeper(experiment.resources.snapshot_every, executor, on_note)
     try:
-        reports.catch_up()
-        for round_ in range(len(ledger.records), experiment.federation.rounds):
-            ledger.append(_next_record(experiment, round_, ledger.records, executor))
-            reports.add()
-        summary = summarize(
-            experiment,
-            reports.rows,
-            digest=executor.digest(ledger.records),
-            parameters=executor.description.dimension + executor.description.frozen,
-            actors=executor.actors,
-            faults=len((folder / "faults.jsonl").read_text(encoding="utf-8").splitlines()),
-        )
-        write_summary(folder, summary)
-        return summary
+        try:
+            reports.catch_up()
+            for round_ in range(history.round, experiment.federation.rounds):
+                record = _next_record(experiment, population, round_, history, traffic, executor)
+                history.append(record)
+                traffic.count(record)
+                reports.add(record)
+                keeper.after_round(history)
+            summary = summarize(
+                experiment,
+                reports.course,
+                digest=executor.digest(history),
+                parameters=executor.description.dimension + executor.description.frozen,
+                actors=executor.actors,
+                faults=faults.count(folder),
+            )
+            write_summary(folder, summary)
+            return summary
+        finally:
+            reports.close()
+            write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror or error}): "
+            f"{history.round} rounds are safe in the ledger; make room or make it writable, then "
+            f"`hiso-ray resume {folder}` goes on"
+        ) from error
     finally:
         ledger.close()
-        reports.close()
 
 
 def _next_record(
-    experiment: Experiment, round_: int, records: Sequence[Record], executor: Executor
+    experiment: Experiment,
+    population: Population,
+    round_: int,
+    history: History,
+    traffic: Traffic,
+    executor: Executor,
 ) -> Record:
-    """One round: cohort and seeds, turns, the average."""
+    """One round: cohort and seeds, who answers, their turns, the average."""
     federation, method = experiment.federation, experiment.method
-    clients = cohort(experiment.seed, round_, federation.num_clients, federation.clients_per_round)
+    clients = cohort(experiment.seed, round_, federation, population.sizes)
     seeds = step_seeds(experiment.seed, round_, federation.local_steps)
-    scalars, loss = average(executor.turns(records, clients, seeds), clients)
+    present = attend(experiment, population.devices, round_, clients, traffic.missed(clients))
+    answered = np.array(present.answered, np.int64)
+    scalars, loss = None, None
+    if len(answered):
+        scalars, loss = average(executor.turns(history, answered, seeds), answered)
     return Record(
         round=round_,
-        cohort=tuple(map(int, clients)),
+        cohort=present.answered,
         seeds=seeds,
-        scalars=tuple(tuple(map(float, step)) for step in scalars),
+        scalars=() if scalars is None else tuple(tuple(map(float, step)) for step in scalars),
         lr=method.lr,
         mu=method.mu,
         hessian_retention=method.hessian_retention,
         hessian_eps=method.hessian_eps,
         train_loss=loss,
+        dropped=present.dropped,
+        late=present.late,
+        seconds=present.seconds,
     )
 
 
-class _Reports:
-    """The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds.
+class _Keeper:
+    """Has a snapshot written every so many rounds; a run goes on without where that fails."""
 
-    Bytes and forward passes are folded from the records; seconds and Ray's bytes go on from where
-    an interrupted run left them.
-    """
+    def __init__(self, every: int, executor: Executor, on_note: OnNote) -> None:
+        self._every, self._executor, self._on_note = every, executor, on_note
+        self._told = False
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        folder: Path,
-        executor: Executor,
-        records: Sequence[Record],
-        on_row: OnRow,
-    ) -> None:
-        self.experiment, self.executor, self.records = experiment, executor, records
-        self.on_row = on_row
-        found = read_rows(folder / "metrics.csv")
-        self.rows = [row for row in found if row["round"] <= len(records)]
-        self.traffic = Traffic(experiment)
-        self.counted = 0
-        self.file = MetricsFile(folder, self.rows)
-        before = self.rows[-1] if self.rows else {"seconds": 0.0, "ray_bytes": 0}
-        self.seconds_before, self.bytes_before = before["seconds"], before["ray_bytes"]
-        self.started = time.perf_counter()
-
-    def catch_up(self) -> None:
-        """The row of round 0, or of a round whose record was written and whose row was not."""
-        if not self.rows or self.rows[-1]["round"] < len(self.records):
-            self.add()
-
-    def add(self) -> None:
-        """Evaluates if it is time, and adds the row of the newest round.
-
-        Raises:
-            NonFiniteLoss: the evaluation loss is not finite.
-        """
-        done, experiment = len(self.records), self.experiment
-        for record in self.records[self.counted :]:
-            self.traffic.count(record)
-        self.counted = done
-        row: Row = {
-            "round": done,
-            "train_loss": self.records[-1].train_loss if done else None,
-            "eval_loss": None,
-        }
-        if done % experiment.eval.every == 0 or done == experiment.federation.rounds:
-            result = self.executor.evaluate(self.records)
-            if not math.isfinite(result.loss):
-                raise NonFiniteLoss(
-                    f"non-finite evaluation loss after round {done}; lower method.lr (now "
-                    f"{experiment.method.lr:g})"
-                )
-            row["eval_loss"] = result.loss
-            row |= {f"eval_{name}": value for name, value in result.metrics.items()}
-            row |= result.statistics
-        row |= {
-            "uplink_bytes": self.traffic.up,
-            "downlink_bytes": self.traffic.down,
-            "seconds": round(self.seconds_before + time.perf_counter() - self.started, 6),
-            "ray_bytes": self.bytes_before + self.executor.message_bytes,
-            "forward_passes": self.traffic.forwards,
-        }
-        self.rows.append(row)
-        self.file.add(row)
-        self.on_row(row)
-
-    def close(self) -> None:
-        self.file.close()
+    def after_round(self, history: History) -> None:
+        if self._every == 0 or history.round % self._every:
+            return
+        written = self._executor.snapshot(history)
+        if isinstance(written, Snapshot):
+            history.start_from(written)
+        elif not self._told:
+            self._told = True
+            self._on_note(
+                f"no snapshot ({written}): actors that restart replay every round, and all records "
+                "stay in memory"
+            )

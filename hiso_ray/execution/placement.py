@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,11 +20,13 @@ class Placement:
         one_each: each client has an actor of its own (client id = actor number); otherwise
             clients are packed and any actor runs any client.
         line: what the user is told.
+        per_node: how many actors each node would hold.
     """
 
     actors: int
     one_each: bool
     line: str
+    per_node: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
     task, resources = experiment.task, experiment.resources
     copies = 1 + (experiment.curvature == "diagonal") + (experiment.federation.local_steps > 1)
     width = 4 if task.dtype == "float32" else 2
-    shared = width == 4 and resources.gpus_per_client == 0 and task.sparse_fraction == 1
+    shared = width == 4 and _gpus(resources) == 0 and task.sparse_fraction == 1
     whole = dimension * (task.sparse_fraction < 1) + frozen * (not shared)
     kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
     directions = min(
@@ -75,7 +78,8 @@ def place(
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
     need = actor_bytes(experiment, dimension, frozen)
-    fits = sum(_fits(resources, node, need) for node in nodes)
+    per_node = tuple(_fits(resources, node, need) for node in nodes)
+    fits = sum(per_node)
     if fits == 0:
         raise ValueError(_why_not(resources, nodes, need))
     limit = fits if resources.max_actors == "auto" else min(fits, resources.max_actors)
@@ -92,24 +96,41 @@ def place(
     one_each = actors == clients
     packed = "one each" if one_each else f"{-(-clients // actors)} per actor"
     share = f"{resources.cpus_per_client:g} CPU"
-    if resources.gpus_per_client:
-        share += f" and {resources.gpus_per_client:g} GPU"
+    if gpus := _gpus(resources):
+        share += f" and {gpus:g} GPU"
     line = f"{clients} clients on {actors} actor{'s' * (actors > 1)}, {packed}, {share} each"
-    return Placement(actors, one_each, line)
+    return Placement(actors, one_each, line, per_node)
+
+
+def share_for(held: int, total: int) -> float:
+    """The share of a GPU for an actor that held so many of its bytes: a tenth more, and the largest
+    share of which as many fit."""
+    fits = max(1, int(total / (1.1 * held)))
+    return math.floor(1e4 / fits) / 1e4  # Ray counts in ten-thousandths
+
+
+def _gpus(resources: ResourcesConfig) -> float:
+    """GPUs an actor holds; ``auto`` is none until it has been measured."""
+    return 0.0 if resources.gpus_per_client == "auto" else resources.gpus_per_client
 
 
 def _fits(resources: ResourcesConfig, node: Node, need: int) -> int:
     """Actors that one node holds."""
     fits = int(node.cpus / resources.cpus_per_client + 1e-9)
-    share = resources.gpus_per_client
+    share = _gpus(resources)
     if share == 0:
         return min(fits, int(node.memory / need))
-    # Fractions do not span GPUs: 0.4 fits twice on one, not five times on two.
-    on_gpus = int(node.gpus) * int(1 / share + 1e-9) if share < 1 else int(node.gpus / share)
+    if share >= 1:
+        return min(fits, int(node.gpus / share))
+    # Fractions do not span GPUs: 0.4 fits twice on one, not five times on two. A placement group's
+    # bundle may itself be a part of one.
+    whole, part = divmod(node.gpus, 1)
+    on_gpus = int(whole) * int(1 / share + 1e-9) + int(part / share + 1e-9)
     return min(fits, on_gpus)
 
 
 def _why_not(resources: ResourcesConfig, nodes: Sequence[Node], need: int) -> str:
+    share = _gpus(resources)
     largest = "the largest node has" if len(nodes) > 1 else "the cluster has"
     cpus, gpus, memory = (
         max(getattr(n, name) for n in nodes) for name in ("cpus", "gpus", "memory")
@@ -119,18 +140,18 @@ def _why_not(resources: ResourcesConfig, nodes: Sequence[Node], need: int) -> st
             f"resources.cpus_per_client = {resources.cpus_per_client:g}, but {largest} "
             f"{cpus:g} CPUs: lower cpus_per_client"
         )
-    if resources.gpus_per_client > gpus:
+    if share > gpus:
         return (
-            f"resources.gpus_per_client = {resources.gpus_per_client:g}, but {largest} {gpus:g} "
+            f"resources.gpus_per_client = {share:g}, but {largest} {gpus:g} "
             "GPUs: start Ray where GPUs are, lower gpus_per_client, or leave it out to run on CPUs"
         )
-    if resources.gpus_per_client == 0 and need > memory:
+    if share == 0 and need > memory:
         return (
             f"an actor needs about {need / 2**30:.1f} GiB for this model, but {largest} "
             f"{memory / 2**30:.1f} GiB: a smaller model, LoRA (task.lora.r 8), or "
             "method.curvature scalar or none"
         )
     return (
-        f"no node holds {resources.cpus_per_client:g} CPUs and {resources.gpus_per_client:g} GPUs "
+        f"no node holds {resources.cpus_per_client:g} CPUs and {share:g} GPUs "
         "together: lower cpus_per_client or gpus_per_client"
     )

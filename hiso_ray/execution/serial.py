@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.driver import Evaluation, total
+from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Record
-from hiso_ray.messages import Turn
+from hiso_ray.messages import Behind, Snapshot, Turn
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
 
@@ -21,22 +21,34 @@ class SerialExecutor:
     actors = 1
     message_bytes = 0
 
-    def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        prepared: Prepared,
+        partition: Partition,
+        on_note: Callable[[str], None],
+    ) -> None:
         self.worker = Worker(experiment, prepared, partition)
         self.description = self.worker.describe()
+        self._on_note = on_note
 
-    def turns(
-        self, records: Sequence[Record], clients: np.ndarray, seeds: Sequence[int]
-    ) -> list[Turn]:
-        return self._at(records).turns(clients.tolist(), seeds)
+    def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
+        return self._at(history).turns(clients.tolist(), seeds)
 
-    def evaluate(self, records: Sequence[Record]) -> Evaluation:
-        worker = self._at(records)
+    def evaluate(self, history: History) -> Evaluation:
+        worker = self._at(history)
         return total(worker.scores(range(self.description.eval_batches)), worker.statistics())
 
-    def digest(self, records: Sequence[Record]) -> str:
-        return self._at(records).digest()
+    def digest(self, history: History) -> str:
+        return self._at(history).digest()
 
-    def _at(self, records: Sequence[Record]) -> Worker:
-        self.worker.catch_up(records, len(records))
+    def snapshot(self, history: History) -> Snapshot | str:
+        return self._at(history).snapshot(history.folder, history.check)
+
+    def _at(self, history: History) -> Worker:
+        try:
+            self.worker.catch_up(history.missed(self.worker.round))
+        except Behind as behind:
+            self._on_note(f"no snapshot ({behind.unreadable}): starting from x_0")
+            self.worker.catch_up(history.missed(behind.round, blind=True))
         return self.worker

@@ -8,24 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from hiso_ray import tasks
 from hiso_ray.client import take_turns
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import actor_bytes
-from hiso_ray.ledger import Record
-from hiso_ray.messages import Description, Score, Turn, UserError
+from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn, UserError
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.replica import Replica
+from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
 
 
 def device_for(experiment: Experiment) -> torch.device:
     """The GPU when the experiment asks for a share of one and torch sees one, else the CPU."""
-    wanted = experiment.resources.gpus_per_client > 0 and torch.cuda.is_available()
+    wanted = experiment.resources.gpus_per_client != 0 and torch.cuda.is_available()
     return torch.device("cuda" if wanted else "cpu")
 
 
@@ -51,10 +53,11 @@ def check_memory(experiment: Experiment, need: int, device: torch.device) -> Non
     Raises:
         UserError: the share of the GPU that the actor holds is smaller than what it needs.
     """
-    if device.type != "cuda":
+    given = experiment.resources.gpus_per_client
+    if device.type != "cuda" or given == "auto":
         return
     whole = torch.cuda.get_device_properties(device).total_memory
-    share = min(1.0, experiment.resources.gpus_per_client)
+    share = min(1.0, given)
     if need > whole * share:
         raise UserError(
             f"an actor needs about {need / 2**30:.1f} GiB, its {share:g} of this GPU is "
@@ -75,6 +78,10 @@ class Worker:
             experiment, tasks.build(experiment, prepared, device), prepared.x0, device
         )
 
+    @property
+    def round(self) -> int:
+        return self.replica.round
+
     def describe(self) -> Description:
         device = self.replica.device
         name = f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
@@ -88,9 +95,18 @@ class Worker:
             eval_batches=self.replica.task.eval_batches,
         )
 
-    def catch_up(self, records: Sequence[Record], round_: int) -> None:
+    def catch_up(self, missed: Missed) -> None:
         """Before anything else is asked: see ``Replica.catch_up``."""
-        self.replica.catch_up(records, round_)
+        self.replica.catch_up(missed)
+
+    def snapshot(self, folder: Path, check: str) -> Snapshot | str:
+        """Writes x and H into the run folder, or says why that cannot be done from here."""
+        if not (folder.parent / "ledger.jsonl").exists():
+            return f"{folder.parent} cannot be seen from the machine of a client actor"
+        try:
+            return self.replica.snapshot(folder, check)
+        except OSError as error:
+            return str(error)
 
     def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
         return take_turns(self.replica, self.partition, clients, seeds)
@@ -103,3 +119,20 @@ class Worker:
 
     def digest(self) -> str:
         return self.replica.digest()
+
+    def gpu_bytes(self) -> tuple[int, int] | None:
+        """What this process holds of its GPU after a turn of the client with most examples and an
+        evaluation batch, and what the GPU has; None on a CPU. It must have the GPU to itself.
+
+        torch keeps the memory it once had, so what is held afterwards is the peak.
+        """
+        device = self.replica.device
+        if device.type != "cuda":
+            return None
+        seeds = step_seeds(0, 0, self.replica.experiment.federation.local_steps)
+        largest = int(np.diff(self.partition.offsets).argmax())
+        self.turns([largest], seeds)
+        self.scores([0])
+        torch.cuda.synchronize(device)
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free, total

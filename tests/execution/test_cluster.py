@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,10 @@ import pytest
 
 from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session
-from hiso_ray.execution.cluster.executor import ClusterExecutor
-from hiso_ray.execution.driver import run_rounds
+from hiso_ray.execution.cluster.gauges import NAMES
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import NonFiniteLoss
 from hiso_ray.metrics import read_rows
-from hiso_ray.runs import identity_of
-from hiso_ray.tasks import load, resolve
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -90,75 +84,6 @@ def test_what_passes_is_scalars_whatever_the_model(experiment: Make, tmp_path: P
     assert columns[1][-1][2] / 6 < 4 * d / 10  # a round is far from one model
 
 
-@contextmanager
-def cluster_executor(
-    experiment: Experiment, folder: Path
-) -> Iterator[tuple[Any, Experiment, dict[str, str]]]:
-    experiment = resolve(experiment)
-    prepared, partition = load(experiment)
-    shared = [
-        session.ray.put(prepared),
-        session.ray.put(partition),
-    ]
-    with session.reservation(experiment, prepared.x0.size, print) as (placement, group):
-        yield (
-            ClusterExecutor(experiment, placement, group, shared, folder / "faults.jsonl"),
-            experiment,
-            identity_of(experiment, prepared),
-        )
-
-
-@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_killed_actors_come_back_and_change_nothing(
-    experiment: Make, tmp_path: Path, every: int
-) -> None:
-    base = {"federation.rounds": 12, "eval.every": every}
-    expected = run(experiment(**base), tmp_path / "serial")
-    folder = tmp_path / "ray"
-    folder.mkdir()
-    (folder / "faults.jsonl").touch()
-    e = experiment(**base, **RAY, **{"resources.max_actors": 2})
-    with cluster_executor(e, folder) as (executor, resolved, identity):
-
-        def pid(actor: int) -> int:
-            return session.ray.get(
-                executor._handles[actor].__ray_call__.remote(lambda self: os.getpid())
-            )
-
-        def on_row(row: dict[str, Any]) -> None:
-            if row["round"] in (
-                0,
-                4,
-                12,
-            ):  # between two messages: no record yet; evaluated; the end
-                os.kill(pid(0), signal.SIGKILL)
-            if row["round"] == 7:  # while the next round runs, both at once
-                for victim in (pid(0), pid(1)):
-                    threading.Timer(0.002, os.kill, (victim, signal.SIGKILL)).start()
-
-        summary = run_rounds(resolved, folder, identity, executor, on_row, print)
-    assert summary["model_sha256"] == expected["model_sha256"]
-    assert Ledger.read(folder / "ledger.jsonl").records == (
-        Ledger.read(tmp_path / "serial" / "ledger.jsonl").records
-    )
-    faults = [json.loads(line) for line in (folder / "faults.jsonl").read_text().splitlines()]
-    assert len(faults) == summary["faults"] >= 4
-    assert {"round", "stage", "actor", "error"} <= set(faults[0])
-
-
-@pytest.mark.parametrize("known", [3, pytest.param(6, marks=pytest.mark.slow)])
-def test_an_actor_that_lacks_records_is_given_them(
-    experiment: Make, tmp_path: Path, known: int
-) -> None:
-    with cluster_executor(experiment(**RAY, **{"resources.max_actors": 1}), tmp_path) as parts:
-        executor, *_ = parts
-        run(experiment(), tmp_path / "serial")
-        records = Ledger.read(tmp_path / "serial" / "ledger.jsonl").records
-        executor._known[0] = known  # as if it held so many; it is at round 0
-        digest = executor.digest(records)
-    assert digest == json.loads((tmp_path / "serial" / "summary.json").read_text())["model_sha256"]
-
-
 def test_non_finite_loss_reaches_the_caller_and_the_ledger_stays_readable(
     experiment: Make, tmp_path: Path
 ) -> None:
@@ -182,14 +107,82 @@ def test_more_than_the_cluster_has_is_refused_at_once(
         run(experiment(**RAY, **dotted), tmp_path / "r")
 
 
-def test_a_busy_cluster_is_waited_for_and_then_said(
-    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "RESERVE_SECONDS", 2.0)
-    other = session.placement_group([{"CPU": 3}])
+def test_a_busy_cluster_is_waited_for_and_then_said(experiment: Make, tmp_path: Path) -> None:
+    other = session.ray.util.placement_group([{"CPU": 3}])
     session.ray.get(other.ready())
     try:
-        with pytest.raises(ValueError, match=r"4 actors .* free now: 1 of 4 CPUs"):
-            run(experiment(**RAY), tmp_path / "r")
+        with pytest.raises(ValueError, match=r"4 actors .* free now: 1 of 4 CPUs.*max_actors 1"):
+            run(experiment(**RAY, **{"resources.reserve_seconds": 2.0}), tmp_path / "r")
     finally:
-        session.remove_placement_group(other)
+        session.ray.util.remove_placement_group(other)
+
+
+def inside(bundles: list[dict[str, float]], experiment: Experiment, folder: Path) -> Any:
+    """Runs a federation from a task in a placement group of its own, as a Tune trial would."""
+    group = session.ray.util.placement_group(bundles)
+    strategy = session.ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+        placement_group=group,
+        placement_group_bundle_index=0,
+        placement_group_capture_child_tasks=True,
+    )
+
+    def trial() -> tuple[dict[str, Any], list[str]]:
+        notes: list[str] = []
+        return run(experiment, folder, on_note=notes.append), notes
+
+    try:
+        task = session.ray.remote(num_cpus=1, scheduling_strategy=strategy)(trial)
+        return session.ray.get(task.remote())
+    finally:
+        session.ray.util.remove_placement_group(group)
+
+
+def test_a_run_inside_a_placement_group_uses_its_bundles(experiment: Make, tmp_path: Path) -> None:
+    expected = run(experiment(), tmp_path / "serial")
+    auto = {"resources.gpus_per_client": "auto"}
+    bundles = [{"CPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 2.0, "GPU": 0.5}]
+    summary, notes = inside(bundles, experiment(**RAY, **auto), tmp_path / "inside")
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert summary["actors"] == 2  # one per bundle: the third has GPU for one only
+    line = "12 clients on 2 actors, 6 per actor, 1 CPU and 0.5 GPU each"
+    assert any(note.startswith(line) for note in notes)
+
+
+def test_a_placement_group_without_room_for_actors_is_said(
+    experiment: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"one more bundle per actor, .*PlacementGroupFactory"):
+        inside([{"CPU": 1.0}], experiment(**RAY), tmp_path / "r")
+
+
+def test_auto_gpu_share_where_torch_sees_none(experiment: Make, tmp_path: Path) -> None:
+    notes: list[str] = []
+    e = experiment(**RAY, **{"resources.gpus_per_client": "auto"})
+    assert run(e, tmp_path / "ray", on_note=notes.append)["actors"] == 2
+    assert any("torch sees no GPU where Ray has one; one GPU per actor" in n for n in notes)
+
+
+def test_actors_have_names_and_numbers_are_on_rays_metrics_page(
+    experiment: Make, tmp_path: Path
+) -> None:
+    ray, names, shown = session.ray, set(), set()
+
+    def on_row(row: dict[str, Any]) -> None:
+        names.update(ray.util.list_named_actors())
+        page = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+        deadline = time.monotonic() + 60
+        while row["round"] == 6 and shown != set(NAMES):  # exported every few seconds
+            assert time.monotonic() < deadline, shown
+            with urllib.request.urlopen(page) as answer:
+                lines = answer.read().decode().splitlines()
+            own = (line for line in lines if 'run="tiger"' in line)
+            shown.update(line.removeprefix("ray_").split("{")[0] for line in own)
+            time.sleep(0.5)
+        if row["round"] == 6:
+            raise KeyboardInterrupt
+
+    e = experiment(**RAY, **{"resources.max_actors": 2, "federation.rounds": 4000})
+    with pytest.raises(KeyboardInterrupt):
+        run(e, tmp_path / "tiger", on_row)
+    kinds = {name.rpartition("/")[2] for name in names if name.startswith("tiger-")}
+    assert kinds == {"driver", "actor-000", "actor-001"}

@@ -100,14 +100,6 @@ def test_metrics_summary_and_byte_formulas(experiment: Make, tmp_path: Path) -> 
     assert list((tmp_path / "r" / "tensorboard").iterdir())
 
 
-def test_the_papers_byte_rule() -> None:
-    from hiso_ray.metrics import paper_bytes_per_client
-
-    # REFERENCE §2: 1 500 rounds, P = 5, τ = 1 → 58.59 KiB; 550 → 21.48
-    assert paper_bytes_per_client(1500, 1, 5) / 1024 == pytest.approx(58.59, abs=0.01)
-    assert paper_bytes_per_client(350, 1, 5) / 1024 == pytest.approx(13.67, abs=0.01)
-
-
 def test_decomfl_is_hiso_without_curvature(experiment: Make, tmp_path: Path) -> None:
     digests = [
         run(experiment(**dotted), tmp_path / str(i))["model_sha256"]

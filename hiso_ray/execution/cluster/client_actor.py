@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import time
+import traceback
 from typing import Any
 
 import ray
 
 from hiso_ray.config import Experiment
-from hiso_ray.messages import Behind, Description, NonFiniteLoss
+from hiso_ray.messages import Behind, Description, TurnFailed, UserError
 
 
 class ClientActor:
     """Answers messages, so that one place counts, retries and reports them.
 
     Attributes:
-        reborn: Ray restarted this actor, and the driver has not been told yet.
+        born: when this process started [ns]: tells an actor that Ray restarted from its
+            predecessor.
     """
 
     def __init__(self, experiment: Experiment, prepared: Any, partition: Any) -> None:
@@ -25,23 +28,30 @@ class ClientActor:
 
         torch.set_num_threads(threads_for(experiment))
         self.worker = Worker(experiment, prepared, partition)
-        self.reborn = ray.get_runtime_context().was_current_actor_reconstructed
+        self.born = time.time_ns()
 
-    def describe(self) -> Description:
-        return self.worker.describe()
+    # Asked of an actor that has died, this waits until Ray has restarted it.
+    @ray.method(max_task_retries=-1)
+    def describe(self) -> tuple[Description, int]:
+        return self.worker.describe(), self.born
+
+    def measure(self) -> tuple[int, int] | None:
+        """See ``Worker.gpu_bytes``."""
+        return self.worker.gpu_bytes()
 
     def call(self, message: bytes) -> bytes:
-        """(records, round, method of the worker, arguments) -> its result.
+        """(what it missed, method of the worker, arguments) -> when it was born, and the result.
 
-        Expected exceptions are answers too: ``Behind`` when it lacks records or has been restarted,
-        ``NonFiniteLoss`` from a client.
+        Exceptions are answers too: ``Behind`` when it lacks records, ``UserError`` (a non-finite
+        loss), and ``TurnFailed`` with the traceback of anything else.
         """
-        records, round_, method, arguments = pickle.loads(message)
+        missed, method, arguments = pickle.loads(message)
+        answer: Any
         try:
-            if self.reborn:
-                self.reborn = False
-                raise Behind(0)
-            self.worker.catch_up(records, round_)
-            return pickle.dumps(getattr(self.worker, method)(*arguments))
-        except (Behind, NonFiniteLoss) as answer:
-            return pickle.dumps(answer)
+            self.worker.catch_up(missed)
+            answer = getattr(self.worker, method)(*arguments)
+        except (Behind, UserError) as error:
+            answer = error
+        except Exception:
+            answer = TurnFailed(traceback.format_exc())
+        return pickle.dumps((self.born, answer))

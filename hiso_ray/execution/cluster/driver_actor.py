@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup
 
+from hiso_ray.attendance import Population
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.executor import ClusterExecutor
+from hiso_ray.execution.cluster.gauges import Gauges
+from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.driver import run_rounds
-from hiso_ray.execution.placement import Placement
+from hiso_ray.execution.faults import Faults
 from hiso_ray.ledger import LedgerError
-from hiso_ray.messages import UserError
+from hiso_ray.messages import TurnFailed, UserError
 from hiso_ray.metrics import Row
 
 
@@ -22,33 +25,46 @@ class DriverActor:
     """Runs the rounds in a thread, so that it can answer while they run."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._notes: list[str] = []
+        self._rows: SimpleQueue[Row] = SimpleQueue()
+        self._notes: SimpleQueue[str] = SimpleQueue()
 
     async def run(
         self,
         experiment: Experiment,
         folder: Path,
         identity: dict[str, str],
-        placement: Placement,
-        group: PlacementGroup,
+        population: Population,
+        reservation: Reservation,
         shared: list[ray.ObjectRef],
     ) -> dict[str, Any] | Exception:
         """The summary, or the exception that a user can do something about."""
+        gauges = Gauges(folder, experiment.task.metric)
+
+        def on_row(row: Row) -> None:
+            gauges.show(row)
+            self._rows.put(row)
 
         def rounds() -> dict[str, Any]:
-            executor = ClusterExecutor(
-                experiment, placement, group, shared, folder / "faults.jsonl"
-            )
+            faults = Faults(folder, self._notes.put)
+            executor = ClusterExecutor(experiment, reservation, shared, faults)
             return run_rounds(
-                experiment, folder, identity, executor, self._rows.append, self._notes.append
+                experiment, folder, identity, population, executor, on_row, self._notes.put
             )
 
         try:
             return await asyncio.to_thread(rounds)
-        except (UserError, LedgerError, OSError) as error:
+        except (UserError, TurnFailed, LedgerError, OSError) as error:
             return error
 
-    async def news(self, rows: int, notes: int) -> tuple[list[Row], list[str]]:
-        """The rows and notes so far that the caller, who has this many, has not seen."""
-        return self._rows[rows:], self._notes[notes:]
+    async def news(self) -> tuple[list[Row], list[str]]:
+        """The rows and notes since the last call."""
+        return _drain(self._rows), _drain(self._notes)
+
+
+def _drain(queue: SimpleQueue[Any]) -> list[Any]:
+    found = []
+    while True:
+        try:
+            found.append(queue.get_nowait())
+        except Empty:
+            return found

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hiso_ray.attendance import Population
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.driver_actor import DriverActor
+from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.driver import OnNote, OnRow
-from hiso_ray.execution.placement import Node, Placement, place
+from hiso_ray.execution.faults import Faults
+from hiso_ray.messages import TurnFailed
 
-RESERVE_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
@@ -30,41 +31,89 @@ def run_on_ray(
     identity: dict[str, str],
     prepared: Any,
     partition: Any,
+    population: Population,
     on_row: OnRow,
     on_note: OnNote,
 ) -> dict[str, Any]:
     """Runs or continues the federation in ``folder`` on a Ray cluster; returns the summary.
 
+    A driver actor that dies is started again and goes on from the ledger, as ``resume`` would.
+
     Raises:
         ValueError: the cluster cannot hold the actors asked for (says what is missing).
         NonFiniteLoss: from a client, with its round and step.
+        TurnFailed: a client, or the driver itself, failed again and again.
     """
-    with (
-        joined_cluster(),
-        reservation(experiment, prepared.x0.size, on_note, prepared.frozen) as (placement, group),
-    ):
+    with joined_cluster():
         shared = [ray.put(prepared), ray.put(partition)]
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        driver = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverActor).remote()
-        try:
-            result = driver.run.remote(experiment, folder, identity, placement, group, shared)
-            seen_rows = seen_notes = 0
-            finished: list[Any] = []
-            while not finished:
-                finished, _ = ray.wait([result], timeout=POLL_SECONDS)
-                rows, notes = ray.get(driver.news.remote(seen_rows, seen_notes))
-                seen_rows += len(rows)
-                seen_notes += len(notes)
-                for note in notes:
-                    on_note(note)
-                for row in rows:
-                    on_row(row)
-            summary = ray.get(result)
-        finally:
-            ray.kill(driver)  # its client actors go with it
-        if isinstance(summary, Exception):
-            raise summary
-        return summary
+        experiment = with_gpu_share(experiment, shared, on_note)
+        size, frozen = prepared.x0.size, prepared.frozen
+        with reserved(experiment, size, frozen, on_note, folder.name) as reservation:
+            progress = _Progress(on_row)
+            deaths_here = 0  # without a new round in between
+            while True:
+                before = progress.round
+                try:
+                    return _drive(
+                        experiment, folder, identity, population, reservation, shared,
+                        progress.row, on_note,
+                    )  # fmt: skip
+                except RayActorError as error:
+                    deaths_here = 1 if progress.round > before else deaths_here + 1
+                    faults = Faults(folder, on_note)
+                    faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
+                    if deaths_here == experiment.resources.tries:
+                        raise TurnFailed(
+                            f"the driver died {deaths_here} times after round {progress.round} "
+                            f"(resources.tries), the last time like this:\n{error}"
+                        ) from error
+                    reservation = reservation.again()
+
+
+class _Progress:
+    """Passes rows on, once each: a driver that was started again repeats none."""
+
+    def __init__(self, on_row: OnRow) -> None:
+        self._on_row = on_row
+        self.round = -1
+
+    def row(self, row: dict[str, Any]) -> None:
+        if row["round"] > self.round:
+            self.round = row["round"]
+            self._on_row(row)
+
+
+def _drive(
+    experiment: Experiment,
+    folder: Path,
+    identity: dict[str, str],
+    population: Population,
+    reservation: Reservation,
+    shared: list[ray.ObjectRef],
+    on_row: OnRow,
+    on_note: OnNote,
+) -> dict[str, Any]:
+    """One driver actor, from its start to its summary."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    name = f"{reservation.label}/driver"
+    driver = ray.remote(**options)(DriverActor).options(name=name).remote()
+    try:
+        result = driver.run.remote(experiment, folder, identity, population, reservation, shared)
+        finished: list[Any] = []
+        while not finished:
+            finished, _ = ray.wait([result], timeout=POLL_SECONDS)
+            rows, notes = ray.get(driver.news.remote())
+            for note in notes:
+                on_note(note)
+            for row in rows:
+                on_row(row)
+        summary = ray.get(result)
+    finally:
+        ray.kill(driver)  # its client actors go with it
+    if isinstance(summary, Exception):
+        raise summary
+    return summary
 
 
 @contextmanager
@@ -91,33 +140,3 @@ def joined_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def reservation(
-    experiment: Experiment, dimension: int, on_note: OnNote, frozen: int = 0
-) -> Iterator[tuple[Placement, PlacementGroup]]:
-    """All the actors' resources at once, or an error that says what is missing."""
-    resources = experiment.resources
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
-    placement = place(experiment, nodes, dimension, frozen)
-    on_note(placement.line)
-    bundle = {"CPU": resources.cpus_per_client}
-    if resources.gpus_per_client:
-        bundle["GPU"] = resources.gpus_per_client
-    group = placement_group([bundle] * placement.actors, strategy="PACK")
-    try:
-        try:
-            ray.get(group.ready(), timeout=RESERVE_SECONDS)
-        except GetTimeoutError:
-            free, have = ray.available_resources(), ray.cluster_resources()
-            raise ValueError(
-                f"{placement.actors} actors of {bundle} did not become available within "
-                f"{RESERVE_SECONDS:g} s; free now: {free.get('CPU', 0):g} of "
-                f"{have.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} of {have.get('GPU', 0):g} "
-                "GPUs. Wait for the other work on the cluster, or lower resources.max_actors"
-            ) from None
-        yield placement, group
-    finally:
-        remove_placement_group(group)

@@ -1,0 +1,327 @@
+"""Client actors that may die, hang, or go with their node, and come back.
+
+Each member has at most one message at a time. A message that fails is given to whoever is free;
+the member itself is restarted by Ray meanwhile, stands at x_0 again, and is brought forward by
+what it is sent next. Messages are serialized here, so that their size is counted and not guessed.
+
+Who fails for good is found by asking again: a piece of work fails, is tried once more elsewhere,
+and is then taken apart, one client (or evaluation batch) a message, until one has failed
+``resources.tries`` times. Results do not depend on who computes them, so nothing of this shows.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.patience import Patience
+from hiso_ray.execution.cluster.reservation import Reservation
+from hiso_ray.execution.faults import Faults
+from hiso_ray.execution.history import History
+from hiso_ray.messages import Behind, Description, TurnFailed, UserError
+
+MAX_RESTARTS = 100  # of one actor in a run
+START_SECONDS = 600.0  # for actors to start, and for one to come back when all are away
+START_TOGETHER = 4  # actors importing torch at the same time
+
+
+@dataclass
+class Piece:
+    """Work for one member: a method of the worker, and what it is asked about.
+
+    Attributes:
+        items: clients or evaluation batches; the answer has one result for each. None when the
+            answer is one result.
+        more: arguments after the items.
+        prefers: the member that gets it if it is free.
+        tries: how often it has failed.
+    """
+
+    method: str
+    items: tuple[int, ...] | None = None
+    more: tuple[Any, ...] = ()
+    prefers: int | None = None
+    tries: int = 0
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.more if self.items is None else (self.items, *self.more)
+
+    def apart(self) -> list[Piece]:
+        """One piece an item."""
+        return [replace(self, items=(item,), prefers=None) for item in self.items or ()]
+
+
+@dataclass
+class Member:
+    """One client actor as the driver sees it.
+
+    Attributes:
+        known: records it is known to hold.
+        blind: it could not read the snapshot.
+        born: tells one incarnation from the next.
+        returning: pending while it is away; answered when it is back.
+        lost: it will not come back.
+    """
+
+    handle: Any
+    known: int = 0
+    blind: bool = False
+    born: int = 0
+    returning: ray.ObjectRef | None = None
+    lost: bool = False
+
+    @property
+    def present(self) -> bool:
+        return self.returning is None and not self.lost
+
+
+@dataclass
+class Sent:
+    """A message on its way.
+
+    Attributes:
+        number: of the member that has it.
+        since: the round that the member was believed to stand at.
+        units: how much work it is: turns or batches, records to apply, and one.
+    """
+
+    piece: Piece
+    number: int
+    since: int
+    at: float
+    deadline: float
+    units: int
+
+
+@dataclass
+class _Round:
+    """One call of :meth:`Fleet.ask`: what is to be sent, what is on its way, what came back."""
+
+    history: History
+    waiting: deque[Piece]
+    pending: dict[ray.ObjectRef, Sent] = field(default_factory=dict)
+    answers: dict[int | None, Any] = field(default_factory=dict)
+
+
+class Fleet:
+    """All client actors of a run.
+
+    Attributes:
+        description: what every member computes with.
+        message_bytes: serialized messages and answers so far.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        reservation: Reservation,
+        shared: Sequence[ray.ObjectRef],
+        faults: Faults,
+        actor_class: type = ClientActor,
+    ) -> None:
+        self.message_bytes = 0
+        self._tries = experiment.resources.tries
+        self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
+        self._members: list[Member] = []
+        descriptions: list[Description] = []
+        for first in range(0, reservation.placement.actors, START_TOGETHER):
+            last = min(first + START_TOGETHER, reservation.placement.actors)
+            for number in range(first, last):
+                options = _options(experiment, reservation, number)
+                actor = ray.remote(**options)(actor_class).remote(experiment, *shared)
+                self._members.append(Member(actor))
+            descriptions += self._started(range(first, last))
+        self.description = descriptions[0]
+        different = [d for d in descriptions if d != self.description]
+        if different:
+            raise UserError(
+                f"the actors would not compute the same bits: {self.description} and "
+                f"{different[0]}; run on nodes of one kind"
+            )
+
+    @property
+    def present(self) -> list[int]:
+        """Numbers of the members that can be asked now; at least one."""
+        found = [n for n, member in enumerate(self._members) if member.present]
+        return found or list(range(len(self._members)))
+
+    def ask(self, history: History, pieces: Sequence[Piece]) -> dict[Any, Any]:
+        """Sends pieces of work and collects the answers, whatever happens to members meanwhile.
+
+        Returns:
+            The result of each item of all pieces; for a piece without items, under None.
+
+        Raises:
+            TurnFailed: a piece failed as often as it may be tried.
+            UserError: from a worker (a non-finite loss), or nobody is left.
+        """
+        call = _Round(history, deque(pieces))
+        while call.waiting or call.pending:
+            self._hand_out(call)
+            self._wait(call)
+        return call.answers
+
+    def ask_one(self, history: History, method: str, *arguments: Any, of: int | None = None) -> Any:
+        """One message, to member ``of`` if it is free."""
+        return self.ask(history, [Piece(method, None, arguments, of)])[None]
+
+    def _hand_out(self, call: _Round) -> None:
+        busy = {sent.number for sent in call.pending.values()}
+        free = [n for n, m in enumerate(self._members) if m.present and n not in busy]
+        for _ in range(len(call.waiting)):
+            if not free:
+                return
+            piece = call.waiting.popleft()
+            number = piece.prefers if piece.prefers in free else free[0]
+            assert number is not None
+            free.remove(number)
+            self._send(call, piece, number)
+
+    def _send(self, call: _Round, piece: Piece, number: int) -> None:
+        member = self._members[number]
+        missed = call.history.missed(member.known, member.blind)
+        message = pickle.dumps((missed, piece.method, piece.arguments))
+        self.message_bytes += len(message)
+        units = 1 + len(piece.items or ()) + len(missed.records)
+        now = time.monotonic()
+        sent = Sent(piece, number, member.known, now, now + self._patience.allowed(units), units)
+        call.pending[member.handle.call.remote(message)] = sent
+
+    def _wait(self, call: _Round) -> None:
+        """Until something happens: an answer, a failure, a deadline, a member's return."""
+        members = enumerate(self._members)
+        back = {m.returning: n for n, m in members if m.returning is not None}
+        if not call.pending and not back:
+            raise UserError(
+                "every client actor is gone for good; `hiso-ray resume` goes on once the cluster "
+                "has room again"
+            )
+        deadlines = [sent.deadline for sent in call.pending.values()]
+        until = min(deadlines) if deadlines else time.monotonic() + START_SECONDS
+        refs = [*call.pending, *back]
+        ready, _ = ray.wait(refs, timeout=max(0.0, until - time.monotonic()))
+        if not ready and not call.pending:
+            raise UserError(
+                f"no client actor came back within {START_SECONDS:g} s (out of memory, or their "
+                "nodes are gone?); `hiso-ray resume` goes on once the cluster has room again"
+            )
+        for ref in ready:
+            if ref in back:
+                self._returned(back[ref], call.history.round)
+            else:
+                self._answered(call, ref, call.pending.pop(ref))
+        now = time.monotonic()
+        for ref in [ref for ref, sent in call.pending.items() if sent.deadline <= now]:
+            self._hung(call, call.pending.pop(ref))
+
+    def _answered(self, call: _Round, ref: ray.ObjectRef, sent: Sent) -> None:
+        member, piece = self._members[sent.number], sent.piece
+        try:
+            reply = ray.get(ref)
+        except RayError as error:
+            self._away(member)
+            self._failed(call, sent, "died", str(error))
+            return
+        self.message_bytes += len(reply)
+        born, answer = pickle.loads(reply)
+        if born != member.born:
+            member.known, member.blind, member.born = 0, False, born
+            self._note(call, sent, "restarted", "it had died between two messages")
+        if isinstance(answer, Behind):
+            assert answer.unreadable is not None or answer.round < sent.since, answer
+            if answer.unreadable is not None:
+                member.blind = True
+                self._note(call, sent, "error", f"no snapshot: {answer.unreadable}")
+            member.known = answer.round
+            self._send(call, piece, sent.number)
+        elif isinstance(answer, TurnFailed):
+            self._failed(call, sent, "error", str(answer))
+        elif isinstance(answer, UserError):
+            raise answer
+        else:
+            self._patience.learn(sent.units, time.monotonic() - sent.at)
+            member.known = call.history.round
+            results = [answer] if piece.items is None else answer
+            call.answers |= zip(piece.items or (None,), results, strict=True)
+
+    def _hung(self, call: _Round, sent: Sent) -> None:
+        member = self._members[sent.number]
+        ray.kill(member.handle, no_restart=False)
+        self._away(member)
+        waited = sent.deadline - sent.at
+        self._failed(
+            call,
+            sent,
+            "hung",
+            f"no answer within {waited:.0f} s; if it was only slow, raise resources.answer_seconds",
+        )
+
+    def _failed(self, call: _Round, sent: Sent, kind: str, error: str) -> None:
+        piece = sent.piece
+        self._note(call, sent, kind, error)
+        piece.tries += 1
+        if piece.tries == self._tries:
+            what = "client" if piece.method == "turns" else "evaluation batch"
+            whom = f"{what} {piece.items[0]}, " if piece.items else ""
+            raise TurnFailed(
+                f"{whom}round {call.history.round}: {piece.method} failed {piece.tries} times "
+                f"(resources.tries), the last time like this:\n{error}"
+            )
+        alone = piece.items is None or len(piece.items) == 1
+        call.waiting.extend([piece] if alone or piece.tries < 2 else piece.apart())
+
+    def _note(self, call: _Round, sent: Sent, kind: str, error: str) -> None:
+        self._faults.add(
+            kind, call.history.round, sent.piece.method, error, sent.number, sent.piece.items or ()
+        )
+
+    def _away(self, member: Member) -> None:
+        member.known, member.blind = 0, False
+        member.returning = member.handle.describe.remote()
+
+    def _returned(self, number: int, round_: int) -> None:
+        member = self._members[number]
+        try:
+            _, member.born = ray.get(member.returning)
+        except RayError as error:
+            member.lost = True
+            self._faults.add("lost", round_, "restart", str(error), number)
+        member.returning = None
+
+    def _started(self, numbers: range) -> list[Description]:
+        members = self._members[numbers.start : numbers.stop]
+        try:
+            answers = ray.get([m.handle.describe.remote() for m in members], timeout=START_SECONDS)
+        except (GetTimeoutError, RayError) as error:
+            raise UserError(
+                f"client actors {numbers.start} to {numbers.stop - 1} did not start (waited up to "
+                f"{START_SECONDS:g} s): out of memory, or a node was lost? {error}"
+            ) from error
+        for member, (_, born) in zip(members, answers, strict=True):
+            member.born = born
+        return [description for description, _ in answers]
+
+
+def _options(experiment: Experiment, reservation: Reservation, number: int) -> dict[str, Any]:
+    resources = experiment.resources
+    return {
+        "name": f"{reservation.label}/actor-{number:03d}",
+        "num_cpus": resources.cpus_per_client,
+        "num_gpus": resources.gpus_per_client,
+        "max_restarts": MAX_RESTARTS,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(
+            placement_group=reservation.group,
+            placement_group_bundle_index=reservation.bundles[number],
+        ),
+    }

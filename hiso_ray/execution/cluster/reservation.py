@@ -1,0 +1,172 @@
+"""A run's share of the cluster: all its actors' resources at once, or an error that says what is
+missing.
+
+A run that is started inside somebody's placement group (a Ray Tune trial) uses that group's
+bundles, the first excepted, which is its caller's; any other run reserves a group of its own,
+spread over the nodes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
+
+from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.driver import OnNote
+from hiso_ray.execution.placement import Node, Placement, place, share_for
+
+GROUP_SECONDS = 600.0  # for the measuring actor to start and take a turn
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Where the actors go.
+
+    Attributes:
+        group: the placement group.
+        bundles: the bundle of each actor.
+        label: how actors' names begin.
+    """
+
+    placement: Placement
+    group: PlacementGroup
+    bundles: tuple[int, ...]
+    label: str = "hiso"
+
+    def again(self) -> Reservation:
+        """The same for another start of the driver: names may still be taken."""
+        return replace(self, label=f"{self.label.rpartition('-')[0]}-{secrets.token_hex(2)}")
+
+
+@contextmanager
+def reserved(
+    experiment: Experiment,
+    dimension: int,
+    frozen: int,
+    on_note: OnNote,
+    name: str = "hiso",
+) -> Iterator[Reservation]:
+    """Reserves what the run's actors need, for as long as the context lasts.
+
+    Args:
+        experiment: with a number for ``gpus_per_client``; see :func:`with_gpu_share`.
+        dimension: d.
+        frozen: weights that are not trained.
+        name: of the run, for its actors' names.
+
+    Raises:
+        ValueError: the cluster, or the group that the run is in, cannot hold the actors.
+    """
+    label = f"{name}-{secrets.token_hex(2)}"
+    outer = get_current_placement_group()
+    if outer is not None:
+        nodes = _own_bundles(outer)
+        placement = place(experiment, nodes, dimension, frozen)
+        on_note(f"{placement.line}, in the placement group that this runs in")
+        bundles = tuple(
+            1 + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
+        )
+        yield Reservation(placement, outer, bundles[: placement.actors], label)
+        return
+    placement = place(experiment, cluster_nodes(), dimension, frozen)
+    on_note(placement.line)
+    resources = experiment.resources
+    bundle = {"CPU": resources.cpus_per_client}
+    if resources.gpus_per_client:
+        bundle["GPU"] = float(resources.gpus_per_client)
+    group = placement_group([bundle] * placement.actors, strategy="SPREAD", name=label)
+    try:
+        if not group.wait(resources.reserve_seconds):
+            raise ValueError(_busy(placement.actors, bundle, resources.reserve_seconds))
+        yield Reservation(placement, group, tuple(range(placement.actors)), label)
+    finally:
+        remove_placement_group(group)
+
+
+def with_gpu_share(
+    experiment: Experiment, shared: Sequence[ray.ObjectRef], on_note: OnNote
+) -> Experiment:
+    """The experiment with a number in place of ``gpus_per_client: auto``.
+
+    One actor takes one client's turn and scores one evaluation batch on a GPU of its own; the share
+    is what it then held, and a tenth more, rounded so that the shares fill a GPU. In somebody's
+    placement group it is what the group's bundles have.
+
+    Raises:
+        ValueError: the measuring actor could not run.
+    """
+    if experiment.resources.gpus_per_client != "auto":
+        return experiment
+    outer = get_current_placement_group()
+    if outer is not None:
+        share = min(node.gpus for node in _own_bundles(outer))
+        return experiment.changed(**{"resources.gpus_per_client": share})
+    if not any(node.gpus >= 1 for node in cluster_nodes()):
+        on_note("gpus_per_client auto: the cluster has no GPU, computing on CPUs")
+        return experiment.changed(**{"resources.gpus_per_client": 0.0})
+    whole = experiment.changed(**{"resources.gpus_per_client": 1.0})
+    options: dict[str, Any] = {"num_cpus": experiment.resources.cpus_per_client, "num_gpus": 1}
+    actor = ray.remote(**options)(ClientActor).remote(whole, *shared)
+    try:
+        measured = ray.get(actor.measure.remote(), timeout=GROUP_SECONDS)
+    except RayError as error:
+        raise ValueError(
+            "gpus_per_client auto: one client's turn could not be measured on a whole GPU; give "
+            f"resources.gpus_per_client a number ({error})"
+        ) from error
+    finally:
+        ray.kill(actor)
+    if measured is None:
+        on_note("gpus_per_client auto: torch sees no GPU where Ray has one; one GPU per actor")
+        return whole
+    held, total = measured
+    share = share_for(held, total)
+    on_note(
+        f"gpus_per_client auto: a turn held {held / 2**30:.2f} of {total / 2**30:.1f} GiB, "
+        f"so {share:g} GPU an actor"
+    )
+    return experiment.changed(**{"resources.gpus_per_client": share})
+
+
+def cluster_nodes() -> list[Node]:
+    """What each living node has."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
+
+
+def _own_bundles(group: PlacementGroup) -> list[Node]:
+    """The bundles that a run inside a placement group may use, as if each were a node."""
+    bundles = group.bundle_specs[1:]
+    if not bundles:
+        raise ValueError(
+            "this runs inside a placement group with one bundle, which leaves no room for client "
+            "actors: give it one more bundle per actor, for a Tune trial "
+            "PlacementGroupFactory([{'CPU': 1}] + [{'CPU': 1}] * actors)"
+        )
+    return [
+        Node(b.get("CPU", 0.0), b.get("GPU", 0.0), b.get("memory", float("inf"))) for b in bundles
+    ]
+
+
+def _busy(actors: int, bundle: dict[str, float], seconds: float) -> str:
+    free, have = ray.available_resources(), ray.cluster_resources()
+    room = min(int(free.get(kind, 0.0) / share + 1e-9) for kind, share in bundle.items())
+    said = ", ".join(f"{free.get(k, 0):g} of {have.get(k, 0):g} {k}s" for k in bundle)
+    less = f"resources.max_actors {room}" if room else "wait for the other work on the cluster"
+    return (
+        f"{actors} actors of {bundle} did not become available within {seconds:g} s "
+        f"(resources.reserve_seconds); free now: {said}. Ask for less: {less}"
+    )

@@ -1,0 +1,105 @@
+"""The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiso_ray.config import Experiment
+from hiso_ray.execution.history import History
+from hiso_ray.ledger import Record
+from hiso_ray.messages import NonFiniteLoss
+from hiso_ray.metrics import Course, MetricsFile, Row, scan_rows
+from hiso_ray.traffic import Traffic
+
+if TYPE_CHECKING:
+    from hiso_ray.execution.driver import Executor
+
+
+class Reports:
+    """Makes a row of each round, writes it and passes it on.
+
+    Bytes, forward passes and simulated seconds come from the fold over the records; seconds and
+    Ray's bytes go on from where an interrupted run left them.
+
+    Attributes:
+        course: the scores so far.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        history: History,
+        traffic: Traffic,
+        executor: Executor,
+        on_row: Callable[[Row], None],
+    ) -> None:
+        self.experiment, self.history, self.traffic = experiment, history, traffic
+        self.executor, self.on_row = executor, on_row
+        self.course = Course()
+        found = (r for r in scan_rows(folder / "metrics.csv") if not self._due_again(r))
+        self.file = MetricsFile(folder, map(self.course.add, found))
+        before = self.course.row or {"seconds": 0.0, "ray_bytes": 0}
+        self.seconds_before, self.bytes_before = before["seconds"], before["ray_bytes"]
+        self.started = time.perf_counter()
+
+    def catch_up(self) -> None:
+        """The row of round 0, or of a round whose record was written and whose row was not."""
+        last, done = self.course.row, self.history.round
+        if last is None or last["round"] < done:
+            self.add(self.history.ledger.since(done - 1)[0] if done else None)
+
+    def _due_again(self, row: Row) -> bool:
+        """A row that the ledger does not reach, or a last round that was not the last then."""
+        done = self.history.round
+        last = row["round"] == done == self.experiment.federation.rounds
+        return row["round"] > done or (last and row["eval_loss"] is None)
+
+    def add(self, record: Record | None) -> None:
+        """Evaluates if it is time, and adds the row of the newest round.
+
+        Args:
+            record: of that round; None for round 0.
+
+        Raises:
+            NonFiniteLoss: the evaluation loss is not finite.
+        """
+        done, experiment = self.history.round, self.experiment
+        row: Row = {
+            "round": done,
+            "train_loss": record.train_loss if record else None,
+            "eval_loss": None,
+        }
+        if done % experiment.eval.every == 0 or done == experiment.federation.rounds:
+            row |= self._evaluation()
+        row |= {
+            "uplink_bytes": self.traffic.up,
+            "downlink_bytes": self.traffic.down,
+            "seconds": round(self.seconds_before + time.perf_counter() - self.started, 6),
+            "ray_bytes": self.bytes_before + self.executor.message_bytes,
+            "forward_passes": self.traffic.forwards,
+            "answered": len(record.cohort) if record else 0,
+            "dropped": len(record.dropped) if record else 0,
+            "late": len(record.late) if record else 0,
+            "simulated_seconds": self.traffic.simulated_seconds,
+        }
+        self.course.add(row)
+        self.file.add(row)
+        self.on_row(row)
+
+    def _evaluation(self) -> Row:
+        result = self.executor.evaluate(self.history)
+        if not math.isfinite(result.loss):
+            raise NonFiniteLoss(
+                f"non-finite evaluation loss after round {self.history.round}; lower method.lr "
+                f"(now {self.experiment.method.lr:g})"
+            )
+        scores = {f"eval_{name}": value for name, value in result.metrics.items()}
+        return {"eval_loss": result.loss, **scores, **result.statistics}
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,234 @@
+"""Whatever dies, hangs or fails changes nothing; what fails for good is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiso_ray import Experiment, run
+from hiso_ray.execution.cluster import session
+from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.executor import ClusterExecutor
+from hiso_ray.execution.cluster.patience import AT_LEAST, FIRST_ANSWER, SLACK, Patience
+from hiso_ray.execution.cluster.reservation import reserved
+from hiso_ray.execution.driver import run_rounds
+from hiso_ray.execution.faults import Faults, count
+from hiso_ray.execution.history import History
+from hiso_ray.ledger import Ledger
+from hiso_ray.messages import TurnFailed, UserError
+from hiso_ray.runs import _population, identity_of
+from hiso_ray.tasks import load, resolve
+
+Make = Callable[..., Experiment]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+RAY = {"resources.executor": "ray"}
+PAIR = {**RAY, "resources.max_actors": 2}
+
+
+class Rehearsal:
+    """A run in this process on actors of a class of the test's."""
+
+    def __init__(self, experiment: Experiment, folder: Path, actor: type = ClientActor) -> None:
+        self.experiment, self.folder, self.actor = resolve(experiment), folder, actor
+        self.notes: list[str] = []
+        folder.mkdir(exist_ok=True)
+        (folder / "faults.jsonl").touch()
+
+    @contextmanager
+    def executor(self) -> Iterator[ClusterExecutor]:
+        self.prepared, self.partition = load(self.experiment)
+        shared = [session.ray.put(self.prepared), session.ray.put(self.partition)]
+        with reserved(self.experiment, self.prepared.x0.size, 0, self.notes.append) as place:
+            faults = Faults(self.folder, self.notes.append)
+            yield ClusterExecutor(self.experiment, place, shared, faults, self.actor)
+
+    def run(self, on_row: Callable[..., None] = lambda *_: None) -> dict[str, Any]:
+        """``on_row`` gets each row and the executor."""
+        with self.executor() as executor:
+            population = _population(self.experiment, self.partition)
+            identity = identity_of(self.experiment, self.prepared, population)
+            return run_rounds(
+                self.experiment, self.folder, identity, population, executor,
+                lambda row: on_row(row, executor), self.notes.append,
+            )  # fmt: skip
+
+    def faults(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "faults.jsonl").open()]
+
+
+def pid(executor: ClusterExecutor, actor: int) -> int:
+    handle = executor.fleet._members[actor].handle
+    session.ray.get(handle.describe.remote())  # it may still be on its way back
+    return session.ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
+
+
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_killed_actors_come_back_and_change_nothing(
+    experiment: Make, tmp_path: Path, every: int
+) -> None:
+    base = {"federation.rounds": 12, "eval.every": every, "resources.snapshot_every": 5}
+    expected = run(experiment(**base), tmp_path / "serial")
+
+    def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:
+        if row["round"] in (0, 4, 12):  # before any record; with some; the end
+            os.kill(pid(executor, 0), signal.SIGKILL)
+        if row["round"] == 7:  # while the next round runs, all at once
+            for victim in (pid(executor, 0), pid(executor, 1)):
+                threading.Timer(0.002, os.kill, (victim, signal.SIGKILL)).start()
+
+    ray = Rehearsal(experiment(**base, **PAIR), tmp_path / "ray")
+    summary = ray.run(on_row)
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert Ledger.read(tmp_path / "ray" / "ledger.jsonl").records == (
+        Ledger.read(tmp_path / "serial" / "ledger.jsonl").records
+    )
+    assert len(ray.faults()) == summary["faults"] >= 4
+    assert sum(summary["faults_by_kind"].values()) == summary["faults"]
+    assert sum("fault in round" in note for note in ray.notes) == summary["faults"]
+
+
+def bad(orders: Path, kind: str, times: int) -> type:
+    """An actor class that does something bad in client 5's turn, so many times in all."""
+    orders.write_text(str(times))
+
+    class Bad(ClientActor):
+        def __init__(self, experiment: Experiment, prepared: Any, partition: Any) -> None:
+            super().__init__(experiment, prepared, partition)
+            task = self.worker.replica.task
+            self.batch, self.own = task.batch, set(partition.of(5).tolist())
+            task.batch = self.batch_of_somebody
+
+        def batch_of_somebody(self, examples: Any) -> Any:
+            left = int(orders.read_text())
+            if left and set(examples.tolist()) <= self.own:
+                orders.write_text(str(left - 1))
+                if kind == "exit":
+                    os._exit(1)
+                if kind == "sleep":
+                    time.sleep(10_000)
+                if kind == "stop":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                raise RuntimeError("the disk of client 5 is on fire")
+            return self.batch(examples)
+
+    return Bad
+
+
+EVERYBODY = {"federation.num_clients": 12, "federation.clients_per_round": 12,
+             "federation.rounds": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "found"),
+    [
+        ("exit", 2, {"died": 2}),
+        ("raise", 3, {"error": 3}),
+        ("sleep", 1, {"hung": 1}),
+        pytest.param("stop", 1, {"hung": 1}, marks=pytest.mark.slow),
+        pytest.param("exit", 3, {"died": 3}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_turn_that_fails_is_computed_again(
+    experiment: Make, tmp_path: Path, kind: str, times: int, found: dict[str, int]
+) -> None:
+    expected = run(experiment(**EVERYBODY), tmp_path / "serial")
+    patience = {"resources.answer_seconds": 3.0}
+    actor = bad(tmp_path / "orders", kind, times)
+    ray = Rehearsal(experiment(**EVERYBODY, **PAIR, **patience), tmp_path / "ray", actor)
+    summary = ray.run()
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert summary["faults_by_kind"] == found
+    for fault in ray.faults():
+        assert (fault["stage"], fault["round"]) == ("turns", 0)
+        assert 5 in fault["items"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("raise", ["local step 0", "the disk of client 5 is on fire", "Traceback"]),
+        pytest.param("exit", ["unavailable"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_client_that_always_fails_stops_the_run_by_name(
+    experiment: Make, tmp_path: Path, kind: str, words: list[str]
+) -> None:
+    actor = bad(tmp_path / "orders", kind, 1000)
+    ray = Rehearsal(experiment(**EVERYBODY, **PAIR), tmp_path / "ray", actor)
+    with pytest.raises(TurnFailed) as failure:
+        ray.run()
+    text = str(failure.value)
+    assert text.startswith("client 5, round 0: turns failed 4 times (resources.tries)")
+    assert all(word in text for word in words), text
+    assert ray.faults()[-1]["items"] == [5]
+    assert Ledger.read(tmp_path / "ray" / "ledger.jsonl").round == 0
+
+
+def test_an_actor_that_lacks_records_is_given_them_and_one_without_sight_of_the_snapshot_too(
+    experiment: Make, tmp_path: Path
+) -> None:
+    e = experiment(**{"resources.snapshot_every": 4})
+    expected = run(e, tmp_path / "serial")["model_sha256"]
+    ray = Rehearsal(experiment(**RAY, **{"resources.max_actors": 1}), tmp_path / "ray")
+    ledger = Ledger.read(tmp_path / "serial" / "ledger.jsonl")
+    with ray.executor() as executor:
+        (member,) = executor.fleet._members
+        member.known = 3  # as if it held so many; it is at round 0
+        history = History(ledger, tmp_path / "nowhere", ray.notes.append)
+        assert executor.digest(history) == expected
+        os.kill(pid(executor, 0), signal.SIGKILL)
+        history = History(ledger, tmp_path / "serial" / "snapshots", ray.notes.append)
+        assert history.missed(0).snapshot is not None
+        (tmp_path / "serial" / "snapshots").rename(tmp_path / "gone")
+        assert executor.digest(history) == expected
+    assert any("no snapshot" in fault["error"] for fault in ray.faults())
+
+
+def test_a_driver_that_dies_is_started_again(experiment: Make, tmp_path: Path) -> None:
+    base = {"federation.rounds": 200, "eval.every": 50}
+    expected = run(experiment(**base), tmp_path / "serial")
+    rows: list[int] = []
+    killed: list[int] = []
+
+    def on_row(row: dict[str, Any]) -> None:
+        rows.append(row["round"])
+        if row["round"] >= 60 * (1 + len(killed)) and len(killed) < 2:
+            killed.append(row["round"])
+            (name,) = [n for n in session.ray.util.list_named_actors() if n.endswith("/driver")]
+            session.ray.kill(session.ray.get_actor(name))
+
+    summary = run(experiment(**base, **PAIR), tmp_path / "ray", on_row)
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert len(killed) == summary["faults_by_kind"]["driver"] == 2
+    assert rows == sorted(set(rows))
+
+
+def test_nobody_left_is_said(experiment: Make, tmp_path: Path) -> None:
+    ray = Rehearsal(experiment(**PAIR), tmp_path / "ray")
+
+    def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:
+        if row["round"] == 2:
+            for member in executor.fleet._members:
+                session.ray.kill(member.handle)  # for good
+
+    with pytest.raises(UserError, match=r"every client actor is gone for good.* resume"):
+        ray.run(on_row)
+    assert count(tmp_path / "ray")["lost"] == 2
+
+
+def test_patience_goes_by_what_answers_took() -> None:
+    patience = Patience("auto")
+    assert patience.allowed(5) == FIRST_ANSWER
+    patience.learn(10, 20.0)
+    patience.learn(10, 1.0)
+    assert patience.allowed(3) == AT_LEAST + SLACK * 2.0 * 3
+    assert Patience(7.0).allowed(1000) == 7.0
