@@ -37,6 +37,10 @@ class TurnFailed(Exception):
     """Something went wrong while clients took their turns; its text says for whom and where."""
 
 
+class NodesLost(Exception):
+    """Nodes have left, and the cluster has no other place for the actors that were there."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A file with x_r and H_r, from which a replica can start instead of from x_0.

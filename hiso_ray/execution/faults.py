@@ -43,8 +43,8 @@ class Faults:
         }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        who = "the driver" if actor is None else f"client actor {actor}"
-        self._on_note(f"fault in round {round_}, {stage}: {who} {kind} ({error.splitlines()[-1]})")
+        who = "" if actor is None else f"client actor {actor} "
+        self._on_note(f"fault in round {round_}, {stage}: {who}{kind} ({error.splitlines()[-1]})")
 
 
 def count(folder: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.faults import Faults
 from hiso_ray.ledger import LedgerError
-from hiso_ray.messages import TurnFailed, UserError
+from hiso_ray.messages import NodesLost, TurnFailed, UserError
 from hiso_ray.metrics import Row
 
 
@@ -37,7 +37,7 @@ class DriverActor:
         reservation: Reservation,
         shared: list[ray.ObjectRef],
     ) -> dict[str, Any] | Exception:
-        """The summary, or the exception that a user can do something about."""
+        """The summary, or the exception that the caller or its user can do something about."""
         gauges = Gauges(folder, experiment.task.metric)
 
         def on_row(row: Row) -> None:
@@ -53,7 +53,7 @@ class DriverActor:
 
         try:
             return await asyncio.to_thread(rounds)
-        except (UserError, TurnFailed, LedgerError, OSError) as error:
+        except (UserError, TurnFailed, NodesLost, LedgerError, OSError) as error:
             return error
 
     async def news(self) -> tuple[list[Row], list[str]]:

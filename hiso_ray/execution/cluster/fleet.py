@@ -28,11 +28,13 @@ from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
-from hiso_ray.messages import Behind, Description, TurnFailed, UserError
+from hiso_ray.messages import Behind, Description, NodesLost, TurnFailed, UserError
 
 MAX_RESTARTS = 100  # of one actor in a run
 START_SECONDS = 600.0  # for actors to start, and for one to come back when all are away
 START_TOGETHER = 4  # actors importing torch at the same time
+NODE_SECONDS = 5.0  # for Ray to find another place for actors whose node has left
+CHECK_SECONDS = 1.0
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Member:
         blind: it could not read the snapshot.
         born: tells one incarnation from the next.
         returning: pending while it is away; answered when it is back.
+        gone_at: when it went away [s, monotonic].
         lost: it will not come back.
     """
 
@@ -79,6 +82,7 @@ class Member:
     blind: bool = False
     born: int = 0
     returning: ray.ObjectRef | None = None
+    gone_at: float = 0.0
     lost: bool = False
 
     @property
@@ -131,6 +135,7 @@ class Fleet:
         actor_class: type = ClientActor,
     ) -> None:
         self.message_bytes = 0
+        self._reservation, self._checked_at = reservation, 0.0
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
         self._members: list[Member] = []
@@ -165,6 +170,7 @@ class Fleet:
         Raises:
             TurnFailed: a piece failed as often as it may be tried.
             UserError: from a worker (a non-finite loss), or nobody is left.
+            NodesLost: the run should reserve again what the cluster still has.
         """
         call = _Round(history, deque(pieces))
         while call.waiting or call.pending:
@@ -207,15 +213,12 @@ class Fleet:
                 "every client actor is gone for good; `hiso-ray resume` goes on once the cluster "
                 "has room again"
             )
-        deadlines = [sent.deadline for sent in call.pending.values()]
-        until = min(deadlines) if deadlines else time.monotonic() + START_SECONDS
-        refs = [*call.pending, *back]
-        ready, _ = ray.wait(refs, timeout=max(0.0, until - time.monotonic()))
-        if not ready and not call.pending:
-            raise UserError(
-                f"no client actor came back within {START_SECONDS:g} s (out of memory, or their "
-                "nodes are gone?); `hiso-ray resume` goes on once the cluster has room again"
-            )
+        wakes = [sent.deadline for sent in call.pending.values()]
+        if back:
+            self._check_absent(list(back.values()), alone=not call.pending)
+            wakes.append(time.monotonic() + CHECK_SECONDS)
+        seconds = max(0.0, min(wakes) - time.monotonic())
+        ready, _ = ray.wait([*call.pending, *back], timeout=seconds)
         for ref in ready:
             if ref in back:
                 self._returned(back[ref], call.history.round)
@@ -224,6 +227,27 @@ class Fleet:
         now = time.monotonic()
         for ref in [ref for ref, sent in call.pending.items() if sent.deadline <= now]:
             self._hung(call, call.pending.pop(ref))
+
+    def _check_absent(self, numbers: Sequence[int], alone: bool) -> None:
+        """Waiting for members that went away must come to an end.
+
+        Raises:
+            NodesLost: Ray has no place for some of them. It must not be left searching: its
+                control service then takes a whole core (ray-project/ray pull request 65007).
+            UserError: there is nobody else, and none came back.
+        """
+        now = time.monotonic()
+        if now < self._checked_at + CHECK_SECONDS:
+            return
+        self._checked_at = now
+        gone = [now - self._members[n].gone_at for n in numbers]
+        if max(gone) > NODE_SECONDS and self._reservation.broken():
+            raise NodesLost
+        if alone and min(gone) > START_SECONDS:
+            raise UserError(
+                f"no client actor came back within {START_SECONDS:g} s (out of memory?); "
+                "`hiso-ray resume` goes on once the cluster has room again"
+            )
 
     def _answered(self, call: _Round, ref: ray.ObjectRef, sent: Sent) -> None:
         member, piece = self._members[sent.number], sent.piece
@@ -289,6 +313,7 @@ class Fleet:
     def _away(self, member: Member) -> None:
         member.known, member.blind = 0, False
         member.returning = member.handle.describe.remote()
+        member.gone_at = time.monotonic()
 
     def _returned(self, number: int, round_: int) -> None:
         member = self._members[number]

@@ -9,6 +9,7 @@ spread over the nodes.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
     placement_group,
+    placement_group_table,
     remove_placement_group,
 )
 
@@ -39,16 +41,22 @@ class Reservation:
         group: the placement group.
         bundles: the bundle of each actor.
         label: how actors' names begin.
+        own: the group is the run's, not its caller's.
     """
 
     placement: Placement
     group: PlacementGroup
     bundles: tuple[int, ...]
     label: str = "hiso"
+    own: bool = True
 
     def again(self) -> Reservation:
         """The same for another start of the driver: names may still be taken."""
         return replace(self, label=f"{self.label.rpartition('-')[0]}-{secrets.token_hex(2)}")
+
+    def broken(self) -> bool:
+        """Part of the run's own group is on no node: one has left, and no other has room."""
+        return self.own and placement_group_table(self.group)["state"] == "RESCHEDULING"
 
 
 @contextmanager
@@ -58,6 +66,7 @@ def reserved(
     frozen: int,
     on_note: OnNote,
     name: str = "hiso",
+    after_loss: bool = False,
 ) -> Iterator[Reservation]:
     """Reserves what the run's actors need, for as long as the context lasts.
 
@@ -66,6 +75,7 @@ def reserved(
         dimension: d.
         frozen: weights that are not trained.
         name: of the run, for its actors' names.
+        after_loss: nodes have just left, and new ones may be on their way: wait for them.
 
     Raises:
         ValueError: the cluster, or the group that the run is in, cannot hold the actors.
@@ -79,9 +89,9 @@ def reserved(
         bundles = tuple(
             1 + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
         )
-        yield Reservation(placement, outer, bundles[: placement.actors], label)
+        yield Reservation(placement, outer, bundles[: placement.actors], label, own=False)
         return
-    placement = place(experiment, cluster_nodes(), dimension, frozen)
+    placement = _placed(experiment, dimension, frozen, after_loss)
     on_note(placement.line)
     resources = experiment.resources
     bundle = {"CPU": resources.cpus_per_client}
@@ -94,6 +104,17 @@ def reserved(
         yield Reservation(placement, group, tuple(range(placement.actors)), label)
     finally:
         remove_placement_group(group)
+
+
+def _placed(experiment: Experiment, dimension: int, frozen: int, after_loss: bool) -> Placement:
+    deadline = time.monotonic() + experiment.resources.reserve_seconds * after_loss
+    while True:
+        try:
+            return place(experiment, cluster_nodes(), dimension, frozen)
+        except ValueError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1.0)
 
 
 def with_gpu_share(

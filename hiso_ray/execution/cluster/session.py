@@ -20,7 +20,7 @@ from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.driver import OnNote, OnRow
 from hiso_ray.execution.faults import Faults
-from hiso_ray.messages import TurnFailed
+from hiso_ray.messages import NodesLost, TurnFailed
 
 POLL_SECONDS = 0.2
 
@@ -44,30 +44,56 @@ def run_on_ray(
         NonFiniteLoss: from a client, with its round and step.
         TurnFailed: a client, or the driver itself, failed again and again.
     """
+    size, frozen = prepared.x0.size, prepared.frozen
+    progress, faults = _Progress(on_row), Faults(folder, on_note)
     with joined_cluster():
         shared = [ray.put(prepared), ray.put(partition)]
         experiment = with_gpu_share(experiment, shared, on_note)
-        size, frozen = prepared.x0.size, prepared.frozen
-        with reserved(experiment, size, frozen, on_note, folder.name) as reservation:
-            progress = _Progress(on_row)
-            deaths_here = 0  # without a new round in between
-            while True:
-                before = progress.round
+        lost = False
+        while True:
+            with reserved(experiment, size, frozen, on_note, folder.name, lost) as reservation:
                 try:
-                    return _drive(
+                    return _drive_on(
                         experiment, folder, identity, population, reservation, shared,
-                        progress.row, on_note,
+                        progress, faults, on_note,
                     )  # fmt: skip
-                except RayActorError as error:
-                    deaths_here = 1 if progress.round > before else deaths_here + 1
-                    faults = Faults(folder, on_note)
-                    faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
-                    if deaths_here == experiment.resources.tries:
-                        raise TurnFailed(
-                            f"the driver died {deaths_here} times after round {progress.round} "
-                            f"(resources.tries), the last time like this:\n{error}"
-                        ) from error
-                    reservation = reservation.again()
+                except NodesLost:
+                    lost = True
+                    faults.add(
+                        "lost", progress.round, "rounds",
+                        "nodes have left: going on with what the cluster has",
+                    )  # fmt: skip
+
+
+def _drive_on(
+    experiment: Experiment,
+    folder: Path,
+    identity: dict[str, str],
+    population: Population,
+    reservation: Reservation,
+    shared: list[ray.ObjectRef],
+    progress: _Progress,
+    faults: Faults,
+    on_note: OnNote,
+) -> dict[str, Any]:
+    """One driver actor after the other, until one gets to the end."""
+    deaths = 0  # without a new round in between
+    while True:
+        before = progress.round
+        try:
+            return _drive(
+                experiment, folder, identity, population, reservation, shared,
+                progress.row, on_note,
+            )  # fmt: skip
+        except RayActorError as error:
+            deaths = 1 if progress.round > before else deaths + 1
+            faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
+            if deaths == experiment.resources.tries:
+                raise TurnFailed(
+                    f"the driver died {deaths} times after round {progress.round} "
+                    f"(resources.tries), the last time like this:\n{error}"
+                ) from error
+            reservation = reservation.again()
 
 
 class _Progress:

@@ -1,0 +1,107 @@
+"""Several nodes: packed and unpacked runs, and nodes that leave and join meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiso_ray import Experiment, run
+from hiso_ray.execution.cluster import session  # decides how Ray's servers are reached
+from hiso_ray.execution.faults import count
+
+Make = Callable[..., Experiment]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+NODE = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
+
+
+@pytest.fixture
+def three_nodes() -> Iterator[Any]:
+    """A head and two more nodes on this machine, each with 2 CPUs and an emulated GPU."""
+    from ray.cluster_utils import Cluster
+
+    assert session
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster.add_node(**NODE)
+    cluster.add_node(**NODE)
+    yield cluster
+    cluster.shutdown()
+
+
+class Run:
+    """``hiso-ray run`` in a process of its own that joins the cluster."""
+
+    def __init__(self, cluster: Any, experiment: Experiment, folder: Path) -> None:
+        config = folder.with_suffix(".yaml")
+        config.write_text(experiment.to_yaml())
+        self.ledger = folder / "ledger.jsonl"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hiso_ray", "run", "--config", config, "--out", folder],
+            env=os.environ | {"RAY_ADDRESS": cluster.address},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.folder = folder
+
+    def wait_for_round(self, round_: int) -> None:
+        deadline = time.monotonic() + 200
+        while not self.ledger.exists() or self.ledger.read_bytes().count(b"\n") <= round_:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def end(self) -> tuple[dict[str, Any], str]:
+        output, _ = self.process.communicate(timeout=400)
+        assert self.process.returncode == 0, output
+        return json.loads((self.folder / "summary.json").read_text()), output
+
+
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"resources.max_actors": 3}, "8 clients on 3 actors, 3 per actor, 0.5 CPU and 0.25 GPU"),
+        ({}, "8 clients on 8 actors, one each, 0.5 CPU and 0.25 GPU"),
+    ],
+    ids=["packed", "unpacked"],
+)
+def test_three_nodes_give_the_serial_digest(
+    experiment: Make, tmp_path: Path, three_nodes: Any, resources: dict[str, Any], line: str
+) -> None:
+    base = {"federation.num_clients": 8, "federation.clients_per_round": 4}
+    expected = run(experiment(**base), tmp_path / "serial")
+    ray = {"resources.executor": "ray", "resources.gpus_per_client": 0.25,
+           "resources.cpus_per_client": 0.5}  # fmt: skip
+    e = experiment(**base, **ray, **resources)
+    summary, output = Run(three_nodes, e, tmp_path / "ray").end()
+    assert line in output
+    assert summary["model_sha256"] == expected["model_sha256"]
+
+
+def test_nodes_that_leave_and_join_change_nothing(
+    experiment: Make, tmp_path: Path, three_nodes: Any
+) -> None:
+    rounds = 8000
+    base = {"federation.rounds": rounds, "eval.every": 1000, "resources.snapshot_every": 400}
+    expected = run(experiment(**base), tmp_path / "serial")
+    e = experiment(**base, **{"resources.executor": "ray"})
+    ray = Run(three_nodes, e, tmp_path / "ray")
+    ray.wait_for_round(100)
+    first, second = three_nodes.worker_nodes
+    three_nodes.remove_node(first, allow_graceful=False)
+    ray.wait_for_round(3000)  # in vain Ray looks for room, so the run reserves again
+    three_nodes.add_node(**NODE)
+    ray.wait_for_round(4000)
+    three_nodes.remove_node(second, allow_graceful=False)  # now there is room: Ray moves them
+    summary, output = ray.end()
+    assert summary["model_sha256"] == expected["model_sha256"]
+    found = [line for line in output.splitlines() if line.startswith("12 clients on ")]
+    assert [line.split()[3] for line in found] == ["6", "4"]
+    faults = count(ray.folder)
+    assert faults["died"] >= 3
+    assert faults["lost"] == 1
