@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 import torch
 
 from hiso_ray import Experiment
+
+# `datasets` counts loads on a server, of local files too; without a network that takes seconds.
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = {"0": ["dull", "weak", "bad", "boring"], "1": ["warm", "good", "bright", "funny"]}

@@ -110,7 +110,9 @@ def bad(orders: Path, kind: str, times: int) -> type:
         def batch_of_somebody(self, examples: Any) -> Any:
             left = int(orders.read_text())
             if left and set(examples.tolist()) <= self.own:
-                orders.write_text(str(left - 1))
+                new = orders.with_suffix(f".{os.getpid()}")
+                new.write_text(str(left - 1))
+                new.replace(orders)  # the other actor may be reading
                 if kind == "exit":
                     os._exit(1)
                 if kind == "sleep":

@@ -11,6 +11,7 @@ import torch
 from hiso_ray import Experiment, tasks
 from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Record
+from hiso_ray.messages import Missed
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import views
 
@@ -66,7 +67,7 @@ def test_nothing_shared_is_written_to(experiment: Callable[..., Experiment], nam
     turns = worker.turns([0, 1, 2], step_seeds(0, 0, 1))
     g = tuple(map(float, turns[0].scalars[0]))
     record = Record(0, (0, 1, 2), step_seeds(0, 0, 1), (g,), 0.1, 1e-3, 0.9, 1e-8, 1.0)
-    worker.catch_up([record], 1)
+    worker.catch_up(Missed(1, [record]))
     worker.scores([0])
     assert not np.array_equal(worker.replica.state.x.numpy(), before["x0"])
     assert all(np.array_equal(shared[key], before[key]) for key in shared)
