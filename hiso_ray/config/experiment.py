@@ -1,0 +1,101 @@
+"""The experiment as a whole, and its YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from hiso_ray.config.federation import DevicesConfig, FederationConfig
+from hiso_ray.config.method import CURVATURE_OF, MethodConfig
+from hiso_ray.config.resources import EvalConfig, ResourcesConfig
+from hiso_ray.config.section import Section
+from hiso_ray.config.task import TaskConfig
+
+
+class Experiment(Section):
+    """One federation, complete. ``Experiment()`` is the embedded default job.
+
+    Raises:
+        pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
+            impossible combination; :func:`hiso_ray.fields.explain` turns it into words.
+    """
+
+    seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
+    task: TaskConfig = TaskConfig()
+    federation: FederationConfig = FederationConfig()
+    devices: DevicesConfig = DevicesConfig()
+    method: MethodConfig = MethodConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @property
+    def curvature(self) -> str:
+        """The curvature arm after ``auto`` is resolved: none, diagonal or scalar."""
+        given = self.method.curvature
+        return CURVATURE_OF[self.method.name] if given == "auto" else given
+
+    def changed(self, **dotted: Any) -> Experiment:
+        """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``."""
+        values = self.model_dump()
+        for name, value in dotted.items():
+            put(values, name, value)
+        return Experiment.model_validate(values)
+
+    def digest(self) -> str:
+        """SHA-256 over the fields that decide what a round adds to the ledger.
+
+        Resources and evaluation do not, nor how many rounds follow. Where model, data and the
+        devices' profile lie does not either; what they hold does, and has digests of its own in
+        the ledger's header.
+        """
+        task = {"model", "data", "eval_batch_size", "eval_examples", "max_new_tokens", "metric"}
+        elsewhere: dict[str, Any] = {
+            "resources": True,
+            "eval": True,
+            "task": task,
+            "federation": {"rounds"},
+            "devices": {"profile"},
+        }
+        decisive = self.model_dump(exclude=elsewhere)
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file, not yet validated.
+
+    Raises:
+        ValueError: the file is missing, is not YAML, or does not hold a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, not sections of fields")
+    return values
+
+
+def put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """``put(values, "task.lora.r", 8)`` sets ``values["task"]["lora"]["r"]``.
+
+    Raises:
+        ValueError: something on the way is not a section of fields.
+    """
+    *sections, field = dotted.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{section} = {values!r} is not a section of fields")
+    values[field] = value

@@ -1,0 +1,65 @@
+"""What a run may use, and how often it looks at itself: none of it decides a weight."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hiso_ray.config.section import Auto, PositiveFloat, PositiveInt, Section
+
+
+class ResourcesConfig(Section):
+    executor: Literal["ray", "serial"] = Field("ray", description="ray actors, or a plain for-loop")
+    cpus_per_client: PositiveFloat = Field(1.0, description="CPUs an actor holds [cores]")
+    gpus_per_client: Auto | Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="share of a GPU an actor holds [GPUs]; auto measures one turn's memory and "
+        "packs a GPU with as many actors as it holds",
+    )
+    clients_per_actor: Auto | PositiveInt = Field(
+        "auto", description="clients packed on one actor; auto is one where all fit, else evenly"
+    )
+    max_actors: Auto | PositiveInt = Field(
+        "auto", description="most client actors; auto is what CPUs and GPUs hold at once"
+    )
+    direction_cache_mb: float = Field(
+        256.0,
+        ge=0,
+        description="memory for the directions of one round per actor [MiB]; "
+        "directions that do not fit are generated again",
+    )
+    snapshot_every: int = Field(
+        500,
+        ge=0,
+        description="rounds between snapshots of the weights in the run folder, from which "
+        "restarted actors and resume start; 0 writes none",
+    )
+    tries: int = Field(
+        4,
+        ge=3,
+        description="how often a client's turn is tried before the run stops: twice as it was "
+        "sent, then alone",
+    )
+    answer_seconds: Auto | PositiveFloat = Field(
+        "auto",
+        description="an actor that has not answered for so long counts as hung and is restarted "
+        "[s]; auto goes by what answers took so far: a minute and twenty times the slowest",
+    )
+    reserve_seconds: PositiveFloat = Field(
+        60.0, description="how long to wait for all actors' resources on a busy cluster [s]"
+    )
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> ResourcesConfig:
+        if self.gpus_per_client == "auto":
+            return self
+        if self.gpus_per_client > 1 and self.gpus_per_client != int(self.gpus_per_client):
+            raise ValueError(
+                f"gpus_per_client = {self.gpus_per_client}: a share below 1, or whole GPUs"
+            )
+        return self
+
+
+class EvalConfig(Section):
+    every: PositiveInt = Field(25, description="rounds between evaluations")

@@ -1,0 +1,33 @@
+"""What every section of the experiment is: a frozen record that validates itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, no NaN, and no booleans where a number is meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name, value in values.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{name} = {value}: no field takes true or false")
+        return values
+
+
+def given(section: Section) -> set[str]:
+    """Fields that differ from their defaults; a config.yaml names every field, so only values
+    tell."""
+    fields = type(section).model_fields.items()
+    return {name for name, info in fields if getattr(section, name) != info.default}

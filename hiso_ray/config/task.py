@@ -1,0 +1,92 @@
+"""What is trained, and on what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hiso_ray.config.section import Auto, PositiveInt, Section
+
+MaxLength = Annotated[int, Field(ge=8, le=65536)]
+
+
+class LoraConfig(Section):
+    r: int = Field(0, ge=0, description="rank of the adapters; 0 trains without LoRA")
+    alpha: PositiveInt = Field(16, description="scale: adapters count alpha / r")
+    target_modules: str = Field(
+        "auto",
+        description="layers that get an adapter, comma-separated (q_proj,v_proj); auto is peft's "
+        "own choice for the model's family",
+    )
+
+
+class TaskConfig(Section):
+    name: str = Field(
+        "reviews",
+        description="task: reviews, sst2, qqp, rte, cb, boolq, wic, wsc, multirc, ag_news "
+        "(classification), squad, drop, xsum (generation), digits, mnist, fashion_mnist, cifar10 "
+        "(images) or quadratic",
+    )
+    model: str = Field(
+        "auto",
+        description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH or "
+        "cnn (images), diagonal-DIMENSION (quadratic); auto is the task's own default",
+    )
+    data: str = Field(
+        "auto",
+        description="data: a hub dataset, or a local folder or file (TSV, CSV, JSONL, Parquet); "
+        "auto is the task's own default",
+    )
+    train_examples: Auto | PositiveInt = Field(
+        "auto", description="take the first N training examples; auto is the task's own number"
+    )
+    eval_examples: Auto | PositiveInt = Field(
+        "auto", description="take the first N evaluation examples; auto is the task's own number"
+    )
+    max_length: Auto | MaxLength = Field(
+        "auto",
+        description="longest prompt [tokens]; longer ones lose the beginning of their context; "
+        "auto is the task's own",
+    )
+    max_new_tokens: Auto | PositiveInt = Field(
+        "auto", description="longest answer of a generation task [tokens]; auto is the task's own"
+    )
+    metric: str = Field(
+        "auto",
+        description="score that progress, figures and `best` go by: accuracy, or for generation "
+        "exact_match, f1, rouge1, rouge2, rougeL; auto is the task's own",
+    )
+    batch_size: PositiveInt = Field(16, description="examples per client and local step")
+    eval_batch_size: PositiveInt = Field(64, description="examples per evaluation batch")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of forward passes; weights, curvature and loss are fp32"
+    )
+    trainable: str = Field(
+        "all",
+        description="parameters to train: all, or comma-separated name patterns "
+        "(*.layers.2?.*,*norm*)",
+    )
+    sparse_fraction: float = Field(
+        1.0, gt=0, le=1, description="train only this share of the weights, a mask fixed at x_0"
+    )
+    sparse_by: Literal["magnitude", "random"] = Field(
+        "magnitude",
+        description="which weights a sparse mask keeps: the largest, or drawn at random",
+    )
+    lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _one_subset(self) -> TaskConfig:
+        chosen = {
+            "trainable": self.trainable != "all",
+            "sparse_fraction": self.sparse_fraction < 1,
+        }
+        if self.lora.r and any(chosen.values()):
+            both = ", ".join(name for name, given in chosen.items() if given)
+            raise ValueError(f"lora.r = {self.lora.r} trains the adapters alone: leave out {both}")
+        if not self.lora.r and self.lora != LoraConfig():
+            raise ValueError("lora: alpha and target_modules need adapters, set lora.r as well")
+        if self.sparse_fraction == 1 and self.sparse_by != "magnitude":
+            raise ValueError("sparse_by = random needs a mask, set sparse_fraction below 1 as well")
+        return self
