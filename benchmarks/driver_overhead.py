@@ -11,27 +11,30 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hiso_ray import Experiment, run
-from hiso_ray.messages import Description, Score, Turn
+from hiso_ray.attendance import Population
+from hiso_ray.messages import Description, Missed, Score, Turn
 from hiso_ray.metrics import Row
 
 
 class Idle:
     """A worker whose turns do nothing."""
 
-    def catch_up(self, records: Any, round_: int) -> None:
+    def catch_up(self, missed: Missed) -> None:
         return None
 
-    def turns(self, clients: list[int], seeds: list[int]) -> list[Turn]:
+    def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
         return [Turn(c, np.zeros((1, 5), np.float32), np.zeros(1)) for c in clients]
 
-    def scores(self, batches: list[int]) -> list[Score]:
-        return [Score(0.0, 0, 1) for _ in batches]
+    def scores(self, batches: Sequence[int]) -> list[Score]:
+        return [Score(0.0, 1, {"accuracy": 0.0}, 1) for _ in batches]
 
     def statistics(self) -> dict[str, float]:
         return {}
@@ -77,16 +80,18 @@ def flat_in_clients() -> None:
 def idle_turns() -> None:
     from hiso_ray.execution.cluster.client_actor import ClientActor
     from hiso_ray.execution.cluster.executor import ClusterExecutor
-    from hiso_ray.execution.cluster.session import joined_cluster, reservation
+    from hiso_ray.execution.cluster.reservation import reserved
+    from hiso_ray.execution.cluster.session import joined_cluster
     from hiso_ray.execution.driver import run_rounds
+    from hiso_ray.execution.faults import Faults
 
     class IdleActor(ClientActor):
         def __init__(self, experiment: Experiment) -> None:
             self.worker: Any = Idle()
-            self.reborn = False
+            self.born = time.time_ns()
 
-        def describe(self) -> Description:
-            return Description("cpu", "none", 1, {}, 1, 0, 1)
+        def describe(self) -> tuple[Description, int]:
+            return Description("cpu", "none", 1, {}, 1, 0, 1), self.born
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):
@@ -100,10 +105,10 @@ def idle_turns() -> None:
             }
         )
         folder, rows = Path(tempfile.mkdtemp()), []
-        (folder / "faults.jsonl").touch()
-        with joined_cluster(), reservation(e, 1, print) as (placement, group):
-            executor = ClusterExecutor(e, placement, group, [], folder / "faults.jsonl", IdleActor)
-            run_rounds(e, folder, {}, executor, rows.append, print)
+        with joined_cluster(), reserved(e, 1, 0, print) as reservation:
+            executor = ClusterExecutor(e, reservation, [], Faults(folder, print), IdleActor)
+            population = Population(np.ones(turns, np.int64), None)
+            run_rounds(e, folder, {}, population, executor, rows.append, print)
         ms = milliseconds_per_round(rows)
         print(f"| {turns} | {executor.actors} | {ms:.1f} | {ms / turns * 1e3:.0f} |", flush=True)
 

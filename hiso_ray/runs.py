@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ from hiso_ray import devices, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
-from hiso_ray.execution.header import check_header
+from hiso_ray.execution.header import check_header, identity_of
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
@@ -204,27 +202,6 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
         yield
     except Exception as error:
         on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")
-
-
-def identity_of(
-    experiment: Experiment, prepared: Prepared, population: Population
-) -> dict[str, str]:
-    """Digests of what decides the weights: evaluation does not, and may change."""
-    arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
-    data = hashlib.sha256()
-    for name, array in sorted((arrays | {"labels": prepared.labels}).items()):
-        data.update(name.encode())
-        data.update(np.ascontiguousarray(array).data)
-    spec = {name: value for name, value in prepared.spec.items() if name != "evaluation"}
-    return {
-        "config_sha256": experiment.digest(),
-        "x0_sha256": hashlib.sha256(np.ascontiguousarray(prepared.x0).data).hexdigest(),
-        "data_sha256": data.hexdigest(),
-        "task_sha256": hashlib.sha256(
-            json.dumps(spec, sort_keys=True, default=str).encode()
-        ).hexdigest(),
-        "devices_sha256": devices.digest(population.devices),
-    }
 
 
 def _warn_of_precision(experiment: Experiment) -> list[str]:

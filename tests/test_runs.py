@@ -166,7 +166,8 @@ def test_what_a_run_is_identified_by(
     import transformers
 
     from hiso_ray import tasks
-    from hiso_ray.runs import _population, identity_of
+    from hiso_ray.execution.header import identity_of
+    from hiso_ray.runs import _population
 
     def identity(**dotted: str | int) -> dict[str, str]:
         e = tasks.resolve(language(**dotted))

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from hiso_ray import devices
+from hiso_ray.attendance import Population
+from hiso_ray.config import Experiment
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Description
+
+if TYPE_CHECKING:  # it needs torch, the driver does not
+    from hiso_ray.tasks.contract import Prepared
+
+
+def identity_of(
+    experiment: Experiment, prepared: Prepared, population: Population
+) -> dict[str, str]:
+    """Digests of what decides the weights: evaluation does not, and may change."""
+    arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
+    data = hashlib.sha256()
+    for name, array in sorted((arrays | {"labels": prepared.labels}).items()):
+        data.update(name.encode())
+        data.update(np.ascontiguousarray(array).data)
+    spec = {name: value for name, value in prepared.spec.items() if name != "evaluation"}
+    return {
+        "config_sha256": experiment.digest(),
+        "x0_sha256": hashlib.sha256(np.ascontiguousarray(prepared.x0).data).hexdigest(),
+        "data_sha256": data.hexdigest(),
+        "task_sha256": hashlib.sha256(
+            json.dumps(spec, sort_keys=True, default=str).encode()
+        ).hexdigest(),
+        "devices_sha256": devices.digest(population.devices),
+    }
 
 
 def open_ledger(

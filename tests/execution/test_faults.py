@@ -22,10 +22,11 @@ from hiso_ray.execution.cluster.patience import AT_LEAST, FIRST_ANSWER, SLACK, P
 from hiso_ray.execution.cluster.reservation import reserved
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.faults import Faults, count
+from hiso_ray.execution.header import identity_of
 from hiso_ray.execution.history import History
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import TurnFailed, UserError
-from hiso_ray.runs import _population, identity_of
+from hiso_ray.runs import _population
 from hiso_ray.tasks import load, resolve
 
 Make = Callable[..., Experiment]

@@ -19,20 +19,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayError
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.members import START_SECONDS, start
 from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
-from hiso_ray.messages import Behind, Description, NodesLost, TurnFailed, UserError
+from hiso_ray.messages import Behind, NodesLost, TurnFailed, UserError
 
-MAX_RESTARTS = 100  # of one actor in a run
-START_SECONDS = 600.0  # for actors to start, and for one to come back when all are away
-START_TOGETHER = 4  # actors importing torch at the same time
 NODE_SECONDS = 5.0  # for Ray to find another place for actors whose node has left
 CHECK_SECONDS = 1.0
 
@@ -62,32 +59,6 @@ class Piece:
     def apart(self) -> list[Piece]:
         """One piece an item."""
         return [replace(self, items=(item,), prefers=None) for item in self.items or ()]
-
-
-@dataclass
-class Member:
-    """One client actor as the driver sees it.
-
-    Attributes:
-        known: records it is known to hold.
-        blind: it could not read the snapshot.
-        born: tells one incarnation from the next.
-        returning: pending while it is away; answered when it is back.
-        gone_at: when it went away [s, monotonic].
-        lost: it will not come back.
-    """
-
-    handle: Any
-    known: int = 0
-    blind: bool = False
-    born: int = 0
-    returning: ray.ObjectRef | None = None
-    gone_at: float = 0.0
-    lost: bool = False
-
-    @property
-    def present(self) -> bool:
-        return self.returning is None and not self.lost
 
 
 @dataclass
@@ -138,22 +109,7 @@ class Fleet:
         self._reservation, self._checked_at = reservation, 0.0
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
-        self._members: list[Member] = []
-        descriptions: list[Description] = []
-        for first in range(0, reservation.placement.actors, START_TOGETHER):
-            last = min(first + START_TOGETHER, reservation.placement.actors)
-            for number in range(first, last):
-                options = _options(experiment, reservation, number)
-                actor = ray.remote(**options)(actor_class).remote(experiment, *shared)
-                self._members.append(Member(actor))
-            descriptions += self._started(range(first, last))
-        self.description = descriptions[0]
-        different = [d for d in descriptions if d != self.description]
-        if different:
-            raise UserError(
-                f"the actors would not compute the same bits: {self.description} and "
-                f"{different[0]}; run on nodes of one kind"
-            )
+        self._members, self.description = start(experiment, reservation, shared, actor_class)
 
     @property
     def present(self) -> list[int]:
@@ -254,7 +210,7 @@ class Fleet:
         try:
             reply = ray.get(ref)
         except RayError as error:
-            self._away(member)
+            member.go()
             self._failed(call, sent, "died", str(error))
             return
         self.message_bytes += len(reply)
@@ -282,7 +238,7 @@ class Fleet:
     def _hung(self, call: _Round, sent: Sent) -> None:
         member = self._members[sent.number]
         ray.kill(member.handle, no_restart=False)
-        self._away(member)
+        member.go()
         waited = sent.deadline - sent.at
         self._failed(
             call,
@@ -310,43 +266,7 @@ class Fleet:
             kind, call.history.round, sent.piece.method, error, sent.number, sent.piece.items or ()
         )
 
-    def _away(self, member: Member) -> None:
-        member.known, member.blind = 0, False
-        member.returning = member.handle.describe.remote()
-        member.gone_at = time.monotonic()
-
     def _returned(self, number: int, round_: int) -> None:
-        member = self._members[number]
-        try:
-            _, member.born = ray.get(member.returning)
-        except RayError as error:
-            member.lost = True
-            self._faults.add("lost", round_, "restart", str(error), number)
-        member.returning = None
-
-    def _started(self, numbers: range) -> list[Description]:
-        members = self._members[numbers.start : numbers.stop]
-        try:
-            answers = ray.get([m.handle.describe.remote() for m in members], timeout=START_SECONDS)
-        except (GetTimeoutError, RayError) as error:
-            raise UserError(
-                f"client actors {numbers.start} to {numbers.stop - 1} did not start (waited up to "
-                f"{START_SECONDS:g} s): out of memory, or a node was lost? {error}"
-            ) from error
-        for member, (_, born) in zip(members, answers, strict=True):
-            member.born = born
-        return [description for description, _ in answers]
-
-
-def _options(experiment: Experiment, reservation: Reservation, number: int) -> dict[str, Any]:
-    resources = experiment.resources
-    return {
-        "name": f"{reservation.label}/actor-{number:03d}",
-        "num_cpus": resources.cpus_per_client,
-        "num_gpus": resources.gpus_per_client,
-        "max_restarts": MAX_RESTARTS,
-        "scheduling_strategy": PlacementGroupSchedulingStrategy(
-            placement_group=reservation.group,
-            placement_group_bundle_index=reservation.bundles[number],
-        ),
-    }
+        error = self._members[number].come_back()
+        if error is not None:
+            self._faults.add("lost", round_, "restart", error, number)
