@@ -131,21 +131,21 @@ def outlook(experiment: Experiment, devices: Devices) -> Outlook:
     return found
 
 
-def describe(experiment: Experiment, population: Population) -> list[str]:
+def describe(experiment: Experiment, devices: Devices | None) -> list[str]:
     """What to tell the user of the clock before the run.
 
     Raises:
         ValueError: no client can meet ``devices.deadline``.
     """
-    if population.devices is None:
+    if devices is None:
         return []
-    found, deadline = outlook(experiment, population.devices), _deadline(experiment)
+    found, deadline = outlook(experiment, devices), _deadline(experiment)
     line = (
-        f"virtual clock: without jitter a turn takes {found.fastest:.3g} to {found.slowest:.3g} s, "
+        f"without jitter a turn takes {found.fastest:.3g} to {found.slowest:.3g} s, "
         f"{found.median:.3g} s on the median device"
     )
     if math.isfinite(deadline):
-        total = len(population.sizes)
+        total = len(devices.speed)
         line += f"; {found.in_time} of {total} clients can meet the deadline of {deadline:g} s"
     return [line]
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hiso_ray import tasks
+from hiso_ray import devices, tasks
+from hiso_ray.attendance import describe
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import actor_bytes
 from hiso_ray.traffic import (
@@ -35,6 +36,7 @@ class Plan:
         initial_model_bytes: once to each client.
         forward_passes: of training, if every sampled client answers; evaluation comes on top.
         actor_bytes: memory of an actor, activations not included.
+        clock: how long turns take on the virtual clock, if there is one.
         actors_per_gpu: how many such actors the memory of a GPU holds, by its size [GiB].
     """
 
@@ -47,6 +49,7 @@ class Plan:
     initial_model_bytes: int
     forward_passes: int
     actor_bytes: int
+    clock: tuple[str, ...]
     actors_per_gpu: dict[int, int]
 
 
@@ -55,7 +58,7 @@ def plan(experiment: Experiment) -> Plan:
 
     Raises:
         ValueError: a model whose structure cannot be had without a hub, or a subset of it that
-            does not exist.
+            does not exist; devices that cannot be had, or none of which meets the deadline.
     """
     federation, method = experiment.federation, experiment.method
     trainable, frozen = tasks.count(experiment)
@@ -75,6 +78,7 @@ def plan(experiment: Experiment) -> Plan:
         * federation.clients_per_round
         * forward_passes(method, tau),
         actor_bytes=need,
+        clock=tuple(describe(experiment, devices.load(experiment))),
         actors_per_gpu={size: size * 2**30 // gpu_need for size in GPUS},
     )
 

@@ -111,6 +111,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
+            *(("virtual clock", line) for line in plan.clock),
             ("memory of an actor", f"{readable_bytes(plan.actor_bytes)} without activations"),
             (
                 "actors a GPU's memory holds",

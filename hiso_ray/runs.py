@@ -53,7 +53,7 @@ def run(
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = tasks.load(experiment)
     population = _population(experiment, partition)
-    clock = describe(experiment, population)
+    clock = [f"virtual clock: {line}" for line in describe(experiment, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))

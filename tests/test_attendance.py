@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hiso_ray import Experiment, devices
-from hiso_ray.attendance import Attendance, Population, attend, describe, outlook
+from hiso_ray.attendance import Attendance, attend, describe, outlook
 from hiso_ray.devices import Devices
 
 # Turns of clients that missed 0, 10 and 0 records with P = 2, τ = 1: 3 forward passes, a request
@@ -163,11 +163,10 @@ def test_a_deadline_that_nobody_can_meet_says_what_to_raise_it_to() -> None:
 
 
 def test_what_is_said_before_the_run() -> None:
-    population = Population(np.array([5, 7, 9]), HAND)
-    assert describe(Experiment(), Population(population.sizes, None)) == []
-    (line,) = describe(federation(), population)
+    assert describe(Experiment(), None) == []
+    (line,) = describe(federation(), HAND)
     assert line.endswith("a turn takes 0.75 to 3 s, 1.5 s on the median device")
-    (line,) = describe(federation(**{"devices.deadline": 2}), population)
+    (line,) = describe(federation(**{"devices.deadline": 2}), HAND)
     assert line.endswith("; 2 of 3 clients can meet the deadline of 2 s")
     with pytest.raises(ValueError, match="none of the 3 clients can meet"):
-        describe(federation(**{"devices.deadline": 0.1}), population)
+        describe(federation(**{"devices.deadline": 0.1}), HAND)

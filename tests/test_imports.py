@@ -46,7 +46,7 @@ ALLOWED = {
         "traffic",
     },
     "run_folder": {"config", "ledger"},
-    "plan": {"config", "execution", "tasks", "traffic"},
+    "plan": {"attendance", "config", "devices", "execution", "tasks", "traffic"},
     "runs": {
         "attendance",
         "config",

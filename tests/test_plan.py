@@ -116,3 +116,12 @@ def test_a_model_without_a_hub_says_what_works(capsys: pytest.CaptureFixture[str
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "Without a hub, name a local folder with config.json, model.safetensors" in error
+
+
+def test_a_dry_run_tells_of_the_clock(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "--dry-run", "--task.name", "digits", "--devices.profile", "drawn"]
+    assert main([*arguments, "--devices.deadline", "4"]) == 0
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert "of 64 clients can meet the deadline of 4 s" in " ".join(words)
+    assert main([*arguments, "--devices.deadline", "0.1"]) == 2
+    assert "none of the 64 clients can meet" in capsys.readouterr().err

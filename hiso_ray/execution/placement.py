@@ -135,6 +135,11 @@ def _why_not(resources: ResourcesConfig, nodes: Sequence[Node], need: int) -> st
     cpus, gpus, memory = (
         max(getattr(n, name) for n in nodes) for name in ("cpus", "gpus", "memory")
     )
+    if cpus == 0:
+        return (
+            "no node of the cluster has CPUs yet: wait until its workers have joined (on an "
+            "autoscaling cluster, give their type min_workers)"
+        )
     if resources.cpus_per_client > cpus:
         return (
             f"resources.cpus_per_client = {resources.cpus_per_client:g}, but {largest} "

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place
+from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place, share_for
 from hiso_ray.messages import UserError
 
 
@@ -30,6 +30,8 @@ def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:
         (64, 1, {"gpus_per_client": 0.25}, 4, False),
         (64, 2, {"gpus_per_client": 0.4}, 4, False),  # fractions do not span GPUs
         (64, 4, {"gpus_per_client": 0.1}, 8, True),
+        (64, 0.5, {"gpus_per_client": 0.25}, 2, False),  # a bundle with half a GPU
+        (64, 4, {"gpus_per_client": "auto"}, 8, True),  # not measured yet: as on CPUs
         (64, 5, {"gpus_per_client": 2}, 2, False),
     ],
 )
@@ -51,6 +53,7 @@ def test_the_line_says_it() -> None:
     ("cpus", "gpus", "resources", "words"),
     [
         (2, 0, {"cpus_per_client": 3}, "cpus_per_client = 3, but the cluster has 2 CPUs"),
+        (0, 0, {}, "no node of the cluster has CPUs yet"),
         (2, 0, {"gpus_per_client": 0.5}, "gpus_per_client = 0.5, but the cluster has 0 GPUs"),
         (64, 1, {"gpus_per_client": 2}, "gpus_per_client = 2, but the cluster has 1 GPUs"),
         (2, 0, {"clients_per_actor": 2}, "needs 4 actors for 8 clients, but 2 fit: .* at least 4"),
@@ -122,3 +125,12 @@ def test_a_share_of_a_gpu_that_is_too_small_says_how_much_is_needed(
     with pytest.raises(UserError, match=r"needs about 7.0 GiB, its 0.25 .* is 6.0 GiB: .* to 0.3"):
         check_memory(e, 7 * 2**30, torch.device("cuda"))
     check_memory(e, 7 * 2**30, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("held", "total", "share"),
+    [(10, 100, 0.1111), (9, 100, 0.1), (30, 100, 0.3333), (50, 100, 1.0), (99, 100, 1.0)],
+)
+def test_a_measured_turn_and_a_tenth_more_fill_a_gpu(held: int, total: int, share: float) -> None:
+    assert share_for(held, total) == share
+    assert int(1 / share + 1e-9) * held * 1.1 <= total or share == 1
