@@ -7,9 +7,9 @@ gets SIGKILL while it works. Lost is (time in rounds - that of the same run undi
 the weights at the end must be the same bits.
 
 Resume: one more round for a ledger of so many rounds (serial executor, digits mlp-8, 8 clients a
-round, P = 5), without snapshots and with one every 500. Ledgers end just before a snapshot is due,
-which is the worst case. "to its round" ends when the new round's row is there; "in all" adds the
-picture of the curves.
+round, P = 5), without snapshots and with one every 500, in a process that has all imports behind
+it. Ledgers end just before a snapshot is due, which is the worst case. "to its round" ends when the
+new round's row is there; "in all" adds the picture of the curves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _is_client_actor(pid: int) -> bool:
 
 
 def federation(actors: int, snapshot_every: int, quick: bool) -> Experiment:
-    """Rounds of a few tenths of a second, so that an actor is back before the next is killed."""
+    """Rounds long enough for an actor to be back before the next one is killed."""
     return Experiment().changed(
         **{
             "task.name": "digits",
@@ -80,7 +81,7 @@ def federation(actors: int, snapshot_every: int, quick: bool) -> Experiment:
             "federation.clients_per_round": 100,
             "federation.rounds": 20 if quick else 100,
             "federation.partition": "iid",
-            "method.num_perturbations": 20,
+            "method.num_perturbations": 80,
             "method.lr": 1e-3,
             "eval.every": 1000,
             "resources.max_actors": actors,
@@ -93,9 +94,10 @@ def kills(quick: bool) -> None:
     """The first table; one cluster for all its runs."""
     print("| actors | snapshots | undisturbed | with kills | kills | lost per kill | faults |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    digests = set()
+    digests, table = set(), sys.stdout
     every = 10 if quick else 25
-    with joined_cluster(), tempfile.TemporaryDirectory() as name:
+    # Ray tells of every killed process on stdout.
+    with redirect_stdout(sys.stderr), joined_cluster(), tempfile.TemporaryDirectory() as name:
         for actors in (2, 1):
             for snapshot_every in (0, every - 1):
                 e = federation(actors, snapshot_every, quick)
@@ -106,7 +108,8 @@ def kills(quick: bool) -> None:
                 digests |= {quiet["model_sha256"], hurt["model_sha256"]}
                 assert len(digests) == 1, "a kill has changed the weights"
                 assert hurt["faults"] >= killer.kills, (hurt["faults"], killer.kills)
-                print(kills_line(actors, snapshot_every, killer.kills, quiet, hurt), flush=True)
+                line = kills_line(actors, snapshot_every, killer.kills, quiet, hurt)
+                print(line, file=table, flush=True)
     print("\nevery run ended with the same model_sha256\n", flush=True)
 
 

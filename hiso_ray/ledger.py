@@ -264,8 +264,17 @@ def _record(content: dict[str, Any]) -> Record:
 
 
 def _exclusive(path: Path) -> BinaryIO:
-    """Opens for reading and writing; two writers would break the chain of checks."""
-    file = open(path, "r+b", buffering=0)
+    """Opens for reading and writing; two writers would break the chain of checks.
+
+    Raises:
+        LedgerError: it cannot be opened, or another process is writing it.
+    """
+    try:
+        file = open(path, "r+b", buffering=0)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write {path} ({error.strerror}): make the run folder writable, or copy it"
+        ) from error
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

@@ -177,6 +177,23 @@ def test_a_disk_that_fills_up_is_said_and_loses_nothing(experiment: Make, tmp_pa
     assert resume(tmp_path / "r")["model_sha256"] == whole["model_sha256"]
 
 
+def test_a_ledger_that_cannot_be_opened_for_writing_is_said(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(), tmp_path / "r")
+    real = open
+
+    def read_only(path: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if "+" in mode:
+            raise OSError(30, "Read-only file system")
+        return real(path, mode, *args, **more)
+
+    monkeypatch.setattr("builtins.open", read_only)
+    with pytest.raises(ValueError, match=r"ledger.jsonl \(Read-only file system\): make the run"):
+        resume(tmp_path / "r", changes={"eval.every": 1})
+    assert replay(tmp_path / "r")["matches"] is True  # which only reads
+
+
 def test_a_folder_that_cannot_be_written_is_said(experiment: Make) -> None:
     with pytest.raises(ValueError, match=r"cannot write to the run folder /proc/hiso"):
         run(experiment(), "/proc/hiso")

@@ -26,7 +26,7 @@ from hiso_ray.execution import faults
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
 from hiso_ray.execution.reports import Reports
-from hiso_ray.ledger import Record
+from hiso_ray.ledger import Ledger, Record
 from hiso_ray.messages import Description, Score, Snapshot, Turn, UserError
 from hiso_ray.metrics import Row, summarize, write_summary
 from hiso_ray.sampling import cohort
@@ -124,10 +124,32 @@ def run_rounds(
 
     Raises:
         UserError: the run folder cannot be written to; the ledger is whole.
+        LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
     if experiment.resources.gpus_per_client != 0 and executor.description.device == "cpu":
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
     ledger = open_ledger(folder, identity, executor.description, on_note)
+    try:
+        return _rounds(experiment, folder, population, ledger, executor, on_row, on_note)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror or error}): "
+            f"{ledger.round} rounds are safe in the ledger; make room or make it writable, then "
+            f"`hiso-ray resume {folder}` goes on"
+        ) from error
+    finally:
+        ledger.close()
+
+
+def _rounds(
+    experiment: Experiment,
+    folder: Path,
+    population: Population,
+    ledger: Ledger,
+    executor: Executor,
+    on_row: OnRow,
+    on_note: OnNote,
+) -> dict[str, Any]:
     history = History(ledger, folder / "snapshots", on_note)
     traffic = Traffic(experiment)
     for record in ledger.scan():
@@ -135,35 +157,26 @@ def run_rounds(
     reports = Reports(experiment, folder, history, traffic, executor, on_row)
     keeper = _Keeper(experiment.resources.snapshot_every, executor, on_note)
     try:
-        try:
-            reports.catch_up()
-            for round_ in range(history.round, experiment.federation.rounds):
-                record = _next_record(experiment, population, round_, history, traffic, executor)
-                history.append(record)
-                traffic.count(record)
-                reports.add(record)
-                keeper.after_round(history)
-            summary = summarize(
-                experiment,
-                reports.course,
-                digest=executor.digest(history),
-                parameters=executor.description.dimension + executor.description.frozen,
-                actors=executor.actors,
-                faults=faults.count(folder),
-            )
-            write_summary(folder, summary)
-            return summary
-        finally:
-            reports.close()
-            write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({error.strerror or error}): "
-            f"{history.round} rounds are safe in the ledger; make room or make it writable, then "
-            f"`hiso-ray resume {folder}` goes on"
-        ) from error
+        reports.catch_up()
+        for round_ in range(history.round, experiment.federation.rounds):
+            record = _next_record(experiment, population, round_, history, traffic, executor)
+            history.append(record)
+            traffic.count(record)
+            reports.add(record)
+            keeper.after_round(history)
+        summary = summarize(
+            experiment,
+            reports.course,
+            digest=executor.digest(history),
+            parameters=executor.description.dimension + executor.description.frozen,
+            actors=executor.actors,
+            faults=faults.count(folder),
+        )
+        write_summary(folder, summary)
+        return summary
     finally:
-        ledger.close()
+        reports.close()
+        write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
 
 
 def _next_record(

@@ -119,7 +119,7 @@ def _fits(resources: ResourcesConfig, node: Node, need: int) -> int:
     fits = int(node.cpus / resources.cpus_per_client + 1e-9)
     share = _gpus(resources)
     if share == 0:
-        return min(fits, int(node.memory / need))
+        return int(min(fits, node.memory / need))
     if share >= 1:
         return min(fits, int(node.gpus / share))
     # Fractions do not span GPUs: 0.4 fits twice on one, not five times on two. A placement group's

@@ -137,15 +137,29 @@ def inside(bundles: list[dict[str, float]], experiment: Experiment, folder: Path
         session.ray.util.remove_placement_group(group)
 
 
-def test_a_run_inside_a_placement_group_uses_its_bundles(experiment: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "bundles", "line"),
+    [
+        (  # one per bundle: the third has GPU for one only
+            {"resources.gpus_per_client": "auto"},
+            [{"CPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 2.0, "GPU": 0.5}],
+            "12 clients on 2 actors, 6 per actor, 1 CPU and 0.5 GPU each",
+        ),
+        (
+            {"resources.cpus_per_client": 0.01},
+            [{"CPU": 1.0}, {"CPU": 0.01}, {"CPU": 0.02}],
+            "12 clients on 3 actors, 4 per actor, 0.01 CPU each",
+        ),
+    ],
+)
+def test_a_run_inside_a_placement_group_uses_its_bundles(
+    experiment: Make, tmp_path: Path, own: dict[str, Any], bundles: list[dict[str, float]],
+    line: str,
+) -> None:  # fmt: skip
     expected = run(experiment(), tmp_path / "serial")
-    auto = {"resources.gpus_per_client": "auto"}
-    bundles = [{"CPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 2.0, "GPU": 0.5}]
-    summary, notes = inside(bundles, experiment(**RAY, **auto), tmp_path / "inside")
+    summary, notes = inside(bundles, experiment(**RAY, **own), tmp_path / "inside")
     assert summary["model_sha256"] == expected["model_sha256"]
-    assert summary["actors"] == 2  # one per bundle: the third has GPU for one only
-    line = "12 clients on 2 actors, 6 per actor, 1 CPU and 0.5 GPU each"
-    assert any(note.startswith(line) for note in notes)
+    assert any(note.startswith(line) for note in notes), notes
 
 
 def test_a_placement_group_without_room_for_actors_is_said(
