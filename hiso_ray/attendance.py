@@ -152,6 +152,8 @@ def describe(experiment: Experiment, devices: Devices | None) -> list[str]:
 
 def _dropped(experiment: Experiment, round_: int, clients: np.ndarray) -> np.ndarray:
     """(m,) bool. The draw at place i belongs to client i, whoever is in the cohort."""
+    if experiment.federation.dropout == 0:
+        return np.zeros(len(clients), bool)
     rng = generator(experiment.seed, Purpose.DROPOUT, round_)
     return rng.random(clients[-1] + 1)[clients] < experiment.federation.dropout
 

@@ -102,7 +102,8 @@ class Description:
     """What a worker computes with; equal descriptions promise equal bits.
 
     Attributes:
-        device: "cpu", or "cuda" and the GPU's name.
+        device: "cpu" and its vector width (matrix products differ with it in their last bits), or
+            "cuda" and the GPU's name.
         torch: version.
         threads: torch threads.
         generator: name and version of the direction generator.

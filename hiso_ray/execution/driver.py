@@ -126,7 +126,7 @@ def run_rounds(
         UserError: the run folder cannot be written to; the ledger is whole.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
-    if experiment.resources.gpus_per_client != 0 and executor.description.device == "cpu":
+    if experiment.resources.gpus_per_client != 0 and executor.description.device.startswith("cpu"):
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
     ledger = open_ledger(folder, identity, executor.description, on_note)
     try:

@@ -84,9 +84,12 @@ class Worker:
 
     def describe(self) -> Description:
         device = self.replica.device
-        name = f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+        cuda = device.type == "cuda"
+        kind = (
+            torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+        )
         return Description(
-            device=name,
+            device=f"{device.type} {kind}",
             torch=torch.__version__,
             threads=torch.get_num_threads(),
             generator=describe_generator(device),

@@ -2,10 +2,12 @@
 
 The only package that imports ray. Who talks to whom::
 
-    caller        (session) starts or joins a cluster, reserves a placement group, puts x_0 and the
-                  data into the object store once, starts the driver actor, reads its news
+    caller        (session, reservation) starts or joins a cluster, reserves a placement group,
+                  puts x_0 and the data into the object store once, starts the driver actor (again,
+                  if it dies), reads its news
     driver actor  (driver_actor, executor) runs ``driver.run_rounds`` in a thread and answers
-                  ``news`` meanwhile; owns the client actors: one message to each per round
+                  ``news`` meanwhile; owns the client actors (fleet, members): one message to each
+                  per round, and whatever becomes of them
     client actor  (client_actor) a ``Worker``: catches up from records, takes a list of turns,
                   answers scalars
 """
@@ -23,4 +25,10 @@ if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
+# What Ray would print between the progress lines. A death is told by a line of ours.
+_NOISE = (
+    "PYTHON worker processes have been started",
+    "A worker died or was killed while executing a task",
+    "There are infinite retries remaining",
+)
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "|".join(_NOISE))
