@@ -17,13 +17,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: setup  ## run the embedded default job: HiSo on digits, 64 clients
+run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 	$(BIN)/python -m hiso_ray run
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: setup  ## run the slow tests: every model family, every way to train it, on Ray too
+test-slow: setup  ## run the slow tests: model families, kills by the dozen, several nodes, Ray jobs
 	$(BIN)/python -m pytest -m slow
 
 lint: setup  ## ruff and mypy
@@ -31,9 +31,11 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## what rounds cost: overhead, and against bare forward passes (ten minutes)
+bench: setup  ## what rounds, growing federations and faults cost (half an hour)
 	$(BIN)/python benchmarks/driver_overhead.py
 	$(BIN)/python benchmarks/round_cost.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/recovery.py
 
 clean:  ## remove .venv and caches; run folders stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed
+from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed, UserError
 from hiso_ray.method.scalar import step_out_of_place
 from hiso_ray.replica import Replica
 from hiso_ray.sampling import minibatch
@@ -47,6 +47,8 @@ def take_turns(
                 replica.directions,
                 replica.buffer,
             )
+        except UserError:
+            raise
         except Exception as error:
             several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
             raise TurnFailed(

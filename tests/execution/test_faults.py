@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -95,6 +96,26 @@ def test_killed_actors_come_back_and_change_nothing(
     assert len(ray.faults()) == summary["faults"] >= 4
     assert sum(summary["faults_by_kind"].values()) == summary["faults"]
     assert sum("fault in round" in note for note in ray.notes) == summary["faults"]
+
+
+@pytest.mark.slow
+def test_an_actor_killed_every_few_rounds_for_a_hundred_rounds(
+    experiment: Make, tmp_path: Path
+) -> None:
+    base = {"federation.rounds": 100, "eval.every": 10, "resources.snapshot_every": 30}
+    expected = run(experiment(**base), tmp_path / "serial")
+    which, kills = random.Random(0), 0
+
+    def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:
+        nonlocal kills
+        if row["round"] % 5 == 0 and row["round"] < 100:
+            os.kill(pid(executor, which.randrange(2)), signal.SIGKILL)
+            kills += 1
+
+    ray = Rehearsal(experiment(**base, **PAIR), tmp_path / "ray")
+    summary = ray.run(on_row)
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert kills == summary["faults"] == 20
 
 
 def bad(orders: Path, kind: str, times: int) -> type:
