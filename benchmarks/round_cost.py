@@ -27,6 +27,7 @@ from hiso_ray.client import take_turns
 from hiso_ray.execution.driver import average
 from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Record
+from hiso_ray.messages import Missed
 from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Layout, Prepared, dimension
@@ -108,7 +109,7 @@ class Bench:
         method, r = self.experiment.method, len(self.records)
         clients, seeds = self.cohort(), step_seeds(0, r, 1)
         start = time.perf_counter()
-        self.worker.catch_up(self.records, r)
+        self.worker.catch_up(Missed(r, self.records[-1:]))
         caught_up = time.perf_counter() - start
         turns = take_turns(self.worker.replica, self.partition, clients.tolist(), seeds)
         scalars, loss = average(turns, clients)

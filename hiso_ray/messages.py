@@ -34,7 +34,8 @@ class Behind(Exception):
 
 
 class TurnFailed(Exception):
-    """Something went wrong while clients took their turns; its text says for whom and where."""
+    """Something that was asked of a worker (or the driver) failed for good; its text says for which
+    client, and where."""
 
 
 class NodesLost(Exception):

@@ -58,6 +58,8 @@ def create(experiment: Experiment, out: Path) -> Path:
         raise FileExistsError(f"{folder} is not empty: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in EARLY:  # of a start that failed, perhaps with other values
+            (folder / name).unlink(missing_ok=True)
         write_experiment(folder, experiment)
         (folder / "faults.jsonl").touch()
     except OSError as error:

@@ -16,7 +16,7 @@ from hiso_ray import devices, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
-from hiso_ray.execution.header import check_header, identity_of
+from hiso_ray.execution.header import check_header, check_identity, identity_of
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
@@ -48,6 +48,7 @@ def run(
 
     Raises:
         ValueError: something in the experiment does not fit, in words.
+        TurnFailed: a client failed again and again; names it, the round and the step.
         FileExistsError: ``out`` already holds something.
     """
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
@@ -82,9 +83,9 @@ def resume(
     experiment = run_folder.continued(folder, changes or {})
     experiment = devices.resolve(tasks.resolve(experiment))
     prepared, partition = tasks.load(experiment)
-    if changes:
-        run_folder.write_experiment(folder, experiment)
     population = _population(experiment, partition)
+    if changes:
+        _take_over(folder, experiment, identity_of(experiment, prepared, population))
     return _execute(experiment, folder, prepared, partition, population, on_round, on_note)
 
 
@@ -175,6 +176,19 @@ def _execute(
 
         convergence([folder], folder / "convergence.png")
     return summary
+
+
+def _take_over(folder: Path, experiment: Experiment, identity: dict[str, str]) -> None:
+    """Writes a changed configuration, once it is known to fit and nobody else runs the folder."""
+    if not (folder / "ledger.jsonl").exists():
+        run_folder.write_experiment(folder, experiment)
+        return
+    ledger = Ledger.open(folder / "ledger.jsonl")
+    try:
+        check_identity(ledger.header, identity)
+        run_folder.write_experiment(folder, experiment)
+    finally:
+        ledger.close()
 
 
 def _population(experiment: Experiment, partition: Partition) -> Population:

@@ -12,6 +12,8 @@ Who can be sampled is one of three kinds (``federation.participation``):
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from hiso_ray.config import FederationConfig
@@ -41,9 +43,15 @@ def cohort(
 
 def available(run_seed: int, round_: int, federation: FederationConfig) -> np.ndarray:
     """The group of clients whose turn it is in a round of ``cyclic`` participation, (n,) int64."""
-    dealt = generator(run_seed, Purpose.AVAILABILITY).permutation(federation.num_clients)
-    groups = np.array_split(dealt, federation.cycle_groups)
+    groups = _groups(run_seed, federation.num_clients, federation.cycle_groups)
     return groups[round_ % federation.cycle_groups]
+
+
+@functools.lru_cache(maxsize=1)
+def _groups(run_seed: int, num_clients: int, groups: int) -> list[np.ndarray]:
+    """Dealt once for the whole run."""
+    dealt = generator(run_seed, Purpose.AVAILABILITY).permutation(num_clients)
+    return np.array_split(dealt, groups)
 
 
 def minibatch(

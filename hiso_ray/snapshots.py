@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,10 @@ def write(
         save_file(tensors, new, metadata=said)
         with open(new, "rb") as file:
             os.fsync(file.fileno())
-    except SafetensorError as error:  # how the library tells of a full disk
+        new.replace(path)
+    except (SafetensorError, OSError) as error:  # the library tells of a full disk in its own way
         new.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written: {error}") from error
-    new.replace(path)
     return Snapshot(round_, path, sha256)
 
 
@@ -85,7 +86,7 @@ def newest(folder: Path, ledger: Ledger) -> tuple[Snapshot | None, list[str]]:
             continue
         if round_ <= ledger.round and ledger.check(round_) == check:
             return Snapshot(round_, path, sha256), notes
-        notes.append(f"{path.name} is a snapshot of another run: left out")
+        notes.append(f"{path.name} is a snapshot of another history than the ledger's: left out")
     return None, notes
 
 
@@ -93,7 +94,8 @@ def keep_only(snapshot: Snapshot) -> None:
     """Removes what the snapshot has made superfluous."""
     for path in snapshot.path.parent.iterdir():
         if path != snapshot.path and path.suffix in (ENDING, ".new"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, say: it is only superfluous
+                path.unlink()
 
 
 def _sha256(tensors: dict[str, np.ndarray]) -> str:

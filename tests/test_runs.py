@@ -117,8 +117,12 @@ def test_a_folder_where_a_run_failed_before_its_first_round_is_used_again(
     (tmp_path / "r" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
         run(experiment(), tmp_path / "r")
-    (tmp_path / "r" / "notes.txt").rename(tmp_path / "r" / "config.yaml")
-    run(experiment(), tmp_path / "r")
+    (tmp_path / "r" / "notes.txt").unlink()
+    for name in ("config.yaml", "partition.csv", "faults.jsonl"):
+        (tmp_path / "r" / name).write_text("of the start that failed\n")
+    summary = run(experiment(), tmp_path / "r")
+    assert summary["faults"] == 0
+    assert (tmp_path / "r" / "partition.csv").read_text().startswith("client,examples")
 
 
 def test_a_mistake_found_before_the_first_round_leaves_no_folder(

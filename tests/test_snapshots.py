@@ -88,7 +88,10 @@ def test_a_snapshot_of_another_run_is_left_out(often: Make, tmp_path: Path) -> N
     only(tmp_path / "other").replace(only(tmp_path / "r"))
     notes: list[str] = []
     end = resume(tmp_path / "r", on_note=notes.append, changes={"federation.rounds": 8})
-    assert "round-00000006.safetensors is a snapshot of another run: left out" in notes
+    assert (
+        "round-00000006.safetensors is a snapshot of another history than the ledger's: left out"
+        in notes
+    )
     assert end["model_sha256"] == whole["model_sha256"]
 
 

@@ -14,6 +14,7 @@ The same loop runs in this process with the serial executor and inside the drive
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
 from hiso_ray.execution.reports import Reports
 from hiso_ray.ledger import Ledger, Record
-from hiso_ray.messages import Description, Score, Snapshot, Turn, UserError
+from hiso_ray.messages import Description, Score, Snapshot, Turn, TurnFailed
 from hiso_ray.metrics import Row, summarize, write_summary
 from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
@@ -126,17 +127,14 @@ def run_rounds(
         UserError: the run folder cannot be written to; the ledger is whole.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
-    if experiment.resources.gpus_per_client != 0 and executor.description.device.startswith("cpu"):
+    if experiment.resources.gpus_per_client not in (
+        0,
+        "auto",
+    ) and executor.description.device.startswith("cpu"):
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
     ledger = open_ledger(folder, identity, executor.description, on_note)
     try:
         return _rounds(experiment, folder, population, ledger, executor, on_row, on_note)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({error.strerror or error}): "
-            f"{ledger.round} rounds are safe in the ledger; make room or make it writable, then "
-            f"`hiso-ray resume {folder}` goes on"
-        ) from error
     finally:
         ledger.close()
 
@@ -154,7 +152,13 @@ def _rounds(
     traffic = Traffic(experiment)
     for record in ledger.scan():
         traffic.count(record)
-    reports = Reports(experiment, folder, history, traffic, executor, on_row)
+    with history.writing():
+        reports = Reports(experiment, folder, history, traffic, executor, on_row)
+
+    def finish() -> None:
+        reports.close()
+        write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
+
     keeper = _Keeper(experiment.resources.snapshot_every, executor, on_note)
     try:
         reports.catch_up()
@@ -172,11 +176,14 @@ def _rounds(
             actors=executor.actors,
             faults=faults.count(folder),
         )
+    except BaseException:
+        with suppress(OSError):  # what stopped the run is what must be told
+            finish()
+        raise
+    with history.writing():
+        finish()
         write_summary(folder, summary)
-        return summary
-    finally:
-        reports.close()
-        write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
+    return summary
 
 
 def _next_record(
@@ -217,17 +224,21 @@ class _Keeper:
 
     def __init__(self, every: int, executor: Executor, on_note: OnNote) -> None:
         self._every, self._executor, self._on_note = every, executor, on_note
-        self._told = False
 
     def after_round(self, history: History) -> None:
         if self._every == 0 or history.round % self._every:
             return
-        written = self._executor.snapshot(history)
+        try:
+            written = self._executor.snapshot(history)
+        except TurnFailed as error:
+            written = str(error).splitlines()[0]
+        if isinstance(written, Snapshot) and not written.path.exists():
+            written = f"{written.path} was written where the driver cannot see it"
         if isinstance(written, Snapshot):
             history.start_from(written)
-        elif not self._told:
-            self._told = True
+        else:
+            self._every = 0
             self._on_note(
-                f"no snapshot ({written}): actors that restart replay every round, and all records "
-                "stay in memory"
+                f"no snapshot ({written}), and no more will be tried: actors that restart replay "
+                "every round, and all records stay in memory"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Faults:
 
         Args:
             kind: ``died``, ``hung``, ``error``, ``restarted``, ``lost`` or ``driver``.
-            stage: what was asked for: turns, scores, statistics, digest, snapshot, rounds.
+            stage: what was asked for: turns, scores, statistics, digest, snapshot, restart, rounds.
             actor: the client actor's number.
             items: the clients, or for scores the evaluation batches, that were asked for.
         """
@@ -41,18 +42,24 @@ class Faults:
             "items": list(items),
             "error": error,
         }
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with open(self._path, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            torn = file.read(1) not in (b"", b"\n")  # a full disk cut the last row
+            file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
         who = "" if actor is None else f"client actor {actor} "
         self._on_note(f"fault in round {round_}, {stage}: {who}{kind} ({error.splitlines()[-1]})")
 
 
 def count(folder: Path) -> dict[str, int]:
-    """Faults of a run by kind; a torn last line is left out."""
-    kinds: Counter[str] = Counter()
+    """Faults of a run by kind; torn rows are left out."""
     path = folder / "faults.jsonl"
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                kinds[json.loads(line)["kind"]] += 1
-    return dict(kinds)
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return dict(Counter(kind for kind in map(_kind, lines) if kind is not None))
+
+
+def _kind(line: bytes) -> str | None:
+    try:
+        return json.loads(line)["kind"]
+    except ValueError:
+        return None

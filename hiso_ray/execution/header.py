@@ -57,11 +57,29 @@ def open_ledger(
     if not path.exists():
         return Ledger.create(path, identity | asdict(description))
     ledger = Ledger.open(path)
-    for note in check_header(ledger.header, identity, description):
+    try:
+        notes = check_header(ledger.header, identity, description)
+    except LedgerError:
+        ledger.close()
+        raise
+    for note in notes:
         on_note(note)
     if ledger.dropped_bytes:
         on_note(f"dropped a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
     return ledger
+
+
+def check_identity(header: dict[str, Any], identity: dict[str, str]) -> None:
+    """
+    Raises:
+        LedgerError: the ledger is of another configuration, x_0, data or devices.
+    """
+    for name, value in identity.items():
+        if header[name] != value:
+            raise LedgerError(
+                f"the ledger was written with another {name.removesuffix('_sha256')}: "
+                f"{header[name][:12]} there, {value[:12]} here"
+            )
 
 
 def check_header(
@@ -72,12 +90,7 @@ def check_header(
     Raises:
         LedgerError: a difference that makes replay wrong.
     """
-    for name, value in identity.items():
-        if header[name] != value:
-            raise LedgerError(
-                f"the ledger was written with another {name.removesuffix('_sha256')}: "
-                f"{header[name][:12]} there, {value[:12]} here"
-            )
+    check_identity(header, identity)
     if header["generator"] != description.generator:
         raise LedgerError(
             f"the ledger's directions come from {header['generator']}, here they would come from "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hiso_ray import snapshots
 from hiso_ray.ledger import Ledger, Record
-from hiso_ray.messages import Missed, Snapshot
+from hiso_ray.messages import Missed, Snapshot, UserError
 
 
 class History:
@@ -37,7 +39,9 @@ class History:
         return self.ledger.check(self.round)
 
     def append(self, record: Record) -> None:
-        self.ledger.append(record)
+        """Writes the record of the next round; see ``Ledger.append``."""
+        with self.writing():
+            self.ledger.append(record)
 
     def missed(self, since: int, blind: bool = False) -> Missed:
         """What brings a replica that stands at round ``since`` to now.
@@ -47,11 +51,33 @@ class History:
         """
         start = self.snapshot
         if start is None or blind or since >= start.round:
-            return Missed(self.round, self.ledger.since(since))
-        return Missed(self.round, self.ledger.since(start.round), start)
+            return Missed(self.round, self._bare(since))
+        return Missed(self.round, self._bare(start.round), start)
+
+    def _bare(self, since: int) -> list[Record]:
+        """Records without the names of clients, which no replica needs: messages do not grow with
+        the cohort."""
+        return [replace(r, cohort=(), dropped=(), late=()) for r in self.ledger.since(since)]
 
     def start_from(self, snapshot: Snapshot) -> None:
         """A new snapshot: older ones, and records before it, are needed no longer."""
         self.snapshot = snapshot
         self.ledger.forget(before=snapshot.round)
         snapshots.keep_only(snapshot)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around whatever writes to the run folder.
+
+        Raises:
+            UserError: it could not be written; says what to do.
+        """
+        folder = self.ledger.path.parent
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the run folder {folder} ({error.strerror or error}): "
+                f"{self.round} rounds are safe in the ledger; make room or make it writable, then "
+                f"`hiso-ray resume {folder}` goes on"
+            ) from error

@@ -88,7 +88,8 @@ class Reports:
             "simulated_seconds": self.traffic.simulated_seconds,
         }
         self.course.add(row)
-        self.file.add(row)
+        with self.history.writing():
+            self.file.add(row)
         self.on_row(row)
 
     def _evaluation(self) -> Row:

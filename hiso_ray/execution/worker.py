@@ -1,4 +1,4 @@
-"""What one process computes for the driver: a replica, every client's examples, and two answers.
+"""What one process computes for the driver: a replica, every client's examples, and the answers.
 
 The serial executor owns one worker and calls it; a client actor owns one and is called over Ray.
 """

@@ -46,7 +46,10 @@ def submit() -> Iterator[Submit]:
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray")  # short: sockets lie below it
     head = subprocess.Popen(
         [RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2",
-         f"--dashboard-port={port}", f"--temp-dir={folder}", "--disable-usage-stats"],
+         f"--dashboard-port={port}",
+         # A cluster of another test may hold the agent's usual port.
+         f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}",
+         "--disable-usage-stats"],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -61,10 +64,14 @@ def submit() -> Iterator[Submit]:
             time.sleep(0.5)
 
     def job(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [RAY, "job", verb, "--address", address, *arguments],
-            cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
+        while True:  # the dashboard answers before the node can take a job
+            done = subprocess.run(
+                [RAY, "job", verb, "--address", address, *arguments],
+                cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False,
+            )  # fmt: skip
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                return done
+            time.sleep(1.0)
 
     yield job
     os.killpg(head.pid, signal.SIGKILL)

@@ -4,9 +4,11 @@ Each member has at most one message at a time. A message that fails is given to 
 the member itself is restarted by Ray meanwhile, stands at x_0 again, and is brought forward by
 what it is sent next. Messages are serialized here, so that their size is counted and not guessed.
 
-Who fails for good is found by asking again: a piece of work fails, is tried once more elsewhere,
-and is then taken apart, one client (or evaluation batch) a message, until one has failed
-``resources.tries`` times. Results do not depend on who computes them, so nothing of this shows.
+Who fails for good is found by asking again: a piece of work fails, is tried once more, and is then
+taken apart, one client (or evaluation batch) a message, until one has failed ``resources.tries``
+times. A member on which anything failed is restarted, so each try is on a fresh or another one: an
+error may have left its weights half moved, or its GPU unusable. Results do not depend on who
+computes them, so nothing of this shows.
 """
 
 from __future__ import annotations
@@ -23,15 +25,12 @@ from ray.exceptions import RayError
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
-from hiso_ray.execution.cluster.members import START_SECONDS, start
+from hiso_ray.execution.cluster.members import CHECK_SECONDS, NODE_SECONDS, START_SECONDS, start
 from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Behind, NodesLost, TurnFailed, UserError
-
-NODE_SECONDS = 5.0  # for Ray to find another place for actors whose node has left
-CHECK_SECONDS = 1.0
 
 
 @dataclass
@@ -139,6 +138,8 @@ class Fleet:
         return self.ask(history, [Piece(method, None, arguments, of)])[None]
 
     def _hand_out(self, call: _Round) -> None:
+        if not call.waiting:
+            return
         busy = {sent.number for sent in call.pending.values()}
         free = [n for n, m in enumerate(self._members) if m.present and n not in busy]
         for _ in range(len(call.waiting)):
@@ -157,7 +158,14 @@ class Fleet:
         self.message_bytes += len(message)
         units = 1 + len(piece.items or ()) + len(missed.records)
         now = time.monotonic()
-        sent = Sent(piece, number, member.known, now, now + self._patience.allowed(units), units)
+        sent = Sent(
+            piece,
+            number,
+            member.known,
+            now,
+            now + self._patience.allowed(piece.method, units),
+            units,
+        )
         call.pending[member.handle.call.remote(message)] = sent
 
     def _wait(self, call: _Round) -> None:
@@ -174,7 +182,11 @@ class Fleet:
             self._check_absent(list(back.values()), alone=not call.pending)
             wakes.append(time.monotonic() + CHECK_SECONDS)
         seconds = max(0.0, min(wakes) - time.monotonic())
-        ready, _ = ray.wait([*call.pending, *back], timeout=seconds)
+        refs = [*call.pending, *back]
+        if ray.wait(refs, timeout=seconds)[0]:  # and whatever else is there by now
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        else:
+            ready = []
         for ref in ready:
             if ref in back:
                 self._returned(back[ref], call.history.round)
@@ -216,9 +228,10 @@ class Fleet:
         self.message_bytes += len(reply)
         born, answer = pickle.loads(reply)
         if born != member.born:
-            member.known, member.blind, member.born = 0, False, born
             self._note(call, sent, "restarted", "it had died between two messages")
-        if isinstance(answer, Behind):
+            member.go()  # who it is now is asked before it counts
+            call.waiting.append(piece)
+        elif isinstance(answer, Behind):
             assert answer.unreadable is not None or answer.round < sent.since, answer
             if answer.unreadable is not None:
                 member.blind = True
@@ -226,19 +239,18 @@ class Fleet:
             member.known = answer.round
             self._send(call, piece, sent.number)
         elif isinstance(answer, TurnFailed):
+            member.restart()
             self._failed(call, sent, "error", str(answer))
         elif isinstance(answer, UserError):
             raise answer
         else:
-            self._patience.learn(sent.units, time.monotonic() - sent.at)
+            self._patience.learn(piece.method, sent.units, time.monotonic() - sent.at)
             member.known = call.history.round
             results = [answer] if piece.items is None else answer
             call.answers |= zip(piece.items or (None,), results, strict=True)
 
     def _hung(self, call: _Round, sent: Sent) -> None:
-        member = self._members[sent.number]
-        ray.kill(member.handle, no_restart=False)
-        member.go()
+        self._members[sent.number].restart()
         waited = sent.deadline - sent.at
         self._failed(
             call,
@@ -250,7 +262,7 @@ class Fleet:
     def _failed(self, call: _Round, sent: Sent, kind: str, error: str) -> None:
         piece = sent.piece
         self._note(call, sent, kind, error)
-        piece.tries += 1
+        piece.tries, piece.prefers = piece.tries + 1, None
         if piece.tries == self._tries:
             what = "client" if piece.method == "turns" else "evaluation batch"
             whom = f"{what} {piece.items[0]}, " if piece.items else ""
@@ -267,6 +279,6 @@ class Fleet:
         )
 
     def _returned(self, number: int, round_: int) -> None:
-        error = self._members[number].come_back()
+        error = self._members[number].come_back(self.description)
         if error is not None:
             self._faults.add("lost", round_, "restart", error, number)

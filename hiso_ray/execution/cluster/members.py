@@ -13,11 +13,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.reservation import Reservation
-from hiso_ray.messages import Description, UserError
+from hiso_ray.messages import Description, NodesLost, UserError
 
 MAX_RESTARTS = 100  # of one actor in a run
 START_SECONDS = 600.0  # for actors to start, and for one to come back when all are away
 START_TOGETHER = 4  # actors importing torch at the same time
+NODE_SECONDS = 5.0  # for Ray to find another place for actors whose node has left
+CHECK_SECONDS = 1.0
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Member:
         born: tells one incarnation from the next.
         returning: pending while it is away; answered when it is back.
         gone_at: when it went away [s, monotonic].
+        distrusted: the incarnation that is being killed.
         lost: it will not come back.
     """
 
@@ -39,6 +42,7 @@ class Member:
     born: int = 0
     returning: ray.ObjectRef | None = None
     gone_at: float = 0.0
+    distrusted: int | None = None
     lost: bool = False
 
     @property
@@ -51,16 +55,33 @@ class Member:
         self.returning = self.handle.describe.remote()
         self.gone_at = time.monotonic()
 
-    def come_back(self) -> str | None:
-        """Its return is answered; why it will never come back, if so."""
+    def restart(self) -> None:
+        """It cannot be trusted any longer."""
+        self.distrusted = self.born
+        ray.kill(self.handle, no_restart=False)
+        self.go()
+
+    def come_back(self, expected: Description) -> str | None:
+        """Its return is answered; why it will never be asked again, if so.
+
+        Args:
+            expected: what all members compute with; it may have come back on another kind of node.
+        """
+        answer, self.returning = self.returning, None
         try:
-            _, self.born = ray.get(self.returning)
-            return None
+            description, self.born = ray.get(answer)
         except RayError as error:
             self.lost = True
             return str(error)
-        finally:
-            self.returning = None
+        if self.born == self.distrusted:  # it has answered before it was killed
+            time.sleep(0.05)
+            self.returning = self.handle.describe.remote()
+            return None
+        if description == expected:
+            return None
+        self.lost = True
+        ray.kill(self.handle)
+        return f"it came back where it would compute other bits: {description}, not {expected}"
 
 
 def start(
@@ -76,6 +97,7 @@ def start(
 
     Raises:
         UserError: some did not start, or would not compute the same bits.
+        NodesLost: a node left meanwhile.
     """
     members: list[Member] = []
     descriptions: list[Description] = []
@@ -90,11 +112,11 @@ def start(
             for number in numbers
         ]
         try:
-            answers = ray.get([m.handle.describe.remote() for m in batch], timeout=START_SECONDS)
+            answers = _described(batch, reservation)
         except (GetTimeoutError, RayError) as error:
             raise UserError(
                 f"client actors {numbers[0]} to {numbers[-1]} did not start (waited up to "
-                f"{START_SECONDS:g} s): out of memory, or a node was lost? {error}"
+                f"{START_SECONDS:g} s): out of memory? {error}"
             ) from error
         for member, (description, born) in zip(batch, answers, strict=True):
             member.born = born
@@ -107,6 +129,23 @@ def start(
             "run on nodes of one kind"
         )
     return members, descriptions[0]
+
+
+def _described(members: Sequence[Member], reservation: Reservation) -> list[Any]:
+    """Waits until all have started.
+
+    Raises:
+        NodesLost: meanwhile a node has left, and Ray finds no other place.
+    """
+    refs = [member.handle.describe.remote() for member in members]
+    broken, deadline = 0, time.monotonic() + START_SECONDS
+    while len(ray.wait(refs, num_returns=len(refs), timeout=CHECK_SECONDS)[0]) < len(refs):
+        broken = broken + 1 if reservation.broken() else 0
+        if broken * CHECK_SECONDS >= NODE_SECONDS:
+            raise NodesLost
+        if time.monotonic() > deadline:
+            break
+    return ray.get(refs, timeout=0.1)
 
 
 def _options(experiment: Experiment, reservation: Reservation, number: int) -> dict[str, Any]:

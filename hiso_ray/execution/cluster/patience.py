@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_ANSWER = 3600.0  # of the whole fleet, when nothing is known yet [s]
+FIRST_ANSWER = 3600.0  # to a kind of message that nobody has answered yet [s]
 AT_LEAST = 60.0  # [s]
 SLACK = 20.0  # times the slowest answer so far
 
@@ -16,16 +16,16 @@ class Patience:
 
     def __init__(self, given: float | str) -> None:
         self._given = None if given == "auto" else float(given)
-        self._slowest: float | None = None  # seconds per unit of work
+        self._slowest: dict[str, float] = {}  # seconds per unit of work, by what was asked for
 
-    def allowed(self, units: int) -> float:
+    def allowed(self, method: str, units: int) -> float:
         """Seconds that a message with so many turns, batches and records to apply may take."""
         if self._given is not None:
             return self._given
-        if self._slowest is None:
+        if method not in self._slowest:
             return FIRST_ANSWER
-        return AT_LEAST + SLACK * self._slowest * units
+        return AT_LEAST + SLACK * self._slowest[method] * units
 
-    def learn(self, units: int, seconds: float) -> None:
+    def learn(self, method: str, units: int, seconds: float) -> None:
         """An answer came after so many seconds."""
-        self._slowest = max(self._slowest or 0.0, seconds / units)
+        self._slowest[method] = max(self._slowest.get(method, 0.0), seconds / units)

@@ -30,7 +30,7 @@ from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.driver import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
 
-GROUP_SECONDS = 600.0  # for the measuring actor to start and take a turn
+MEASURE_SECONDS = 600.0  # for an actor to start and take a turn
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Reservation:
 
     def again(self) -> Reservation:
         """The same for another start of the driver: names may still be taken."""
-        return replace(self, label=f"{self.label.rpartition('-')[0]}-{secrets.token_hex(2)}")
+        return replace(self, label=f"{self.label.rpartition('-')[0]}-{secrets.token_hex(4)}")
 
     def broken(self) -> bool:
         """Part of the run's own group is on no node: one has left, and no other has room."""
@@ -80,7 +80,7 @@ def reserved(
     Raises:
         ValueError: the cluster, or the group that the run is in, cannot hold the actors.
     """
-    label = f"{name}-{secrets.token_hex(2)}"
+    label = f"{name}-{secrets.token_hex(4)}"
     outer = get_current_placement_group()
     if outer is not None:
         nodes = _own_bundles(outer)
@@ -108,6 +108,8 @@ def reserved(
 
 def _placed(experiment: Experiment, dimension: int, frozen: int, after_loss: bool) -> Placement:
     deadline = time.monotonic() + experiment.resources.reserve_seconds * after_loss
+    if after_loss:  # the packing asked for may be too much for what is left
+        experiment = experiment.changed(**{"resources.clients_per_actor": "auto"})
     while True:
         try:
             return place(experiment, cluster_nodes(), dimension, frozen)
@@ -142,7 +144,7 @@ def with_gpu_share(
     options: dict[str, Any] = {"num_cpus": experiment.resources.cpus_per_client, "num_gpus": 1}
     actor = ray.remote(**options)(ClientActor).remote(whole, *shared)
     try:
-        measured = ray.get(actor.measure.remote(), timeout=GROUP_SECONDS)
+        measured = ray.get(actor.measure.remote(), timeout=MEASURE_SECONDS)
     except RayError as error:
         raise ValueError(
             "gpus_per_client auto: one client's turn could not be measured on a whole GPU; give "

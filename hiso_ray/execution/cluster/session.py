@@ -21,6 +21,7 @@ from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_g
 from hiso_ray.execution.driver import OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
+from hiso_ray.metrics import scan_rows
 
 POLL_SECONDS = 0.2
 
@@ -86,6 +87,8 @@ def _drive_on(
                 progress.row, on_note,
             )  # fmt: skip
         except RayActorError as error:
+            for row in scan_rows(folder / "metrics.csv"):  # what it had made and nobody had heard
+                progress.row(row)
             deaths = 1 if progress.round > before else deaths + 1
             faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
             if deaths == experiment.resources.tries:
@@ -101,11 +104,12 @@ class _Progress:
 
     def __init__(self, on_row: OnRow) -> None:
         self._on_row = on_row
-        self.round = -1
+        self.round = 0
+        self._any = False
 
     def row(self, row: dict[str, Any]) -> None:
-        if row["round"] > self.round:
-            self.round = row["round"]
+        if row["round"] > self.round or not self._any:
+            self.round, self._any = row["round"], True
             self._on_row(row)
 
 
