@@ -82,7 +82,7 @@ def idle_turns() -> None:
     from hiso_ray.execution.cluster.executor import ClusterExecutor
     from hiso_ray.execution.cluster.reservation import reserved
     from hiso_ray.execution.cluster.session import joined_cluster
-    from hiso_ray.execution.driver import run_rounds
+    from hiso_ray.execution.driver import Job, run_rounds
     from hiso_ray.execution.faults import Faults
 
     class IdleActor(ClientActor):
@@ -108,7 +108,7 @@ def idle_turns() -> None:
         with joined_cluster(), reserved(e, 1, 0, print) as reservation:
             executor = ClusterExecutor(e, reservation, [], Faults(folder, print), IdleActor)
             population = Population(np.ones(turns, np.int64), None)
-            run_rounds(e, folder, {}, population, executor, rows.append, print)
+            run_rounds(Job(e, folder, {}, population), executor, rows.append, print)
         ms = milliseconds_per_round(rows)
         print(f"| {turns} | {executor.actors} | {ms:.1f} | {ms / turns * 1e3:.0f} |", flush=True)
 

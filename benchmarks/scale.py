@@ -35,6 +35,7 @@ from typing import Any, ClassVar
 from hiso_ray import Experiment, run
 from hiso_ray.execution.cluster import driver_actor, session
 from hiso_ray.execution.cluster.executor import ClusterExecutor
+from hiso_ray.execution.driver import Job
 from hiso_ray.metrics import Row
 
 ray = session.ray  # imported by hiso_ray first, which decides where its servers listen
@@ -166,11 +167,11 @@ class TimedExecutor(ClusterExecutor):
 class TimedDriver(driver_actor.DriverActor):
     """Leaves ``marks.json`` beside the run folder."""
 
-    async def run(self, experiment: Experiment, folder: Path, *rest: Any) -> Any:
+    async def run(self, job: Job, *rest: Any) -> Any:
         TimedExecutor.clock = Clock()
         driver_actor.ClusterExecutor = TimedExecutor
-        result = await super().run(experiment, folder, *rest)
-        (folder.parent / "marks.json").write_text(json.dumps(TimedExecutor.clock.marks))
+        result = await super().run(job, *rest)
+        (job.folder.parent / "marks.json").write_text(json.dumps(TimedExecutor.clock.marks))
         return result
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from hiso_ray import devices, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import OnNote, OnRow, run_rounds, total
+from hiso_ray.execution.driver import Job, OnNote, OnRow, run_rounds, total
 from hiso_ray.execution.header import check_header, check_identity, identity_of
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
@@ -156,21 +156,18 @@ def _execute(
 ) -> dict[str, Any]:
     _show_partition(folder, prepared, partition, on_note)
     identity = identity_of(experiment, prepared, population)
+    job = Job(experiment, folder, identity, population)
     if experiment.resources.executor == "serial":
         from hiso_ray.execution.serial import SerialExecutor
 
         with torch_threads(experiment):
             executor = SerialExecutor(experiment, prepared, partition, on_note)
             on_note(f"{partition.num_clients} clients, one after the other, in this process")
-            summary = run_rounds(
-                experiment, folder, identity, population, executor, on_round, on_note
-            )
+            summary = run_rounds(job, executor, on_round, on_note)
     else:
         from hiso_ray.execution.cluster.session import run_on_ray
 
-        summary = run_on_ray(
-            experiment, folder, identity, prepared, partition, population, on_round, on_note
-        )
+        summary = run_on_ray(job, prepared, partition, on_round, on_note)
     with _pictures(on_note):
         from analysis.curves import convergence
 

@@ -39,6 +39,21 @@ OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Job:
+    """One federation to be run.
+
+    Attributes:
+        folder: the run folder.
+        identity: digests for the ledger's header.
+    """
+
+    experiment: Experiment
+    folder: Path
+    identity: dict[str, str]
+    population: Population
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The whole evaluation set at one round.
 
@@ -110,16 +125,8 @@ def average(turns: Iterable[Turn], clients: np.ndarray) -> tuple[np.ndarray, flo
     return (total / len(ordered)).astype(np.float32), loss / len(ordered)
 
 
-def run_rounds(
-    experiment: Experiment,
-    folder: Path,
-    identity: dict[str, str],
-    population: Population,
-    executor: Executor,
-    on_row: OnRow,
-    on_note: OnNote,
-) -> dict[str, Any]:
-    """Runs every round that the ledger in ``folder`` does not hold yet; returns the summary.
+def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> dict[str, Any]:
+    """Runs every round that the job's ledger does not hold yet; returns the summary.
 
     Starting and resuming are the same thing: the ledger says where the federation stands.
 
@@ -127,27 +134,22 @@ def run_rounds(
         UserError: the run folder cannot be written to; the ledger is whole.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
-    if experiment.resources.gpus_per_client not in (
+    if job.experiment.resources.gpus_per_client not in (
         0,
         "auto",
     ) and executor.description.device.startswith("cpu"):
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
-    ledger = open_ledger(folder, identity, executor.description, on_note)
+    ledger = open_ledger(job.folder, job.identity, executor.description, on_note)
     try:
-        return _rounds(experiment, folder, population, ledger, executor, on_row, on_note)
+        return _rounds(job, ledger, executor, on_row, on_note)
     finally:
         ledger.close()
 
 
 def _rounds(
-    experiment: Experiment,
-    folder: Path,
-    population: Population,
-    ledger: Ledger,
-    executor: Executor,
-    on_row: OnRow,
-    on_note: OnNote,
+    job: Job, ledger: Ledger, executor: Executor, on_row: OnRow, on_note: OnNote
 ) -> dict[str, Any]:
+    experiment, folder, population = job.experiment, job.folder, job.population
     history = History(ledger, folder / "snapshots", on_note)
     traffic = Traffic(experiment)
     for record in ledger.scan():
@@ -163,7 +165,7 @@ def _rounds(
     try:
         reports.catch_up()
         for round_ in range(history.round, experiment.federation.rounds):
-            record = _next_record(experiment, population, round_, history, traffic, executor)
+            record = _next_record(job, round_, history, traffic, executor)
             history.append(record)
             traffic.count(record)
             reports.add(record)
@@ -187,14 +189,10 @@ def _rounds(
 
 
 def _next_record(
-    experiment: Experiment,
-    population: Population,
-    round_: int,
-    history: History,
-    traffic: Traffic,
-    executor: Executor,
+    job: Job, round_: int, history: History, traffic: Traffic, executor: Executor
 ) -> Record:
     """One round: cohort and seeds, who answers, their turns, the average."""
+    experiment, population = job.experiment, job.population
     federation, method = experiment.federation, experiment.method
     clients = cohort(experiment.seed, round_, federation, population.sizes)
     seeds = step_seeds(experiment.seed, round_, federation.local_steps)

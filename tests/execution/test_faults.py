@@ -22,7 +22,7 @@ from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.patience import AT_LEAST, FIRST_ANSWER, SLACK, Patience
 from hiso_ray.execution.cluster.reservation import reserved
-from hiso_ray.execution.driver import run_rounds
+from hiso_ray.execution.driver import Job, run_rounds
 from hiso_ray.execution.faults import Faults, count
 from hiso_ray.execution.header import identity_of
 from hiso_ray.execution.history import History
@@ -59,10 +59,8 @@ class Rehearsal:
         with self.executor() as executor:
             population = _population(self.experiment, self.partition)
             identity = identity_of(self.experiment, self.prepared, population)
-            return run_rounds(
-                self.experiment, self.folder, identity, population, executor,
-                lambda row: on_row(row, executor), self.notes.append,
-            )  # fmt: skip
+            job = Job(self.experiment, self.folder, identity, population)
+            return run_rounds(job, executor, lambda row: on_row(row, executor), self.notes.append)
 
     def faults(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "faults.jsonl").open()]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
 
-from hiso_ray.attendance import Population
-from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.gauges import Gauges
 from hiso_ray.execution.cluster.reservation import Reservation
-from hiso_ray.execution.driver import run_rounds
+from hiso_ray.execution.driver import Job, run_rounds
 from hiso_ray.execution.faults import Faults
 from hiso_ray.ledger import LedgerError
 from hiso_ray.messages import NodesLost, TurnFailed, UserError
@@ -29,27 +26,19 @@ class DriverActor:
         self._notes: SimpleQueue[str] = SimpleQueue()
 
     async def run(
-        self,
-        experiment: Experiment,
-        folder: Path,
-        identity: dict[str, str],
-        population: Population,
-        reservation: Reservation,
-        shared: list[ray.ObjectRef],
+        self, job: Job, reservation: Reservation, shared: list[ray.ObjectRef]
     ) -> dict[str, Any] | Exception:
         """The summary, or the exception that the caller or its user can do something about."""
-        gauges = Gauges(folder, experiment.task.metric)
+        gauges = Gauges(job.folder, job.experiment.task.metric)
 
         def on_row(row: Row) -> None:
             gauges.show(row)
             self._rows.put(row)
 
         def rounds() -> dict[str, Any]:
-            faults = Faults(folder, self._notes.put)
-            executor = ClusterExecutor(experiment, reservation, shared, faults)
-            return run_rounds(
-                experiment, folder, identity, population, executor, on_row, self._notes.put
-            )
+            faults = Faults(job.folder, self._notes.put)
+            executor = ClusterExecutor(job.experiment, reservation, shared, faults)
+            return run_rounds(job, executor, on_row, self._notes.put)
 
         try:
             return await asyncio.to_thread(rounds)

@@ -7,18 +7,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hiso_ray.attendance import Population
-from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
-from hiso_ray.execution.driver import OnNote, OnRow
+from hiso_ray.execution.driver import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
@@ -27,16 +25,9 @@ POLL_SECONDS = 0.2
 
 
 def run_on_ray(
-    experiment: Experiment,
-    folder: Path,
-    identity: dict[str, str],
-    prepared: Any,
-    partition: Any,
-    population: Population,
-    on_row: OnRow,
-    on_note: OnNote,
+    job: Job, prepared: Any, partition: Any, on_row: OnRow, on_note: OnNote
 ) -> dict[str, Any]:
-    """Runs or continues the federation in ``folder`` on a Ray cluster; returns the summary.
+    """Runs or continues a federation on a Ray cluster; returns the summary.
 
     A driver actor that dies is started again and goes on from the ledger, as ``resume`` would.
 
@@ -46,18 +37,15 @@ def run_on_ray(
         TurnFailed: a client, or the driver itself, failed again and again.
     """
     size, frozen = prepared.x0.size, prepared.frozen
-    progress, faults = _Progress(on_row), Faults(folder, on_note)
+    progress, faults = _Progress(on_row), Faults(job.folder, on_note)
     with joined_cluster():
         shared = [ray.put(prepared), ray.put(partition)]
-        experiment = with_gpu_share(experiment, shared, on_note)
-        lost = False
+        job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
+        name, lost = job.folder.name, False
         while True:
-            with reserved(experiment, size, frozen, on_note, folder.name, lost) as reservation:
+            with reserved(job.experiment, size, frozen, on_note, name, lost) as reservation:
                 try:
-                    return _drive_on(
-                        experiment, folder, identity, population, reservation, shared,
-                        progress, faults, on_note,
-                    )  # fmt: skip
+                    return _drive_on(job, reservation, shared, progress, faults, on_note)
                 except NodesLost:
                     lost = True
                     faults.add(
@@ -67,10 +55,7 @@ def run_on_ray(
 
 
 def _drive_on(
-    experiment: Experiment,
-    folder: Path,
-    identity: dict[str, str],
-    population: Population,
+    job: Job,
     reservation: Reservation,
     shared: list[ray.ObjectRef],
     progress: _Progress,
@@ -82,16 +67,15 @@ def _drive_on(
     while True:
         before = progress.round
         try:
-            return _drive(
-                experiment, folder, identity, population, reservation, shared,
-                progress.row, on_note,
-            )  # fmt: skip
+            return _drive(job, reservation, shared, progress.row, on_note)
         except RayActorError as error:
-            for row in scan_rows(folder / "metrics.csv"):  # what it had made and nobody had heard
+            for row in scan_rows(
+                job.folder / "metrics.csv"
+            ):  # what it had made and nobody had heard
                 progress.row(row)
             deaths = 1 if progress.round > before else deaths + 1
             faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
-            if deaths == experiment.resources.tries:
+            if deaths == job.experiment.resources.tries:
                 raise TurnFailed(
                     f"the driver died {deaths} times after round {progress.round} "
                     f"(resources.tries), the last time like this:\n{error}"
@@ -114,10 +98,7 @@ class _Progress:
 
 
 def _drive(
-    experiment: Experiment,
-    folder: Path,
-    identity: dict[str, str],
-    population: Population,
+    job: Job,
     reservation: Reservation,
     shared: list[ray.ObjectRef],
     on_row: OnRow,
@@ -129,7 +110,7 @@ def _drive(
     name = f"{reservation.label}/driver"
     driver = ray.remote(**options)(DriverActor).options(name=name).remote()
     try:
-        result = driver.run.remote(experiment, folder, identity, population, reservation, shared)
+        result = driver.run.remote(job, reservation, shared)
         finished: list[Any] = []
         while not finished:
             finished, _ = ray.wait([result], timeout=POLL_SECONDS)
