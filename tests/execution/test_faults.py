@@ -247,7 +247,7 @@ def test_a_torn_row_of_faults_harms_nobody(tmp_path: Path) -> None:
     ("kind", "words"),
     [
         ("raise", ["local step 0", "the disk of client 5 is on fire", "Traceback"]),
-        pytest.param("exit", ["Actor"], marks=pytest.mark.slow),
+        pytest.param("exit", ["actor"], marks=pytest.mark.slow),
     ],
 )
 def test_a_client_that_always_fails_stops_the_run_by_name(
