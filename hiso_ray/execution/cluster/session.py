@@ -69,10 +69,8 @@ def _drive_on(
         try:
             return _drive(job, reservation, shared, progress.row, on_note)
         except RayActorError as error:
-            for row in scan_rows(
-                job.folder / "metrics.csv"
-            ):  # what it had made and nobody had heard
-                progress.row(row)
+            for row in scan_rows(job.folder / "metrics.csv"):
+                progress.row(row)  # what it had made and nobody had heard
             deaths = 1 if progress.round > before else deaths + 1
             faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
             if deaths == job.experiment.resources.tries:
