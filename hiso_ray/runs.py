@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
 from hiso_ray.plan import curvature_bytes
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition, skew
+from hiso_ray.tasks.partition import Partition, skew, split
+
+if TYPE_CHECKING:  # it needs ray, the serial executor does not
+    from hiso_ray.execution.cluster.shared import SharedTask
 
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
 SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
@@ -37,6 +40,7 @@ def run(
     out: Path | str | None = None,
     on_round: OnRow = _ignore,
     on_note: OnNote = _ignore,
+    task: SharedTask | None = None,
 ) -> dict[str, Any]:
     """Runs one federation and returns its summary (also ``summary.json`` in the run folder).
 
@@ -45,6 +49,7 @@ def run(
         out: the run folder, new or empty; by default ``runs/TASK-METHOD-seedN-TIME``.
         on_round: called with each row of ``metrics.csv`` as it is made.
         on_note: called with lines worth telling the user (data, skew, placement).
+        task: the prepared task, where it is in Ray's object store already, for many runs.
 
     Raises:
         ValueError: something in the experiment does not fit, in words.
@@ -52,7 +57,7 @@ def run(
         FileExistsError: ``out`` already holds something.
     """
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
-    prepared, partition = tasks.load(experiment)
+    prepared, partition = _load(experiment, task)
     population = _population(experiment, partition)
     clock = [f"virtual clock: {line}" for line in describe(experiment, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
@@ -60,7 +65,7 @@ def run(
     notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))
     for note in (*notes, *clock, *_warn_of_precision(experiment)):
         on_note(note)
-    return _execute(experiment, folder, prepared, partition, population, on_round, on_note)
+    return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
 
 
 def resume(
@@ -68,12 +73,14 @@ def resume(
     on_round: OnRow = _ignore,
     on_note: OnNote = _ignore,
     changes: Mapping[str, Any] | None = None,
+    task: SharedTask | None = None,
 ) -> dict[str, Any]:
     """Goes on with an interrupted run, from its ledger to the same end.
 
     Args:
         changes: dotted fields to change: ``federation.rounds`` for more rounds, and what decides
             no result (``resources``, ``eval``).
+        task: as in :func:`run`.
 
     Raises:
         ValueError: a change that would change the past.
@@ -82,11 +89,11 @@ def resume(
     folder = Path(folder).resolve()
     experiment = run_folder.continued(folder, changes or {})
     experiment = devices.resolve(tasks.resolve(experiment))
-    prepared, partition = tasks.load(experiment)
+    prepared, partition = _load(experiment, task)
     population = _population(experiment, partition)
     if changes:
         _take_over(folder, experiment, identity_of(experiment, prepared, population))
-    return _execute(experiment, folder, prepared, partition, population, on_round, on_note)
+    return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
 
 
 def replay(
@@ -153,6 +160,7 @@ def _execute(
     population: Population,
     on_round: OnRow,
     on_note: OnNote,
+    task: SharedTask | None,
 ) -> dict[str, Any]:
     _show_partition(folder, prepared, partition, on_note)
     identity = identity_of(experiment, prepared, population)
@@ -167,7 +175,7 @@ def _execute(
     else:
         from hiso_ray.execution.cluster.session import run_on_ray
 
-        summary = run_on_ray(job, prepared, partition, on_round, on_note)
+        summary = run_on_ray(job, prepared, partition, on_round, on_note, task)
     with _pictures(on_note):
         from analysis.curves import convergence
 
@@ -186,6 +194,13 @@ def _take_over(folder: Path, experiment: Experiment, identity: dict[str, str]) -
         run_folder.write_experiment(folder, experiment)
     finally:
         ledger.close()
+
+
+def _load(experiment: Experiment, task: SharedTask | None) -> tuple[Prepared, Partition]:
+    if task is None:
+        return tasks.load(experiment)
+    prepared = task.fetch()
+    return prepared, split(experiment.federation, prepared.labels, experiment.seed)
 
 
 def _population(experiment: Experiment, partition: Partition) -> Population:

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.shared import SharedTask
 from hiso_ray.messages import Behind, Description, TurnFailed, UserError
 
 
@@ -21,13 +22,13 @@ class ClientActor:
             predecessor.
     """
 
-    def __init__(self, experiment: Experiment, prepared: Any, partition: Any) -> None:
+    def __init__(self, experiment: Experiment, task: SharedTask, partition: Any) -> None:
         import torch
 
         from hiso_ray.execution.worker import Worker, threads_for
 
         torch.set_num_threads(threads_for(experiment))
-        self.worker = Worker(experiment, prepared, partition)
+        self.worker = Worker(experiment, task.fetch(), partition)
         self.born = time.time_ns()
 
     # Asked of an actor that has died, this waits until Ray has restarted it.

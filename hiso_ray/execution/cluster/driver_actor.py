@@ -6,11 +6,10 @@ import asyncio
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import ray
-
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.gauges import Gauges
 from hiso_ray.execution.cluster.reservation import Reservation
+from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.driver import Job, run_rounds
 from hiso_ray.execution.faults import Faults
 from hiso_ray.ledger import LedgerError
@@ -26,7 +25,7 @@ class DriverActor:
         self._notes: SimpleQueue[str] = SimpleQueue()
 
     async def run(
-        self, job: Job, reservation: Reservation, shared: list[ray.ObjectRef]
+        self, job: Job, reservation: Reservation, shared: Shared
     ) -> dict[str, Any] | Exception:
         """The summary, or the exception that the caller or its user can do something about."""
         gauges = Gauges(job.folder, job.experiment.task.metric)

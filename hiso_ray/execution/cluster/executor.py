@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import ray
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.fleet import Fleet, Piece
 from hiso_ray.execution.cluster.reservation import Reservation
+from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.driver import Evaluation, total
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
@@ -24,7 +24,7 @@ class ClusterExecutor:
         self,
         experiment: Experiment,
         reservation: Reservation,
-        shared: Sequence[ray.ObjectRef],
+        shared: Shared,
         faults: Faults,
         actor_class: type = ClientActor,
     ) -> None:

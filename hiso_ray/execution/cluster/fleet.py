@@ -28,6 +28,7 @@ from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.members import CHECK_SECONDS, NODE_SECONDS, START_SECONDS, start
 from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.reservation import Reservation
+from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Behind, NodesLost, TurnFailed, UserError
@@ -100,7 +101,7 @@ class Fleet:
         self,
         experiment: Experiment,
         reservation: Reservation,
-        shared: Sequence[ray.ObjectRef],
+        shared: Shared,
         faults: Faults,
         actor_class: type = ClientActor,
     ) -> None:

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.reservation import Reservation
+from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.messages import Description, NodesLost, UserError
 
 MAX_RESTARTS = 100  # of one actor in a run
@@ -87,7 +88,7 @@ class Member:
 def start(
     experiment: Experiment,
     reservation: Reservation,
-    shared: Sequence[ray.ObjectRef],
+    shared: Shared,
     actor_class: type,
 ) -> tuple[list[Member], Description]:
     """Starts the actors of a reservation, a few at a time.

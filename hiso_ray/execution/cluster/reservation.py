@@ -2,15 +2,15 @@
 missing.
 
 A run that is started inside somebody's placement group (a Ray Tune trial) uses that group's
-bundles, the first excepted, which is its caller's; any other run reserves a group of its own,
-spread over the nodes.
+bundles, except the first where its caller holds that one; any other run reserves a group of its
+own, spread over the nodes.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +27,7 @@ from ray.util.placement_group import (
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.driver import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
 
@@ -83,11 +84,11 @@ def reserved(
     label = f"{name}-{secrets.token_hex(4)}"
     outer = get_current_placement_group()
     if outer is not None:
-        nodes = _own_bundles(outer)
+        first, nodes = _own_bundles(outer)
         placement = place(experiment, nodes, dimension, frozen)
         on_note(f"{placement.line}, in the placement group that this runs in")
         bundles = tuple(
-            1 + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
+            first + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
         )
         yield Reservation(placement, outer, bundles[: placement.actors], label, own=False)
         return
@@ -119,9 +120,7 @@ def _placed(experiment: Experiment, dimension: int, frozen: int, after_loss: boo
             time.sleep(1.0)
 
 
-def with_gpu_share(
-    experiment: Experiment, shared: Sequence[ray.ObjectRef], on_note: OnNote
-) -> Experiment:
+def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> Experiment:
     """The experiment with a number in place of ``gpus_per_client: auto``.
 
     One actor takes one client's turn and scores one evaluation batch on a GPU of its own; the share
@@ -135,7 +134,7 @@ def with_gpu_share(
         return experiment
     outer = get_current_placement_group()
     if outer is not None:
-        share = min(node.gpus for node in _own_bundles(outer))
+        share = min(node.gpus for node in _own_bundles(outer)[1])
         return experiment.changed(**{"resources.gpus_per_client": share})
     if not any(node.gpus >= 1 for node in cluster_nodes()):
         on_note("gpus_per_client auto: the cluster has no GPU, computing on CPUs")
@@ -170,16 +169,18 @@ def cluster_nodes() -> list[Node]:
     return [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
 
 
-def _own_bundles(group: PlacementGroup) -> list[Node]:
-    """The bundles that a run inside a placement group may use, as if each were a node."""
-    bundles = group.bundle_specs[1:]
+def _own_bundles(group: PlacementGroup) -> tuple[int, list[Node]]:
+    """The bundles that a run inside a placement group may use, as if each were a node, and the
+    number of the first of them."""
+    first = int(bool(ray.get_runtime_context().get_assigned_resources()))
+    bundles = group.bundle_specs[first:]
     if not bundles:
         raise ValueError(
             "this runs inside a placement group with one bundle, which leaves no room for client "
             "actors: give it one more bundle per actor, for a Tune trial "
-            "PlacementGroupFactory([{'CPU': 1}] + [{'CPU': 1}] * actors)"
+            "PlacementGroupFactory([{}] + [{'CPU': 1}] * actors)"
         )
-    return [
+    return first, [
         Node(b.get("CPU", 0.0), b.get("GPU", 0.0), b.get("memory", float("inf"))) for b in bundles
     ]
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -16,20 +16,33 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
+from hiso_ray.execution.cluster.shared import Shared, SharedTask, Store
 from hiso_ray.execution.driver import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
 
+if TYPE_CHECKING:
+    from hiso_ray.tasks.contract import Prepared
+    from hiso_ray.tasks.partition import Partition
+
 POLL_SECONDS = 0.2
 
 
 def run_on_ray(
-    job: Job, prepared: Any, partition: Any, on_row: OnRow, on_note: OnNote
+    job: Job,
+    prepared: Prepared,
+    partition: Partition,
+    on_row: OnRow,
+    on_note: OnNote,
+    task: SharedTask | None = None,
 ) -> dict[str, Any]:
     """Runs or continues a federation on a Ray cluster; returns the summary.
 
     A driver actor that dies is started again and goes on from the ledger, as ``resume`` would.
+
+    Args:
+        task: ``prepared``, where it is in the object store already.
 
     Raises:
         ValueError: the cluster cannot hold the actors asked for (says what is missing).
@@ -39,7 +52,7 @@ def run_on_ray(
     size, frozen = prepared.x0.size, prepared.frozen
     progress, faults = _Progress(on_row), Faults(job.folder, on_note)
     with joined_cluster():
-        shared = [ray.put(prepared), ray.put(partition)]
+        shared = (task or Store().share(prepared), ray.put(partition))
         job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
         name, lost = job.folder.name, False
         while True:
@@ -57,7 +70,7 @@ def run_on_ray(
 def _drive_on(
     job: Job,
     reservation: Reservation,
-    shared: list[ray.ObjectRef],
+    shared: Shared,
     progress: _Progress,
     faults: Faults,
     on_note: OnNote,
@@ -98,7 +111,7 @@ class _Progress:
 def _drive(
     job: Job,
     reservation: Reservation,
-    shared: list[ray.ObjectRef],
+    shared: Shared,
     on_row: OnRow,
     on_note: OnNote,
 ) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""A prepared task in Ray's object store, array by array, for as many runs as read it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray
+
+if TYPE_CHECKING:  # it needs torch, which the driver passes this on without
+    from hiso_ray.tasks.contract import Prepared
+
+NOTHING = np.empty(0, np.float32)
+Shared = tuple["SharedTask", ray.ObjectRef]
+"""What every client actor is made of: the task, and a reference to the partition."""
+
+
+@dataclass(frozen=True)
+class SharedTask:
+    """Small to send: the arrays are references, read on a node without copying.
+
+    Attributes:
+        rest: the task without its arrays and x_0.
+        arrays: of the examples.
+        x0: (d,) float32.
+    """
+
+    rest: ray.ObjectRef
+    arrays: dict[str, ray.ObjectRef]
+    x0: ray.ObjectRef
+
+    def fetch(self) -> Prepared:
+        """The task, over memory that belongs to the store: nobody may write to it."""
+        names = list(self.arrays)
+        wanted = [self.rest, self.x0, *(self.arrays[name] for name in names)]
+        rest, x0, *arrays = ray.get(wanted)
+        return replace(rest, arrays=dict(zip(names, arrays, strict=True)), x0=x0)
+
+
+class Store:
+    """Puts every array once, however many tasks hold an equal one (seeds that share their data)."""
+
+    def __init__(self) -> None:
+        self._references: dict[str, ray.ObjectRef] = {}
+
+    def share(self, prepared: Prepared) -> SharedTask:
+        rest = ray.put(replace(prepared, arrays={}, x0=NOTHING))
+        arrays = {name: self._put(array) for name, array in prepared.arrays.items()}
+        return SharedTask(rest, arrays, self._put(prepared.x0))
+
+    def _put(self, array: np.ndarray) -> ray.ObjectRef:
+        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data)
+        key = content.hexdigest()
+        if key not in self._references:
+            self._references[key] = ray.put(array)
+        return self._references[key]
+
+    def __len__(self) -> int:
+        return len(self._references)
