@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import os
-import re
-import signal
-import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from hiso_ray import config
 from hiso_ray.config import Experiment
-from hiso_ray.fields import explain, known_fields
-from hiso_ray.messages import TurnFailed
+from hiso_ray.options import (
+    FAILED,
+    Parser,
+    add_fields,
+    console,
+    fields_given,
+    guarded,
+    warn_of_job_copy,
+)
 from hiso_ray.progress import Display, plan_table, summary_table
-
-USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
-NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where `ray job submit` runs its command
-PLAIN_WIDTH = 120  # columns where there is no terminal
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says which option was probably meant."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = [word for word in message.split() if word.startswith("--")]
-        if "unrecognized arguments" in message and unknown:
-            near = difflib.get_close_matches(unknown[0], self.options(), n=1, cutoff=0.5)
-            message += f" (did you mean {near[0]}?)" if near else ""
-        super().error(message)
-
-    def options(self) -> list[str]:
-        subs = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
-        parsers = [self, *(p for s in subs for p in s.choices.values())]
-        return [o for p in parsers for a in p._actions for o in a.option_strings]
 
 
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(
+    top = Parser(
         prog="hiso-ray",
         description="Scalar-only federated zeroth-order fine-tuning (HiSo, DeComFL), simulated on "
         "Ray. `hiso-ray run` without options runs the embedded default job.",
@@ -76,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="check and resolve everything, say what the run will take, and stop: no weights or "
         "data are read",
     )
-    _add_fields(run)
+    add_fields(run)
 
     resume = commands.add_parser(
         "resume",
@@ -88,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     resume.add_argument("folder", metavar="DIR")
-    _add_fields(resume)
+    add_fields(resume)
 
     replay = commands.add_parser(
         "replay",
@@ -109,68 +87,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_fields(run: argparse.ArgumentParser) -> None:
-    """One option per field of the experiment, grouped by section."""
-    run._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
-    groups: dict[str, Any] = {}
-    for name, info in known_fields().items():
-        section = name.rpartition(".")[0] or "experiment"
-        if section not in groups:
-            groups[section] = run.add_argument_group(section)
-        groups[section].add_argument(
-            f"--{name}",
-            dest=f"field:{name}",
-            metavar=_kind(info.annotation),
-            default=argparse.SUPPRESS,
-            help=f"{info.description} (default: {info.default})".replace("%", "%%"),
-        )
-
-
-def _kind(annotation: Any) -> str:
-    """What a field takes: its choices, or INT, FLOAT, TEXT."""
-    if get_origin(annotation) is Literal:
-        return "{" + ",".join(get_args(annotation)) + "}"
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    kinds = {int: "INT", float: "FLOAT", str: "TEXT"}
-    if annotation in kinds:
-        return kinds[annotation]
-    return "|".join(_kind(part).strip("{}") for part in get_args(annotation))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     given = parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`
-    try:
-        return COMMANDS[given.command](given, console)
-    except ValidationError as error:
-        return _fail(explain(error), USER_ERROR)
-    except TurnFailed as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        return _fail(str(error), FAILED)
-    except (ValueError, OSError) as error:
-        return _fail(str(error), USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail(
-            "interrupted; the rounds done so far are in the ledger, `resume` goes on", INTERRUPTED
-        )
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"hiso-ray: error: {message}", file=sys.stderr)
-    return status
-
-
-def _fields_given(given: argparse.Namespace) -> dict[str, Any]:
-    fields = vars(given).items()
-    return {name.removeprefix("field:"): v for name, v in fields if name.startswith("field:")}
+    with_hint = "the rounds done so far are in the ledger, `resume` goes on"
+    return guarded("hiso-ray", lambda: COMMANDS[given.command](given, console()), with_hint)
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
@@ -179,7 +100,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.tasks import resolve
 
     values = config.load(given.config) if given.config else {}
-    for name, value in _fields_given(given).items():
+    for name, value in fields_given(given).items():
         config.put(values, name, value)
     experiment = resolve(Experiment.model_validate(values))
     if given.dry_run:
@@ -188,13 +109,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         console.print(plan_table(experiment, plan(experiment)), highlight=False)
         return 0
     folder = Path(given.out or default_folder(experiment)).resolve()
-    if JOB in os.environ and not Path(given.out or "").is_absolute():
-        console.print(
-            f"note: a Ray job runs in a copy of its working directory, so {folder} may be removed "
-            "with it; give --out an absolute path",
-            highlight=False,
-            soft_wrap=True,
-        )
+    warn_of_job_copy(console, folder, given.out)
     with Display(console, experiment) as display:
         summary = run(experiment, folder, display.row, display.note)
     console.print(summary_table(summary, str(folder)), highlight=False)
@@ -205,7 +120,7 @@ def _resume(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder import continued
     from hiso_ray.runs import resume
 
-    changes = _fields_given(given)
+    changes = fields_given(given)
     with Display(console, continued(Path(given.folder), changes)) as display:
         summary = resume(given.folder, display.row, display.note, changes)
     console.print(summary_table(summary, given.folder), highlight=False)

@@ -81,7 +81,8 @@ class Display:
             self.note(f"round {row['round']}/{self.rounds}  {numbers}")
 
 
-def _table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """A table of names and values."""
     table = Table(show_header=False, title=title)
     table.add_column()
     table.add_column(overflow="fold")
@@ -94,7 +95,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
     """What a run will take, for ``--dry-run``."""
     federation, method, task = experiment.federation, experiment.method, experiment.task
     whole = plan.trainable + plan.frozen
-    return _table(
+    return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (
             ("model", task.model),
@@ -152,4 +153,4 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
         ("model_sha256", summary["model_sha256"]),
         ("folder", folder),
     )
-    return _table(f"{summary['method']} on {summary['task']}", rows)
+    return two_columns(f"{summary['method']} on {summary['task']}", rows)

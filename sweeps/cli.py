@@ -1,0 +1,159 @@
+"""``python -m sweeps``: a sweep from the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hiso_ray.options import (
+    FAILED,
+    USER_ERROR,
+    Parser,
+    add_fields,
+    console,
+    fields_given,
+    guarded,
+    warn_of_job_copy,
+)
+from sweeps import folder as sweep_folder
+from sweeps.ready import READY
+from sweeps.table import Sweep, read_sweep
+
+
+def parser() -> argparse.ArgumentParser:
+    ready = "\n".join(f"  {name:<10} {sweep.about}" for name, sweep in READY.items())
+    sweeps = Parser(
+        prog="python -m sweeps",
+        usage="%(prog)s SWEEP [--out DIR] [--resume] [--dry-run] [--smoke] [--concurrency N]\n"
+        "                        [--SECTION.FIELD VALUE [VALUE ...] ...]",
+        description="Runs every trial of a sweep on Ray Tune and leaves a sweep folder: a run\n"
+        "folder per trial, trials.parquet and rounds.parquet. Of the experiment's fields, one\n"
+        "value fixes it for every trial, several make it an axis.\n\nready sweeps:\n" + ready,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m sweeps stress --dry-run\n"
+        "  python -m sweeps lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 --out runs/rates\n"
+        "  python -m sweeps rates.yaml --out runs/rates --resume   # what is missing, or new\n"
+        "  python -m sweeps --resume --out runs/rates              # what lies there\n"
+        "  hiso-ray report runs/rates                              # curves, tables, a page",
+        allow_abbrev=False,
+    )
+    sweeps.add_argument(
+        "sweep", nargs="?", metavar="SWEEP", help="a ready sweep, a YAML file, or a .py with SWEEP"
+    )
+    sweeps.add_argument("--out", metavar="DIR", help="sweep folder (default: runs/sweep-NAME-TIME)")
+    sweeps.add_argument(
+        "--resume",
+        action="store_true",
+        help="run what the folder lacks: interrupted and failed trials, and new ones",
+    )
+    sweeps.add_argument(
+        "--dry-run", action="store_true", help="check every trial, say what they take, and stop"
+    )
+    sweeps.add_argument("--smoke", action="store_true", help="the sweep in tiny, in a minute or so")
+    sweeps.add_argument(
+        "--concurrency",
+        type=_positive,
+        metavar="N",
+        help="trials at once (default: as many as the cluster holds, one actor each)",
+    )
+    sweeps.add_argument(
+        "--early-stopping",
+        action="store_true",
+        help="let ASHA stop trials that fall behind all others, whatever their setting: cheaper, "
+        "and no longer a fair comparison",
+    )
+    add_fields(sweeps, nargs="+")
+    return sweeps
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs or plans a sweep; returns the exit status: 1 if a trial failed."""
+    given = parser().parse_args(arguments)
+    if given.sweep is None and not given.resume:
+        parser().print_help()
+        return USER_ERROR
+    goes_on = "trials that have finished are kept, --resume runs the others"
+    return guarded("sweeps", lambda: _sweep(given, console()), goes_on)
+
+
+def _sweep(given: argparse.Namespace, console: Console) -> int:
+    sweep = _asked_for(given)
+    out = Path(given.out) if given.out else sweep_folder.default_folder(sweep)
+    trials = sweep.trials()
+    if given.dry_run:
+        from sweeps.plan import plan, plan_table
+
+        found = plan(trials, out if out.exists() else None, given.concurrency)
+        console.print(plan_table(sweep, trials, found), highlight=False)
+        return 0
+    from sweeps.runner import run_sweep
+
+    warn_of_job_copy(console, out.resolve(), given.out)
+    table = run_sweep(
+        sweep,
+        out,
+        concurrency=given.concurrency,
+        resume=given.resume,
+        early_stopping=given.early_stopping,
+        console=console,
+    )
+    return _conclude(table, out, console)
+
+
+def _asked_for(given: argparse.Namespace) -> Sweep:
+    if given.sweep is None:
+        if given.out is None:
+            raise ValueError("--resume without a sweep needs --out: the sweep folder to go on with")
+        sweep = sweep_folder.planned(Path(given.out))
+    elif given.sweep in READY:
+        sweep = READY[given.sweep]
+    elif given.sweep.endswith((".yaml", ".yml", ".py")):
+        sweep = read_sweep(given.sweep)
+    else:
+        raise ValueError(
+            f"{given.sweep}: no such sweep (ready ones: {', '.join(READY)}; or a .yaml or .py file)"
+        )
+    if given.smoke:
+        sweep = sweep.smoked()
+    values = {
+        name: _value(texts[0]) if len(texts) == 1 else [_value(text) for text in texts]
+        for name, texts in fields_given(given).items()
+    }
+    return sweep.changed(values)
+
+
+def _conclude(table: Any, out: Path, console: Console) -> int:
+    counts = table["status"].value_counts()
+    failed = table[table["status"] == sweep_folder.FAILED]
+    if len(failed):
+        shown = Table("trial", "error", title="failed")
+        for run, error in zip(failed["run"], failed["error"], strict=True):
+            shown.add_row(Path(run).name, error.strip().splitlines()[-1])
+        console.print(shown)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.print(f"{len(table)} trials: {told}\nin {out}", highlight=False, soft_wrap=True)
+    console.print(f"curves and tables: hiso-ray report {out}", highlight=False, soft_wrap=True)
+    return FAILED if len(failed) else 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _value(text: str) -> Any:
+    """A number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

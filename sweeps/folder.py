@@ -1,0 +1,156 @@
+"""What lies in a sweep folder.
+
+::
+
+    plan.yaml        the sweep, as it was asked for; resume reads it
+    runs/ID/         a run folder per trial; its summary says that the trial has finished
+    outcomes.jsonl   how each trial that did not finish ended (failed, stopped)
+    trials.parquet, rounds.parquet   everything, tidy: docs/columns.md
+    tune/            Ray Tune's own records; nothing here needs them
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import load, store
+from hiso_ray import config
+from sweeps.table import Sweep, Trial, read_sweep
+
+FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
+
+
+def default_folder(sweep: Sweep) -> Path:
+    """``runs/sweep-NAME-TIME``."""
+    return Path("runs") / f"sweep-{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def planned(folder: Path) -> Sweep:
+    """The sweep that a folder holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    if not (folder / "plan.yaml").exists():
+        raise ValueError(f"{folder} is not a sweep folder: it has no plan.yaml")
+    return read_sweep(str(folder / "plan.yaml"))
+
+
+@contextmanager
+def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) -> Iterator[None]:
+    """The folder, ready to be run in, and nobody else's for as long as the context lasts.
+
+    Raises:
+        FileExistsError: it holds something, and ``resume`` was not asked for.
+        ValueError: it holds a sweep of another plan, or another process is running it.
+    """
+    if resume:
+        _check_plan(folder, planned(folder), sweep, trials)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        held = (folder / "plan.yaml").exists()
+        hint = "--resume finishes what it lacks, or" if held else ""
+        raise FileExistsError(
+            f"{folder} already holds {'a sweep' if held else 'something'}: {hint} choose another "
+            "--out"
+        )
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the sweep folder {folder} ({error.strerror}): choose another --out"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder} is being run by another process: wait for it") from error
+        except OSError:
+            pass  # a file system without locks
+        new = folder / "plan.yaml.new"
+        new.write_text(sweep.to_yaml(), encoding="utf-8")
+        new.replace(folder / "plan.yaml")
+        yield
+
+
+def _check_plan(folder: Path, before: Sweep, sweep: Sweep, trials: Sequence[Trial]) -> None:
+    known = {trial.id for trial in trials}
+    gone = [trial for trial in before.trials() if trial.id not in known]
+    if gone:
+        raise ValueError(
+            f"{folder} holds a sweep of another plan ({before.name}): {len(gone)} of its trials "
+            f"are not in this one, such as {gone[0].label or gone[0].id}. Trials can be added to a "
+            "sweep, not taken away: choose another --out, or leave the sweep's name and options "
+            "out to resume what is there"
+        )
+
+
+def run_folder(folder: Path, trial: Trial) -> Path:
+    return folder / "runs" / trial.id
+
+
+def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
+    """The summary of a trial that ran to its end, else None."""
+    path = run_folder(folder, trial) / "summary.json"
+    summary = config.load(path) if path.exists() else None
+    return summary if summary and summary["rounds"] == trial.experiment.federation.rounds else None
+
+
+def add_outcome(folder: Path, trial_id: str, status: str, error: str | None) -> None:
+    """Notes how a trial ended, if not by finishing."""
+    line = json.dumps({"trial": trial_id, "status": status, "error": error})
+    with open(folder / "outcomes.jsonl", "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, tuple[str, str | None]]:
+    """How each trial stands: status and error, by id."""
+    told: dict[str, tuple[str, str | None]] = {}
+    path = folder / "outcomes.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            outcome = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill: that trial is unfinished
+        told[outcome["trial"]] = (outcome["status"], outcome["error"])
+    found = {}
+    for trial in trials:
+        done = summary_of(folder, trial) is not None
+        found[trial.id] = (FINISHED, None) if done else told.get(trial.id, (UNFINISHED, None))
+    return found
+
+
+def missing(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
+    """What is still to be run: trials that never ended, and those that failed."""
+    standing = outcomes(folder, trials)
+    return [trial for trial in trials if standing[trial.id][0] in (UNFINISHED, FAILED)]
+
+
+def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
+    """Writes ``trials.parquet`` and ``rounds.parquet`` from the run folders; returns the trials.
+
+    Both are in plan order, so that two sweeps of the same plan differ in what was measured of the
+    machine only.
+    """
+    standing = outcomes(folder, trials)
+    rows, evaluated = [], []
+    for trial in trials:
+        run, (status, error) = f"runs/{trial.id}", standing[trial.id]
+        row = load.trial_row(trial.experiment.model_dump(), summary_of(folder, trial))
+        rows.append({"run": run, "status": status, "error": error, **row})
+        if (run_folder(folder, trial) / "metrics.csv").exists():
+            evaluated.append(load.evaluated(run_folder(folder, trial)).assign(run=run))
+    table = load.as_trials(rows)
+    if evaluated:
+        rounds = load.one_type(pd.concat(evaluated, ignore_index=True))
+        store.write(folder / "rounds.parquet", rounds)
+        store.write(folder / "trials.parquet", table)
+    return table

@@ -1,0 +1,119 @@
+"""What a sweep will take, before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from analysis.load import cell
+from hiso_ray.config import Experiment
+from hiso_ray.execution.placement import Node
+from hiso_ray.progress import readable_bytes, two_columns
+from hiso_ray.traffic import forward_passes
+from sweeps import folder as sweep_folder
+from sweeps.room import Room, find_room
+from sweeps.runner import count_weights
+from sweeps.table import Sweep, Trial
+
+SHOWN_VALUES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of the trials still to be run, unless a name says otherwise.
+
+    Attributes:
+        cells: combinations without the seed, of the whole sweep.
+        there: trials that the sweep folder holds already.
+        forward_passes: of training, if every sampled client answers; each over one minibatch.
+        evaluations: of the whole evaluation set.
+        room: on this machine; None where the sweep will join another cluster.
+    """
+
+    trials: int
+    cells: int
+    there: int
+    rounds: int
+    forward_passes: int
+    evaluations: int
+    room: Room | None
+
+
+def plan(trials: Sequence[Trial], out: Path | None, concurrency: int | None) -> Plan:
+    """The plan of a sweep's trials.
+
+    Args:
+        out: the sweep folder, where there is one already.
+
+    Raises:
+        ValueError: this machine cannot hold a trial.
+    """
+    todo = trials if out is None else sweep_folder.missing(out, trials)
+    experiments = [trial.experiment for trial in todo]
+    here = "RAY_ADDRESS" not in os.environ
+    return Plan(
+        trials=len(trials),
+        cells=len({cell(trial.experiment) for trial in trials}),
+        there=len(trials) - len(todo),
+        rounds=sum(e.federation.rounds for e in experiments),
+        forward_passes=sum(_forward_passes(e) for e in experiments),
+        evaluations=sum(1 + -(-e.federation.rounds // e.eval.every) for e in experiments),
+        room=find_room(todo, count_weights(todo), [_this_machine()], concurrency)
+        if here and todo
+        else None,
+    )
+
+
+def plan_table(sweep: Sweep, trials: Sequence[Trial], found: Plan) -> Table:
+    """For ``--dry-run``."""
+    room = found.room
+    return two_columns(
+        f"{sweep.name}: a plan, nothing was run",
+        (
+            *([("about", sweep.about)] if sweep.about else []),
+            *((name, _values(trials, name)) for name in _varied(trials)),
+            ("cells", f"{found.cells:,} (combinations without the seed)"),
+            ("trials", f"{found.trials:,}, of which {found.there:,} are there already"),
+            ("rounds", f"{found.rounds:,}"),
+            ("forward passes", f"{found.forward_passes:,} of training"),
+            ("evaluations", f"{found.evaluations:,} of the whole evaluation set"),
+            ("at once", _at_once(room)),
+            (
+                "memory of the actors",
+                f"about {readable_bytes(room.memory)} without activations" if room else "–",
+            ),
+        ),
+    )
+
+
+def _forward_passes(experiment: Experiment) -> int:
+    federation = experiment.federation
+    turns = federation.rounds * federation.clients_per_round
+    return turns * forward_passes(experiment.method, federation.local_steps)
+
+
+def _this_machine() -> Node:
+    import torch
+
+    return Node(len(os.sched_getaffinity(0)), torch.cuda.device_count(), float("inf"))
+
+
+def _at_once(room: Room | None) -> str:
+    if room is None:
+        return "decided when the sweep has joined its cluster"
+    actors = max(max(1, len(bundles) - 1) for bundles in room.bundles.values())
+    return f"{room.concurrency} trials of up to {actors} actor(s) on this machine"
+
+
+def _varied(trials: Sequence[Trial]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.values))
+
+
+def _values(trials: Sequence[Trial], name: str) -> str:
+    found = list(dict.fromkeys(str(t.values[name]) for t in trials if name in t.values))
+    more = f" … ({len(found)} in all)" * (len(found) > SHOWN_VALUES)
+    return ", ".join(found[:SHOWN_VALUES]) + more

@@ -1,0 +1,114 @@
+"""How many trials run at once, and how many client actors each has: arithmetic, no Ray.
+
+Trials side by side come before actors side by side: independent runs wait for nobody, while a
+round waits for its slowest actor. So by default as many trials run at once as the cluster holds
+with the fewest actors each, and only what is then left gives a trial more actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hiso_ray.config import Experiment
+from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place
+from sweeps.table import Trial
+
+Bundle = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the trials of a sweep take of a cluster.
+
+    Attributes:
+        concurrency: trials at once.
+        bundles: of each trial, the trial's own process first; with the ray executor that one
+            computes nothing and holds nothing.
+        memory: of the largest trials, running at once [bytes], activations not included.
+    """
+
+    concurrency: int
+    bundles: dict[str, list[Bundle]]
+    memory: int
+
+
+def find_room(
+    trials: Sequence[Trial],
+    sizes: Mapping[str, tuple[int, int]],
+    nodes: Sequence[Node],
+    concurrency: int | None = None,
+) -> Room:
+    """Room for every trial of a sweep.
+
+    Args:
+        sizes: by trial id, trained and frozen weights.
+        nodes: the machines of the cluster.
+        concurrency: trials at once, as asked for; None is as many as fit.
+
+    Raises:
+        ValueError: a trial that the cluster cannot hold, or so many at once; names the trial.
+    """
+    limits = {trial.id: _limit(trial, sizes[trial.id], nodes) for trial in trials}
+    most = min(fits // least for least, fits in limits.values())
+    if concurrency is None:
+        concurrency = min(most, len(trials))
+    elif concurrency > most:
+        tight = min(trials, key=lambda trial: limits[trial.id][1] // limits[trial.id][0])
+        least, fits = limits[tight.id]
+        raise ValueError(
+            f"--concurrency {concurrency}: a trial ({tight.label}) needs {least} actor"
+            f"{'s' * (least > 1)} of {_share(tight.experiment)}, and the cluster holds {fits} such "
+            f"actors: at most --concurrency {most}"
+        )
+    bundles, memory = {}, [0]
+    for trial in trials:
+        share = limits[trial.id][1] // concurrency
+        bundles[trial.id] = _bundles(trial.experiment, sizes[trial.id], nodes, share)
+        actors = max(1, len(bundles[trial.id]) - 1)
+        memory.append(actors * actor_bytes(trial.experiment, *sizes[trial.id]) + LIBRARIES)
+    return Room(concurrency, bundles, concurrency * max(memory))
+
+
+def _limit(trial: Trial, size: tuple[int, int], nodes: Sequence[Node]) -> tuple[int, int]:
+    """The fewest actors the trial runs on, and how many such actors the cluster holds."""
+    experiment = trial.experiment
+    if experiment.resources.gpus_per_client == "auto":
+        raise ValueError(
+            "resources.gpus_per_client = auto: a sweep divides the GPUs before anything is "
+            "measured; give a number (a single `hiso-ray run` with auto says which)"
+        )
+    try:
+        fits = sum(place(_packed(experiment), nodes, *size).per_node)
+        packing, clients = experiment.resources.clients_per_actor, experiment.federation.num_clients
+        serial = experiment.resources.executor == "serial" or packing == "auto"
+        least = 1 if serial else -(-clients // int(packing))
+        place(experiment, nodes, *size)  # says in words what the packing asked for is short of
+    except ValueError as error:
+        raise ValueError(f"trial {trial.label or trial.id} cannot be placed: {error}") from error
+    return least, fits
+
+
+def _bundles(
+    experiment: Experiment, size: tuple[int, int], nodes: Sequence[Node], share: int
+) -> list[Bundle]:
+    resources = experiment.resources
+    one = {"CPU": float(resources.cpus_per_client)}
+    if resources.gpus_per_client:
+        one["GPU"] = float(resources.gpus_per_client)
+    if resources.executor == "serial":
+        return [one]
+    most = share if resources.max_actors == "auto" else min(share, resources.max_actors)
+    actors = place(experiment.changed(**{"resources.max_actors": most}), nodes, *size).actors
+    return [{}, *([one] * actors)]
+
+
+def _packed(experiment: Experiment) -> Experiment:
+    automatic = {"resources.clients_per_actor": "auto", "resources.max_actors": "auto"}
+    return experiment.changed(**automatic)
+
+
+def _share(experiment: Experiment) -> str:
+    resources = experiment.resources
+    gpus = f" and {resources.gpus_per_client:g} GPU" if resources.gpus_per_client else ""
+    return f"{resources.cpus_per_client:g} CPU{gpus}"

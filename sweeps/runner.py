@@ -1,0 +1,188 @@
+"""A sweep on Ray Tune, from its table to its parquet files.
+
+::
+
+    table ──> trials ──> run folders on disk say which are missing
+                              │ only those
+    every task read and put into the object store once, every trial's partition tried
+                              │
+    Tuner: a placement group per trial, an ordinary ``run`` (or ``resume``) in each
+                              │ whatever became of them
+    trials.parquet, rounds.parquet
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from hiso_ray import tasks
+from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.reservation import cluster_nodes
+from hiso_ray.execution.cluster.session import joined_cluster
+from hiso_ray.execution.cluster.shared import SharedTask, Store
+from hiso_ray.tasks.partition import split
+from sweeps import folder as sweep_folder
+from sweeps.room import Room, find_room
+from sweeps.table import Sweep, Trial
+
+DEATHS = 3  # of a trial's process or node, before the trial counts as failed
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders say it all
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, resume goes on
+}
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path | str,
+    *,
+    concurrency: int | None = None,
+    resume: bool = False,
+    early_stopping: bool = False,
+    console: Console | None = None,
+) -> pd.DataFrame:
+    """Runs what a sweep folder lacks of a sweep; returns its trials (``docs/columns.md``).
+
+    Args:
+        out: the sweep folder, new or empty, or with ``resume`` one that holds this sweep or a part
+            of it. Every node of the cluster must see it.
+        concurrency: trials at once; by default as many as the cluster holds.
+        early_stopping: ASHA stops trials that fall behind, so that budgets are no longer equal.
+        console: where progress is shown; nowhere by default.
+
+    Raises:
+        ValueError: the table makes an experiment that cannot be, or the cluster cannot hold a
+            trial, or the folder holds another plan; nothing has been started.
+        FileExistsError: ``out`` holds something and ``resume`` was not asked for.
+    """
+    console = console or Console(quiet=True)
+    out = Path(out).resolve()
+    trials = sweep.trials()
+    with sweep_folder.opened(out, sweep, trials, resume):
+        todo = sweep_folder.missing(out, trials)
+        if len(todo) < len(trials):
+            console.print(f"{len(trials) - len(todo)} of {len(trials)} trials are there already")
+        try:
+            if todo:
+                _run(todo, out, concurrency, early_stopping, console)
+        finally:
+            table = sweep_folder.collect(out, trials)
+    return table
+
+
+def _run(
+    todo: Sequence[Trial],
+    out: Path,
+    concurrency: int | None,
+    early_stopping: bool,
+    console: Console,
+) -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from ray import tune
+
+    from sweeps.trial import Assignment, run_trial
+    from sweeps.watch import Watch
+
+    with joined_cluster():
+        room = find_room(todo, count_weights(todo), cluster_nodes(), concurrency)
+        console.print(_describe(todo, room), highlight=False, soft_wrap=True)
+        shared = share_tasks(todo)
+        assignments = {
+            trial.id: Assignment(
+                trial.experiment, sweep_folder.run_folder(out, trial), shared[trial.id]
+            )
+            for trial in todo
+        }
+
+        def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory(room.bundles[config["trial"]])
+
+        with Watch(console, out, {trial.id: trial for trial in todo}) as watch:
+            tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(run_trial, assignments=assignments), bundles
+                ),
+                param_space={"trial": tune.grid_search(list(assignments))},
+                tune_config=tune.TuneConfig(
+                    max_concurrent_trials=room.concurrency,
+                    reuse_actors=True,
+                    scheduler=_asha(todo) if early_stopping else None,
+                    trial_name_creator=lambda trial: trial.config["trial"],
+                    trial_dirname_creator=lambda trial: trial.config["trial"],
+                ),
+                run_config=tune.RunConfig(
+                    name=_fresh_name(out / "tune"),
+                    storage_path=str(out / "tune"),
+                    callbacks=[watch],
+                    failure_config=tune.FailureConfig(max_failures=DEATHS),
+                    verbose=0,
+                ),
+            ).fit()
+
+
+def count_weights(trials: Sequence[Trial]) -> dict[str, tuple[int, int]]:
+    """Trained and frozen weights by trial, each model counted once."""
+    counts: dict[str, tuple[int, int]] = {}
+    for trial in trials:
+        key = trial.experiment.task.model_dump_json()
+        if key not in counts:
+            counts[key] = tasks.count(trial.experiment)
+    return {trial.id: counts[trial.experiment.task.model_dump_json()] for trial in trials}
+
+
+def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
+    """Reads each task once and puts its data and x_0 into the object store; by trial.
+
+    Raises:
+        ValueError: a model or data that are missing, a federation that the examples do not fill.
+    """
+    store = Store()
+    shared: dict[str, SharedTask] = {}
+    alike: dict[str, list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault(_source(trial.experiment), []).append(trial)
+    for group in alike.values():
+        prepared = tasks.prepare(group[0].experiment)
+        for trial in group:
+            federation, seed = trial.experiment.federation, trial.experiment.seed
+            try:
+                split(federation, prepared.labels, seed)
+            except ValueError as error:
+                raise ValueError(f"{error}\n  with {trial.label}") from error
+        shared |= dict.fromkeys((trial.id for trial in group), store.share(prepared))
+    return shared
+
+
+def _source(experiment: Experiment) -> str:
+    """What decides a prepared task."""
+    return f"{experiment.task.model_dump_json()} {experiment.federation.by} {experiment.seed}"
+
+
+def _asha(trials: Sequence[Trial]) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    most = max(trial.experiment.federation.rounds for trial in trials)
+    return ASHAScheduler(
+        time_attr="round", metric="score", mode="max", max_t=most, grace_period=max(1, most // 4)
+    )
+
+
+def _describe(todo: Sequence[Trial], room: Room) -> str:
+    actors = sorted({max(1, len(bundles) - 1) for bundles in room.bundles.values()})
+    each = f"{actors[0]}" if len(actors) == 1 else f"{actors[0]} to {actors[-1]}"
+    return f"{len(todo)} trials, {room.concurrency} at once, each on {each} actor(s)"
+
+
+def _fresh_name(folder: Path) -> str:
+    """Every start has records of its own."""
+    begun = len(list(folder.iterdir())) if folder.exists() else 0
+    return f"start-{begun + 1}"

@@ -1,0 +1,219 @@
+"""A sweep as a table: what every trial has, what some have together, and what is crossed.
+
+::
+
+    name: rates
+    base:                        # of every trial
+      task: {name: digits}
+      federation.num_clients: 64
+    arms:                        # fields that belong together
+    - {method.name: hiso}
+    - {method.name: hiso, method.curvature: scalar}
+    grid:                        # every combination, for each arm
+      method.lr: [0.01, 0.02]
+      seed: [0, 1, 2]
+    smoke:                       # what --smoke changes: one value fixes a field, a list is an
+                                 # axis, and arms may be given to replace the others
+      federation.rounds: 10
+      seed: [0]
+"""
+
+from __future__ import annotations
+
+import itertools
+import runpy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from analysis.load import cell
+from hiso_ray import devices, tasks
+from hiso_ray.config import Experiment, load, put
+from hiso_ray.fields import explain
+
+Values = dict[str, Any]
+"""Fields by their dotted names."""
+SHOWN_MISTAKES = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+        id: names its run folder; a pure function of the experiment, resources left out, so that a
+            trial is known again in any other sweep of the same folder.
+        experiment: resolved.
+        values: the fields that differ within the sweep, for showing.
+    """
+
+    id: str
+    experiment: Experiment
+    values: Values
+
+    @property
+    def label(self) -> str:
+        """``num_clients=64 alpha=0.1 lr=0.02 seed=0``"""
+        return " ".join(f"{name.rpartition('.')[2]}={v}" for name, v in self.values.items())
+
+
+class Sweep(BaseModel):
+    """A table of experiments.
+
+    Raises:
+        pydantic.ValidationError: (a ``ValueError``) something that is no table; :meth:`trials` then
+            checks every single experiment.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="begins the sweep folder's name")
+    about: str = Field("", description="a line for people")
+    base: Values = Field({}, description="fields of every trial")
+    arms: list[Values] = Field([{}], description="fields that change together")
+    grid: dict[str, list[Any]] = Field({}, description="axes: every combination is run")
+    smoke: Values = Field({}, description="what --smoke changes")
+
+    @model_validator(mode="after")
+    def _each_field_once(self) -> Sweep:
+        if not self.arms:
+            raise ValueError("arms is empty, so the sweep has no trials: leave it out, or give one")
+        for name, axis in self.grid.items():
+            if not axis:
+                raise ValueError(f"grid.{name} is empty, so the sweep has no trials: give values")
+            if any(name in arm for arm in self.arms):
+                raise ValueError(f"{name} is in grid and in arms: leave it to one of them")
+        return self
+
+    def changed(self, values: Mapping[str, Any]) -> Sweep:
+        """A copy in which a value fixes a field and a list makes it an axis.
+
+        Raises:
+            ValueError: a field that the arms decide.
+        """
+        base, grid = _dotted(self.base), dict(self.grid)
+        for name, value in values.items():
+            if any(name in arm for arm in self.arms):
+                raise ValueError(f"{name} is decided by the arms of sweep {self.name}: change them")
+            base.pop(name, None)
+            if isinstance(value, list):
+                grid[name] = value
+            else:
+                grid.pop(name, None)
+                base[name] = value
+        return Sweep.model_validate(self.model_dump() | {"base": base, "grid": grid})
+
+    def smoked(self) -> Sweep:
+        """The same in tiny.
+
+        Raises:
+            ValueError: the sweep does not say what tiny is.
+        """
+        if not self.smoke:
+            raise ValueError(
+                f"sweep {self.name} does not say what --smoke changes: give it a table `smoke`, "
+                "such as {federation.rounds: 10, seed: [0]}"
+            )
+        values = dict(self.smoke)
+        arms = values.pop("arms", self.arms)
+        named = self.model_dump() | {"arms": arms, "name": f"{self.name}-smoke"}
+        return Sweep.model_validate(named).changed(values)
+
+    def trials(self) -> list[Trial]:
+        """Every trial, resolved and valid, in the order of the table.
+
+        Raises:
+            ValueError: experiments that cannot be, named by the values that make them; or two
+                trials that are the same run.
+        """
+        found: dict[str, Trial] = {}
+        mistakes: dict[str, str] = {}  # the first trial that makes each
+        for values in self._combinations():
+            label = ", ".join(f"{name} = {value}" for name, value in values.items()) or "the base"
+            try:
+                experiment = self._experiment(values)
+            except ValidationError as error:
+                mistakes.setdefault(explain(error), label)
+                continue
+            except ValueError as error:
+                mistakes.setdefault(str(error), label)
+                continue
+            trial = Trial(trial_id(experiment), experiment, values)
+            if trial.id in found:
+                raise ValueError(
+                    f"sweep {self.name}: two trials are the same run: {found[trial.id].label} and "
+                    f"{trial.label}; leave one out (resources decide no result)"
+                )
+            found[trial.id] = trial
+        if mistakes:
+            told = [f"{why}\n  with {label}" for why, label in mistakes.items()]
+            more = f"\nand {len(told) - SHOWN_MISTAKES} more" * (len(told) > SHOWN_MISTAKES)
+            raise ValueError("\n".join(told[:SHOWN_MISTAKES]) + more)
+        return list(found.values())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+    def _combinations(self) -> Iterator[Values]:
+        for arm in self.arms:
+            for point in itertools.product(*self.grid.values()):
+                yield arm | dict(zip(self.grid, point, strict=True))
+
+    def _experiment(self, values: Values) -> Experiment:
+        nested: Values = {}
+        for name, value in (_dotted(self.base) | values).items():
+            put(nested, name, value)
+        return devices.resolve(tasks.resolve(Experiment.model_validate(nested)))
+
+
+def trial_id(experiment: Experiment) -> str:
+    """``TASK-METHOD-CELL-seedN``: the name of a trial's run folder."""
+    task, method = experiment.task.name, experiment.method.name
+    return f"{task}-{method}-{cell(experiment)}-seed{experiment.seed}"
+
+
+def read_sweep(source: str) -> Sweep:
+    """A sweep from a YAML file, or from a Python file that defines ``SWEEP``.
+
+    Raises:
+        ValueError: the file cannot be read, or holds something else.
+    """
+    if source.endswith(".py"):
+        if not Path(source).is_file():
+            raise ValueError(f"cannot read the sweep {source}: no such file")
+        sweep = runpy.run_path(source).get("SWEEP")
+        if not isinstance(sweep, Sweep):
+            raise ValueError(f"{source} defines no SWEEP = Sweep(...)")
+        return sweep
+    try:
+        return Sweep.model_validate(load(source))
+    except ValidationError as error:
+        raise ValueError(f"{source} is no sweep:\n{_explain_table(error)}") from error
+
+
+def _explain_table(error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors():
+        place = ".".join(str(part) for part in mistake["loc"])
+        if mistake["type"] == "extra_forbidden":
+            lines.append(f"{place}: unknown (allowed: {', '.join(Sweep.model_fields)})")
+        elif mistake["type"] == "value_error":
+            lines.append(str(mistake["ctx"]["error"]))
+        else:
+            lines.append(f"{place} = {mistake['input']!r}: {mistake['msg']}")
+    return "\n".join(lines)
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Values:
+    """Sections, or dotted names, or both -> dotted names."""
+    found: Values = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _dotted(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found

@@ -1,0 +1,63 @@
+"""One trial, in its own process: an ordinary run that tells Ray Tune how it is doing."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from hiso_ray import Experiment, resume, run
+from hiso_ray.execution.cluster.shared import SharedTask
+from hiso_ray.messages import TurnFailed
+from hiso_ray.metrics import Row
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial runs and where."""
+
+    experiment: Experiment
+    folder: Path
+    task: SharedTask
+
+
+def run_trial(config: dict[str, Any], assignments: Mapping[str, Assignment]) -> None:
+    """Ray Tune's trainable: starts a run, or goes on with one that was interrupted.
+
+    A run that fails is a result like any other, ``failed``. What Tune sees as an error, and tries
+    again, is a process or a node that died.
+    """
+    assignment = assignments[config["trial"]]
+    try:
+        summary = _run(assignment)
+    except (ValueError, OSError, TurnFailed) as error:
+        tune.report({"failed": str(error)})
+    except Exception:
+        tune.report({"failed": traceback.format_exc()})
+    else:
+        tune.report({"round": summary["rounds"], "score": summary["final_score"], "finished": True})
+
+
+def _run(assignment: Assignment) -> dict[str, Any]:
+    experiment, folder, task = assignment.experiment, assignment.folder, assignment.task
+
+    def on_round(row: Row) -> None:
+        if row["eval_loss"] is not None and row["round"] < experiment.federation.rounds:
+            score = row[f"eval_{experiment.task.metric}"]
+            tune.report({"round": row["round"], "score": score})
+
+    notes: list[str] = []
+    try:
+        if not (folder / "ledger.jsonl").exists():
+            return run(experiment, folder, on_round, notes.append, task)
+        resources = experiment.resources.model_dump()
+        changes = {f"resources.{name}": value for name, value in resources.items()}
+        return resume(folder, on_round, notes.append, changes, task)
+    finally:
+        if folder.is_dir():
+            with open(folder / "notes.txt", "a", encoding="utf-8") as file:
+                file.writelines(f"{note}\n" for note in notes)

@@ -1,0 +1,133 @@
+"""What a person sees of a running sweep, and the sweep's ear: every outcome passes here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.placement_group import placement_group_table
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sweeps.folder import FAILED, FINISHED, STOPPED, add_outcome
+from sweeps.table import Trial
+
+PATIENCE_SECONDS = 15.0  # without a trial running, before it is said what they wait for
+Note = Callable[[str], None]
+
+
+class Watch(tune.Callback):
+    """Notes how trials end and shows it; use as a context manager around ``Tuner.fit``."""
+
+    def __init__(self, console: Console, folder: Path, trials: Mapping[str, Trial]) -> None:
+        self._console, self._folder, self._trials = console, folder, trials
+        self._ended: dict[str, str] = {}
+        self._scores: dict[str, str] = {}
+        self._idle_since = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("trial"),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=console,
+            )
+            self._task = self._bar.add_task("trials", total=len(trials), numbers="")
+
+    def __enter__(self) -> Watch:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps its callbacks on disk for a restore of its own, which nobody uses
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "score" in result:
+            experiment = self._trials[trial.config["trial"]].experiment
+            self._scores[trial.trial_id] = f"{experiment.task.metric} {result['score']:.2%}"
+            self._show(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        result = trial.last_result
+        if result.get("finished"):
+            self._end(trials, trial, FINISHED)
+        elif "failed" in result:
+            self._end(trials, trial, FAILED, result["failed"])
+        else:
+            self._end(trials, trial, STOPPED)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trials, trial, FAILED, f"its process died again and again: {trial.get_error()}")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        running = any(trial.status == "RUNNING" for trial in trials)
+        waiting = any(trial.status == "PENDING" for trial in trials)
+        if running or not waiting:
+            self._idle_since = time.monotonic()
+        elif time.monotonic() > self._idle_since + PATIENCE_SECONDS:
+            self._idle_since = time.monotonic()
+            self._say_what_lacks()
+
+    def _end(self, trials: list[Any], trial: Any, status: str, error: str | None = None) -> None:
+        name = trial.config["trial"]
+        self._ended[name] = status
+        if status != FINISHED:
+            add_outcome(self._folder, name, status, error)
+        told = [f"[{len(self._ended)}/{len(self._trials)}] {self._trials[name].label}: {status}"]
+        told += [self._scores[trial.trial_id]] if trial.trial_id in self._scores else []
+        told += [(error or "").strip().splitlines()[-1]] if error else []
+        self._console.print(", ".join(told), highlight=False, markup=False, soft_wrap=True)
+        self._show(trials)
+
+    def _show(self, trials: list[Any]) -> None:
+        if not self._bar:
+            return
+        failed = sum(status == FAILED for status in self._ended.values())
+        running = [trial for trial in trials if trial.status == "RUNNING"]
+        scores = [self._scores[t.trial_id] for t in running if t.trial_id in self._scores]
+        numbers = f"{len(running)} running {', '.join(scores[:4])}" + f"  {failed} failed" * bool(
+            failed
+        )
+        self._bar.update(self._task, completed=len(self._ended), numbers=numbers)
+
+    def _say_what_lacks(self) -> None:
+        groups = placement_group_table().values()
+        wanted = [
+            g["bundles"].values() for g in groups if g["state"] in ("PENDING", "RESCHEDULING")
+        ]
+        if not wanted:
+            return  # a process is starting
+        bundles = ", ".join(" + ".join(_words(b) for b in bundles) for bundles in wanted[:1])
+        have, free = ray.cluster_resources(), ray.available_resources()
+        self._console.print(
+            f"waiting: a trial needs {bundles}; the cluster has {_words(have)}, free now "
+            f"{_words(free)}. Other work on the cluster may hold the rest",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    found = [
+        f"{resources.get(kind, 0.0):g} {kind}" for kind in ("CPU", "GPU") if resources.get(kind)
+    ]
+    return " and ".join(found) or "nothing"
