@@ -1,4 +1,4 @@
-"""Convergence curves: score and loss against rounds, bytes and simulated time."""
+"""Convergence curves of runs: score and loss against rounds, bytes and simulated time."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
-from analysis import load
+from analysis import load, style
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-NAMES = {"hiso": "HiSo", "decomfl": "DeComFL"}
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
+X = {
+    "round": "Communication round",
+    "kib_per_client": "Up + down per client (KiB, cumulative)",
+    "forward_passes": "Forward passes of all clients (cumulative)",
+    "seconds": "Wall-clock time",
+    "simulated_seconds": "Simulated time",
 }
-X = {"round": "Communication round", "kib_per_client": "Up + down per client (KiB, cumulative)"}
 TIME_UNITS = {"h": 3600, "min": 60, "s": 1}
 MANY_UNITS = 10  # a time axis that reaches this many of a unit is in that unit
 TEST: Any = {"marker": ".", "ms": 3, "lw": 1.4}
@@ -42,39 +35,49 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
 
     Args:
         folders: run folders; each run is one line, runs of the same method share a colour.
-        out: the picture's file; the ending chooses the format (png, pdf, svg).
+        out: the picture's file, as :func:`analysis.style.save` takes it.
     """
-    table = load.rounds(folders)
-    colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table["method"].unique())}
-    names = dict(X)
+    table = load.every_round(folders)
+    colours = {method: look.colour for method, look in style.looks(table["method"]).items()}
+    names = {x: X[x] for x in ("round", "kib_per_client")}
     if table["simulated_seconds"].max() > 0:
-        table["simulated_time"], names["simulated_time"] = _simulated_time(table)
-    with matplotlib.rc_context(STYLE):
+        table, names["simulated_seconds"] = against(table, "simulated_seconds")
+    with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(3.5 * len(names), 4.8), layout="constrained")
         axes = figure.subplots(2, len(names), sharex="col", sharey="row")
-        for row, (y, y_name) in enumerate((("score", _score_name(table)), ("eval_loss", "Loss"))):
+        for row, (y, y_name) in enumerate((("score", score_name(table)), ("eval_loss", "Loss"))):
             for column, (x, x_name) in enumerate(names.items()):
                 _panel(axes[row][column], table, x, y, colours)
                 axes[1][column].set_xlabel(x_name)
             axes[row][0].set_ylabel(y_name)
-        axes[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
-        figure.legend(handles=_legend(colours), loc="outside upper center", ncols=4)
-        figure.savefig(out)
+        axes[0][0].yaxis.set_major_formatter(style.percent)
+        style.legend(figure, _legend(colours))
+        style.save(figure, out)
     return figure
 
 
-def _score_name(table: pd.DataFrame) -> str:
+def score_name(table: pd.DataFrame) -> str:
+    """What the scores of these runs are, for an axis."""
     metrics = [str(metric).replace("_", " ") for metric in table["metric"].unique()]
     return f"Test {' / '.join(metrics)}"
 
 
-def _simulated_time(table: pd.DataFrame) -> tuple[pd.Series, str]:
-    """The cumulative time in a unit that suits it, missing for runs without a clock; its name."""
-    seconds = table["simulated_seconds"]
-    longest = seconds.max()
+def against(table: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
+    """The table with ``x`` ready to be drawn, and the name of its axis.
+
+    Times are in a unit that suits the longest, and missing for runs without a clock.
+
+    Raises:
+        ValueError: ``x`` is none of the axes there are.
+    """
+    if x not in X:
+        raise ValueError(f"x = {x}: choose one of {', '.join(X)}")
+    if x not in ("seconds", "simulated_seconds"):
+        return table, X[x]
+    longest = table[x].max()
     unit = next((u for u, size in TIME_UNITS.items() if longest >= MANY_UNITS * size), "s")
-    clocked = seconds.groupby(table["run"]).transform("max") > 0
-    return seconds.where(clocked) / TIME_UNITS[unit], f"Simulated time ({unit})"
+    clocked = table[x].groupby(table["run"]).transform("max") > 0
+    return table.assign(**{x: table[x].where(clocked) / TIME_UNITS[unit]}), f"{X[x]} ({unit})"
 
 
 def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
@@ -90,7 +93,7 @@ def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, s
 
 
 def _legend(colours: dict[str, str]) -> list[Line2D]:
-    methods = [Line2D([], [], color=c, lw=2, label=NAMES.get(m, m)) for m, c in colours.items()]
+    methods = [Line2D([], [], color=c, lw=2, label=style.name(m)) for m, c in colours.items()]
     return [
         *methods,
         Line2D([], [], color="0.3", label="test", **TEST),

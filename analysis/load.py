@@ -1,67 +1,247 @@
-"""Run folders -> DataFrames."""
+"""Run folders and sweep folders -> tidy DataFrames; ``docs/columns.md`` says what each column is.
+
+::
+
+    run folder     config.yaml, metrics.csv, summary.json  ─┐
+    sweep folder   plan.yaml, runs/ID/… (run folders)       ├─> trials: one row per run
+                   trials.parquet, rounds.parquet          ─┘   rounds: one per run and evaluation
+
+A sweep folder is read from its parquet files; where it has none (it is still running, or was
+killed), from its ``runs/*``, in the order of their names. Both ways give the same columns.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from hiso_ray.config import CURVATURE_OF
+from analysis import store
+from hiso_ray import config
+from hiso_ray.config import CURVATURE_OF, Experiment
+
+Paths = Sequence[Path | str]
+TRIAL = ("run", "cell", "seed", "method", "status", "error")
+RESULTS = (
+    "rounds", "metric", "initial_score", "final_score", "best_score", "initial_accuracy",
+    "final_accuracy", "best_accuracy", "uplink_bytes", "downlink_bytes", "paper_bytes_per_client",
+    "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
+    "simulated_seconds", "actors", "faults",
+)  # fmt: skip
+TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 
 
-def rounds(folders: Sequence[Path | str]) -> pd.DataFrame:
-    """Every row of every ``metrics.csv``, and the run it belongs to.
+def trials(paths: Paths) -> pd.DataFrame:
+    """One row per run, in the order given, and in plan order within a sweep.
 
-    Added columns: ``run`` (the folder), ``method``, ``seed``, ``metric`` (what the task goes by),
-    ``score`` (that metric), and ``kib_per_client``, the protocol bytes up and down, divided by the
-    number of clients. ``simulated_seconds`` is 0 where there was no virtual clock.
+    Args:
+        paths: run folders and sweep folders, mixed; a run that is found twice is one row.
+
+    Raises:
+        ValueError: a path that is missing or neither kind of folder, a run folder without a round,
+            a file of another version, or no evaluated round in all of the paths.
+    """
+    return _read(paths)[0]
+
+
+def rounds(paths: Paths) -> pd.DataFrame:
+    """One row per run and evaluated round, with every configuration field of the run.
+
+    Args and errors are those of :func:`trials`.
+    """
+    runs, evaluations = _read(paths)
+    fields = [name for name in runs.columns if "." in name]
+    return evaluations.merge(runs[["run", *fields]], on="run", how="left", validate="m:1")
+
+
+def evaluated(folder: Path | str) -> pd.DataFrame:
+    """The evaluated rounds of one run folder, as ``rounds.parquet`` has them.
+
+    Raises:
+        ValueError: the folder holds no round.
+    """
+    table = every_round([folder])
+    return table[table["eval_loss"].notna()].reset_index(drop=True)
+
+
+def every_round(folders: Paths) -> pd.DataFrame:
+    """Every row of the ``metrics.csv`` of run folders, in the columns of :func:`evaluated`.
 
     Raises:
         ValueError: a folder without a round to show.
     """
-    frames = []
-    for folder in map(Path, folders):
-        path = folder / "metrics.csv"
-        frame = pd.read_csv(path) if path.exists() else pd.DataFrame()
-        if frame.empty:
-            raise ValueError(f"{folder} holds no round yet (no rows in metrics.csv)")
-        config = configuration(folder)
-        method, curvature = config["method"]["name"], config["method"]["curvature"]
-        own = CURVATURE_OF.get(method) in (curvature, None)
-        label = method if own else f"{method} ({curvature})"
-        clients, metric = (
-            config["federation"]["num_clients"],
-            config["task"].get("metric", "accuracy"),
+    return pd.concat([_of_run(Path(folder)) for folder in folders], ignore_index=True)
+
+
+def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A row of ``trials`` without ``run``, ``status`` and ``error``.
+
+    Args:
+        values: the resolved experiment, in sections, as in ``config.yaml``.
+        summary: what ``summary.json`` holds; without one, the results are missing.
+
+    Raises:
+        pydantic.ValidationError: (a ``ValueError``) values that this version does not know.
+    """
+    experiment = Experiment.model_validate(values)
+    fields = {name: v for name, v in _dotted(experiment.model_dump()) if name != "seed"}
+    return {
+        **_identity(experiment),
+        **fields,
+        **{name: (summary or {}).get(name) for name in RESULTS},
+    }
+
+
+def as_trials(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows (:func:`trial_row` with ``run``, ``status`` and ``error``) as the ``trials`` frame."""
+    table = pd.DataFrame(list(rows))
+    return one_type(table[[*TRIAL, *(name for name in table.columns if name not in TRIAL)]])
+
+
+def one_type(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns that parquet can hold: text where a column mixes text and numbers ("auto", 0.25)."""
+    return table.assign(**{str(name): _one_type(table[name]) for name in table.columns})
+
+
+def cell(experiment: Experiment) -> str:
+    """What seeds of the same configuration share: 12 hex digits over all but seed and resources."""
+    values = experiment.model_dump(exclude={"seed", "resources"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def summaries(folders: Paths) -> pd.DataFrame:
+    """The ``summary.json`` of each run folder that has one, as it is."""
+    read = ((str(folder), _summary(Path(folder))) for folder in folders)
+    return pd.DataFrame([{"run": run, **summary} for run, summary in read if summary])
+
+
+def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``trials`` and ``rounds`` without the configuration."""
+    frames = [_of_path(path) for path in dict.fromkeys(map(Path, paths))]
+    evaluations = [table for _, table in frames if len(table)]
+    if not evaluations:
+        given = ", ".join(map(str, paths)) or "nothing"
+        raise ValueError(
+            f"no evaluated round in {given}: wait until a run has one, or give other folders"
         )
-        total = frame["uplink_bytes"] + frame["downlink_bytes"]
-        frames.append(
-            frame.assign(
-                run=str(folder),
-                method=label,
-                seed=config["seed"],
-                metric=metric,
-                score=frame[f"eval_{metric}"],
-                kib_per_client=total / clients / 1024,
-                simulated_seconds=frame.get("simulated_seconds", 0.0),
-            )
+    runs = pd.concat([table for table, _ in frames], ignore_index=True).drop_duplicates("run")
+    found = pd.concat(evaluations, ignore_index=True).drop_duplicates(["run", "round"])
+    return one_type(runs.reset_index(drop=True)), one_type(found.reset_index(drop=True))
+
+
+def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a folder: give run folders or sweep folders")
+    if (path / "plan.yaml").exists():
+        return _of_sweep(path)
+    if (path / "config.yaml").exists():
+        return as_trials([_trial(path)]), evaluated(path)
+    raise ValueError(
+        f"{path} is neither a run folder (config.yaml) nor a sweep folder (plan.yaml): give one of "
+        "these, such as runs/NAME"
+    )
+
+
+def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    files = folder / "trials.parquet", folder / "rounds.parquet"
+    if all(file.exists() for file in files):
+        return _joined(folder, store.read(files[0])), _joined(folder, store.read(files[1]))
+    begun = sorted(path.parent for path in (folder / "runs").glob("*/config.yaml"))
+    if not begun:
+        return pd.DataFrame(), pd.DataFrame()
+    shown = [evaluated(run) for run in begun if len(_metrics(run))]
+    return (
+        as_trials(_trial(run) for run in begun),
+        pd.concat(shown, ignore_index=True) if shown else pd.DataFrame(),
+    )
+
+
+def _joined(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(run=[str(folder / run) for run in table["run"]])
+
+
+def _trial(folder: Path) -> dict[str, Any]:
+    experiment, summary = _experiment(folder), _summary(folder)
+    if summary is not None and summary["rounds"] != experiment.federation.rounds:
+        summary = None  # of the fewer rounds that a run had before it was taken further
+    status = "unfinished" if summary is None else "finished"
+    row = trial_row(experiment.model_dump(), summary)
+    return {"run": str(folder), "status": status, "error": None, **row}
+
+
+def _of_run(folder: Path) -> pd.DataFrame:
+    table = _metrics(folder)
+    if table.empty:
+        raise ValueError(f"{folder} holds no round yet (no rows in metrics.csv)")
+    experiment = _experiment(folder)
+    metric = experiment.task.metric
+    metric = "accuracy" if metric == "auto" else metric  # of folders from before there were others
+    total = table["uplink_bytes"] + table["downlink_bytes"]
+    leading = {
+        "run": str(folder),
+        **_identity(experiment),
+        "metric": metric,
+        "score": table[f"eval_{metric}"],
+        "kib_per_client": total / experiment.federation.num_clients / 1024,
+    }
+    return pd.DataFrame(leading, index=table.index).join(table)
+
+
+def _metrics(folder: Path) -> pd.DataFrame:
+    """``metrics.csv``, empty where there is none; without the torn last line of a killed run."""
+    path = folder / "metrics.csv"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return pd.DataFrame()
+    table = pd.read_csv(io.StringIO(whole))
+    # Folders from before there was a virtual clock do not have its column.
+    return table if "simulated_seconds" in table else table.assign(simulated_seconds=0.0)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _experiment(folder: Path) -> Experiment:
+    path = folder / "config.yaml"
+    values = config.load(path)
+    try:
+        return Experiment.model_validate(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not fit this version of hiso-ray; update hiso-ray, or correct it: {error}"
+        ) from error
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    name, curvature = experiment.method.name, experiment.curvature
+    label = name if CURVATURE_OF.get(name) in (curvature, None) else f"{name} ({curvature})"
+    return {"cell": cell(experiment), "seed": experiment.seed, "method": label}
+
+
+def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _one_type(values: pd.Series) -> pd.Series:
+    present = values.dropna()
+    if present.empty:
+        return pd.Series(
+            [None] * len(values), values.index, "str" if values.name in TEXT else float
         )
-    return pd.concat(frames, ignore_index=True)
-
-
-def configuration(folder: Path | str) -> dict[str, Any]:
-    """The run's ``config.yaml``."""
-    return yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
-
-
-def summaries(folders: Sequence[Path | str]) -> pd.DataFrame:
-    """One row per folder whose run has finished (``summary.json``)."""
-    found = [
-        {"run": str(folder), **json.loads((Path(folder) / "summary.json").read_text())}
-        for folder in folders
-        if (Path(folder) / "summary.json").exists()
-    ]
-    return pd.DataFrame(found)
+    texts = sum(isinstance(value, str) for value in present)
+    if 0 < texts < len(present):
+        mixed = [None if pd.isna(value) else str(value) for value in values]
+        return pd.Series(mixed, values.index, "str")
+    return values.infer_objects()

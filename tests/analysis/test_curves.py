@@ -8,40 +8,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import curves, load
+from analysis import curves, load, style
 from hiso_ray import Experiment, run
 from hiso_ray.metrics import MetricsFile
 
 
-@pytest.fixture
-def folders(experiment: Callable[..., Experiment], tmp_path: Path) -> list[Path]:
-    found = []
-    for name in ("hiso", "decomfl"):
-        found.append(tmp_path / name)
-        run(experiment(**{"method.name": name}), found[-1])
-    return found
-
-
-def test_load_puts_runs_under_each_other(folders: list[Path]) -> None:
-    table = load.rounds(folders)
-    assert table.groupby("method").size().to_dict() == {"hiso": 7, "decomfl": 7}
-    last = table[table["method"] == "hiso"].iloc[-1]
-    expected = (last["uplink_bytes"] + last["downlink_bytes"]) / 12 / 1024
-    assert last["kib_per_client"] == pytest.approx(expected)
-    assert load.summaries(folders)["rounds"].tolist() == [6, 6]
-
-
-def test_the_picture_shows_the_numbers_of_the_table(folders: list[Path], tmp_path: Path) -> None:
+def test_the_picture_shows_the_numbers_of_the_table(
+    experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    folders = [tmp_path / "decomfl", tmp_path / "hiso"]
+    for folder in folders:
+        run(experiment(**{"method.name": folder.name}), folder)
     figure = curves.convergence(folders, tmp_path / "c.svg")
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
     accuracy, against_bytes, loss, _ = figure.axes
-    table = load.rounds(folders).dropna(subset=["eval_accuracy"])
-    for line, (_, one) in zip(accuracy.lines, table.groupby("run", sort=False), strict=True):
+    table = load.every_round(folders)
+    assert table.groupby("method").size().to_dict() == {"hiso": 7, "decomfl": 7}
+    shown = table.dropna(subset=["eval_accuracy"])
+    for line, (_, one) in zip(accuracy.lines, shown.groupby("run", sort=False), strict=True):
         assert line.get_xdata().tolist() == one["round"].tolist()
         assert line.get_ydata().tolist() == one["eval_accuracy"].tolist()
     assert against_bytes.lines[0].get_xdata().tolist()[-1] > 0
     assert len(loss.lines) == 4  # test and training, per method
-    assert len({line.get_color() for line in accuracy.lines}) == 2
+    colours = [line.get_color() for line in accuracy.lines]
+    assert colours == [style.KNOWN[name].colour for name in ("decomfl", "hiso")]
+    assert load.summaries(folders)["rounds"].tolist() == [6, 6]
 
 
 def made_up(folder: Path, method: str, minutes: float) -> Path:
@@ -100,4 +91,4 @@ def test_runs_without_a_clock_have_two_columns(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_round_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no round yet"):
-        load.rounds([tmp_path])
+        curves.convergence([tmp_path], tmp_path / "c.png")

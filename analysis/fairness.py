@@ -1,0 +1,139 @@
+"""Whether trials may be compared: same conditions, learning rates, seeds and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+# What a trial may spend, and how often it is looked at: more looks find a higher best score and
+# an earlier arrival.
+BUDGET = (
+    "federation.rounds",
+    "federation.clients_per_round",
+    "federation.local_steps",
+    "method.num_perturbations",
+    "method.probe",
+    "eval.every",
+)
+CONDITIONS = ("task.", "federation.", "devices.", "eval.")
+ALLOWANCES = ("rates", "seeds", "budgets")
+
+
+def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection[str] = ()) -> None:
+    """Raises where trials of one setting cannot be compared; else does nothing.
+
+    Args:
+        trials: one row per trial.
+        within: configuration columns; a setting is one combination of their values.
+        allow: what may differ between the methods of a setting all the same: ``rates`` (their
+            grids of ``method.lr``), ``seeds``, ``budgets`` (:data:`BUDGET`).
+
+    Raises:
+        ValueError: no trials, an unknown column or allowance; within a setting, conditions,
+            metrics, rates, seeds or budgets differ; within a method, a hyper-parameter other than
+            the rate does; a seed was run twice. A trial that failed counts: it was tried.
+    """
+    if unknown := sorted(set(allow) - set(ALLOWANCES)):
+        raise ValueError(f"allow = {unknown}: choose from {', '.join(ALLOWANCES)}")
+    needed = [*within, "method", "method.lr", "seed"]
+    if missing := [name for name in needed if name not in trials]:
+        raise ValueError(f"trials have no column {', '.join(missing)}")
+    if trials.empty:
+        raise ValueError("there are no trials to compare")
+    if {"seed", "method", "method.lr"} & set(within):
+        raise ValueError(f"within = {list(within)}: a setting has all methods, rates and seeds")
+    for place, trials_there in settings(trials, within):
+        _same_conditions(trials_there, place, within)
+        _one_trial_per_seed(trials_there, place)
+        if "budgets" not in allow:
+            _same_budgets(trials_there, place, within)
+        if "rates" not in allow:
+            _same_rates(trials_there, place)
+        if "seeds" not in allow:
+            _same_seeds(trials_there, place)
+
+
+def settings(trials: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each setting in words ("federation.alpha = 0.1", "all trials"), and its rows."""
+    if not within:
+        yield "all trials", trials
+        return
+    for key, rows in trials.groupby(list(within), dropna=False, sort=False):
+        values = key if isinstance(key, tuple) else (key,)
+        yield ", ".join(f"{n} = {v}" for n, v in zip(within, values, strict=True)), rows
+
+
+def _differing(rows: pd.DataFrame, names: Collection[str]) -> list[str]:
+    return [name for name in names if rows[name].nunique(dropna=False) > 1]
+
+
+def _same_conditions(rows: pd.DataFrame, place: str, within: Sequence[str]) -> None:
+    fixed = [n for n in map(str, rows) if n.startswith(CONDITIONS) and n not in (*BUDGET, *within)]
+    if names := _differing(rows, fixed):
+        raise ValueError(
+            f"{place}: trials differ in {', '.join(names)}; add that to `within`, or keep the "
+            "trials of one value"
+        )
+    if "metric" in rows and rows["metric"].nunique() > 1:
+        metrics = ", ".join(map(str, rows["metric"].dropna().unique()))
+        raise ValueError(f"{place}: trials have different metrics ({metrics}); compare one")
+    for method, own in rows.groupby("method", sort=False):
+        # Its name and curvature are in the label; its budget is looked at for itself.
+        loose = ("method.lr", "method.name", "method.curvature", *BUDGET, *within)
+        ours = [n for n in map(str, own) if n.startswith("method.") and n not in loose]
+        if names := _differing(own, ours):
+            raise ValueError(
+                f"{place}: trials of {method} differ in {', '.join(names)}; add that to `within`, "
+                "or keep the trials of one value"
+            )
+
+
+def _one_trial_per_seed(rows: pd.DataFrame, place: str) -> None:
+    twice = rows[rows.duplicated(["method", "method.lr", "seed"], keep=False)]
+    if twice.empty:
+        return
+    first = twice.iloc[0]
+    keys = ["method", "method.lr", "seed"]
+    same = twice[(twice[keys] == first[keys]).all(axis=1)]
+    names = _differing(same, [n for n in BUDGET if n in same])
+    why = f", with different {', '.join(names)}: add that to `within`" if names else ""
+    raise ValueError(
+        f"{place}: {first['method']} at method.lr = {first['method.lr']:g} was run {len(same)} "
+        f"times with seed {first['seed']}{why or '; keep one'}"
+    )
+
+
+def _same_budgets(rows: pd.DataFrame, place: str, within: Sequence[str]) -> None:
+    for name in _differing(rows, [n for n in BUDGET if n in rows and n not in within]):
+        raise ValueError(
+            _unequal(place, name, _per(rows, "method", name), "budgets", "give all the same")
+        )
+
+
+def _same_rates(rows: pd.DataFrame, place: str) -> None:
+    rates = _per(rows, "method", "method.lr")
+    if len(set(rates.values())) > 1:
+        what = "the grids of method.lr"
+        raise ValueError(_unequal(place, what, rates, "rates", "tune all over the same grid"))
+
+
+def _same_seeds(rows: pd.DataFrame, place: str) -> None:
+    arms = rows["method"] + " at " + rows["method.lr"].map("{:g}".format)
+    seeds = _per(rows.assign(arm=arms), "arm", "seed")
+    if len(set(seeds.values())) > 1:
+        raise ValueError(_unequal(place, "the seeds", seeds, "seeds", "run all with the same"))
+
+
+def _per(rows: pd.DataFrame, by: str, name: str) -> dict[str, tuple[Any, ...]]:
+    """The values of ``name`` that each ``by`` has, sorted."""
+    return {
+        str(key): tuple(sorted(values.unique(), key=lambda v: (isinstance(v, str), v)))
+        for key, values in rows.groupby(by, sort=False)[name]
+    }
+
+
+def _unequal(place: str, what: str, per: dict[str, tuple[Any, ...]], kind: str, do: str) -> str:
+    listed = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in per.items())
+    return f'{place}: {what} differ ({listed}); {do}, or pass allow=["{kind}"] and say so'

@@ -1,0 +1,117 @@
+"""Choosing each method's learning rate: over the same grid, seeds and budget.
+
+The rate is chosen by the score that is then shown, with no validation set between. That flatters
+every method alike as long as all had equally many rates to choose from, which is why an unequal
+grid is refused (:mod:`analysis.fairness`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import pandas as pd
+
+from analysis.fairness import refuse_unfair
+from analysis.spread import before, over_seeds
+
+Score = Literal["final_score", "best_score"]
+ENDED = ("finished", "stopped")
+DIVERGED = "non-?finite"  # in the error of a trial whose loss was no longer a number
+
+
+def by_rate(
+    trials: pd.DataFrame,
+    within: Sequence[str],
+    score: Score = "final_score",
+    allow: Collection[str] = (),
+) -> pd.DataFrame:
+    """Every learning rate of every method in every setting.
+
+    Args:
+        trials: one row per trial.
+        within: configuration columns that make a setting, such as ``["federation.alpha"]``.
+        score: what to describe.
+        allow: differences to overlook (``rates``, ``seeds``, ``budgets``).
+
+    Returns:
+        One row per setting, method and rate, rates ascending. Columns: ``within``, ``method``,
+        ``method.lr``, then ``seeds``, ``SCORE_mean``, ``SCORE_min``, ``SCORE_max`` and
+        ``SCORE_seeds`` over the trials that ended (finished, or stopped early); ``failed`` trials,
+        the ``diverged`` among them, ``unfinished`` and ``stopped`` ones; ``runs``.
+
+    Raises:
+        ValueError: trials that cannot be compared; see :func:`~analysis.fairness.refuse_unfair`.
+    """
+    refuse_unfair(trials, within, allow)
+    keys = [*within, "method", "method.lr"]
+    status = trials["status"]
+    error = trials["error"].astype("string").fillna("")
+    marked = trials.assign(
+        failed=status == "failed",
+        diverged=(status == "failed") & error.str.contains(DIVERGED, case=False),
+        unfinished=status == "unfinished",
+        stopped=status == "stopped",
+        **{score: pd.to_numeric(trials[score]).where(status.isin(ENDED))},
+    )
+    counts = ("failed", "diverged", "unfinished", "stopped")
+    table = over_seeds(marked, [score], keys, counts, partial=True)
+    # Settings and methods as they came, rates ascending.
+    arm = table.groupby(keys[:-1], dropna=False, sort=False).ngroup()
+    order = table.assign(arm=arm).sort_values(["arm", "method.lr"], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def best_rate(
+    trials: pd.DataFrame,
+    within: Sequence[str],
+    score: Score = "final_score",
+    allow: Collection[str] = (),
+) -> pd.DataFrame:
+    """Each method's learning rate with the best mean score over seeds.
+
+    A rate that lost a seed (failed, unfinished) cannot win against one that lost fewer; of equal
+    means, the lower rate wins. A method all of whose trials failed keeps its row, without a score.
+
+    Returns:
+        The winning rows of :func:`by_rate`, and ``grid``, a tuple of the rates tried; ``edge``:
+        ``lowest`` or ``highest`` where the winner is the end of its grid, so that a better one may
+        lie beyond, ``only`` where there was no choice, else ``""``.
+
+    Raises:
+        ValueError: as :func:`by_rate`.
+    """
+    table = by_rate(trials, within, score, allow)
+    arms = [*within, "method"]
+    mean = f"{score}_mean"
+    table["lost"] = table["seeds"] - table[f"{score}_seeds"]
+    rates = table.groupby(arms, dropna=False, sort=False)["method.lr"]
+    table["grid"] = table[arms].merge(rates.agg(tuple).reset_index(), on=arms, how="left")[
+        "method.lr"
+    ]
+    table["edge"] = [_edge(r, g) for r, g in zip(table["method.lr"], table["grid"], strict=True)]
+    ranked = table.sort_values(["lost", mean, "method.lr"], ascending=[True, False, True])
+    winners = ranked.drop_duplicates(arms).sort_index()
+    return winners.drop(columns="lost").reset_index(drop=True)
+
+
+def _edge(rate: float, grid: tuple[float, ...]) -> str:
+    if len(grid) == 1:
+        return "only"
+    return {min(grid): "lowest", max(grid): "highest"}.get(rate, "")
+
+
+def at_best_rate(frame: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trials or rounds that belong to each method's best rate in its setting.
+
+    Args:
+        frame: trials or rounds, with the configuration columns that ``best`` was made within.
+        best: from :func:`best_rate`.
+
+    Raises:
+        ValueError: ``frame`` lacks one of those columns.
+    """
+    keys = [*before(best, "method.lr"), "method.lr"]
+    if missing := [name for name in keys if name not in frame]:
+        raise ValueError(f"the frame has no column {', '.join(missing)}; load it with its fields")
+    return frame.merge(best[keys], on=keys, how="inner")
