@@ -23,9 +23,11 @@ import pandas as pd
 
 from analysis import load, store
 from hiso_ray import config
+from hiso_ray.metrics import scan_rows
 from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
+TABLES = ("trials.parquet", "rounds.parquet")
 
 
 def default_folder(sweep: Sweep) -> Path:
@@ -55,12 +57,12 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
     if resume:
         _check_plan(folder, planned(folder), sweep, trials)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        held = (folder / "plan.yaml").exists()
-        hint = "--resume finishes what it lacks, or" if held else ""
-        raise FileExistsError(
-            f"{folder} already holds {'a sweep' if held else 'something'}: {hint} choose another "
-            "--out"
-        )
+        if (folder / "plan.yaml").exists():
+            raise FileExistsError(
+                f"{folder} already holds a sweep: --resume finishes what it lacks, or choose "
+                "another --out"
+            )
+        raise FileExistsError(f"{folder} already holds something: choose another --out")
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
@@ -134,6 +136,12 @@ def missing(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if standing[trial.id][0] in (UNFINISHED, FAILED)]
 
 
+def outdate(folder: Path) -> None:
+    """Removes the tables, because the runs are about to go beyond them."""
+    for name in TABLES:
+        (folder / name).unlink(missing_ok=True)
+
+
 def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     """Writes ``trials.parquet`` and ``rounds.parquet`` from the run folders; returns the trials.
 
@@ -146,7 +154,7 @@ def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
         run, (status, error) = f"runs/{trial.id}", standing[trial.id]
         row = load.trial_row(trial.experiment.model_dump(), summary_of(folder, trial))
         rows.append({"run": run, "status": status, "error": error, **row})
-        if (run_folder(folder, trial) / "metrics.csv").exists():
+        if any(True for _ in scan_rows(run_folder(folder, trial) / "metrics.csv")):
             evaluated.append(load.evaluated(run_folder(folder, trial)).assign(run=run))
     table = load.as_trials(rows)
     if evaluated:

@@ -72,6 +72,7 @@ def run_sweep(
             console.print(f"{len(trials) - len(todo)} of {len(trials)} trials are there already")
         try:
             if todo:
+                sweep_folder.outdate(out)
                 _run(todo, out, concurrency, early_stopping, console)
         finally:
             table = sweep_folder.collect(out, trials)

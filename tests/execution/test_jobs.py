@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import load
 from hiso_ray import Experiment, resume, run
 from hiso_ray.ledger import Ledger
 
@@ -113,3 +114,18 @@ def test_a_stopped_job_goes_on_where_it_was(
     end = resume(folder, changes=changes)
     whole = run(experiment(**{"federation.rounds": done + 3}), tmp_path / "serial")
     assert end["model_sha256"] == whole["model_sha256"]
+
+
+def test_a_sweep_as_a_job(tmp_path: Path, submit: Submit) -> None:
+    out = tmp_path / "sweep"
+    sweep = ["--working-dir", ".", "--", "python", "-m", "sweeps", "lr_grid", "--smoke"]
+    axes = ["--seed", "0", "--method.name", "hiso", "--method.lr", "0.01"]
+    good = submit("submit", *sweep, *axes, "0.02", "--out", str(out))
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "2 trials: 2 finished" in good.stdout
+    assert load.trials([out])["actors"].tolist() == [1, 1]  # two trials at once on two CPUs
+    assert load.rounds([out])["round"].max() == 10
+    failing = submit("submit", *sweep, *axes, "1e30", "0.02", "--resume", "--out", str(out))
+    assert failing.returncode == 1
+    assert "lr=1e+30: failed" in failing.stdout
+    assert "2 of 3 trials are there already" in failing.stdout

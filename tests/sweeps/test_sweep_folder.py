@@ -1,0 +1,91 @@
+"""The sweep folder: what it takes, what it lacks, what becomes of outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis import load
+from hiso_ray import run
+from sweeps import Sweep, folder
+from sweeps.table import Trial
+
+Small = Callable[..., Sweep]
+
+
+def opened(out: Path, sweep: Sweep, resume: bool = False) -> list[Trial]:
+    trials = sweep.trials()
+    with folder.opened(out, sweep, trials, resume):
+        return trials
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, small: Small) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="already holds something: choose another"):
+        opened(tmp_path, small())
+    opened(tmp_path / "s", small())
+    with pytest.raises(FileExistsError, match="holds a sweep: --resume finishes"):
+        opened(tmp_path / "s", small())
+    with pytest.raises(ValueError, match="is not a sweep folder"):
+        opened(tmp_path, small(), resume=True)
+
+
+def test_trials_can_be_added_but_not_taken_away(tmp_path: Path, small: Small) -> None:
+    two = small(grid={"seed": [0, 1]})
+    opened(tmp_path / "s", two)
+    three = small(grid={"seed": [0, 1, 2]})
+    opened(tmp_path / "s", three, resume=True)
+    assert folder.planned(tmp_path / "s") == three
+    with pytest.raises(ValueError, match=r"of another plan \(small\): 1 of its.*seed=2"):
+        opened(tmp_path / "s", two, resume=True)
+    assert folder.planned(tmp_path / "s") == three
+
+
+def test_an_old_trial_is_known_again_beside_a_new_axis(tmp_path: Path, small: Small) -> None:
+    opened(tmp_path / "s", small(grid={"seed": [0]}))
+    wider = small(grid={"seed": [0], "method.lr": [0.02, 0.04]})
+    assert len(opened(tmp_path / "s", wider, resume=True)) == 2
+
+
+def test_only_one_process_runs_a_folder(tmp_path: Path, small: Small) -> None:
+    sweep = small()
+    trials = sweep.trials()
+    with (
+        folder.opened(tmp_path / "s", sweep, trials, False),
+        pytest.raises(ValueError, match="being run by another process"),
+        folder.opened(tmp_path / "s", sweep, trials, True),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, small: Small) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot write to the sweep folder"):
+        opened(tmp_path / "file" / "s", small())
+
+
+def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
+    out = tmp_path / "s"
+    trials = opened(out, small(grid={"seed": [0, 1, 2, 3, 4]}))
+    done, failed, stopped, mended, never = trials
+    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally")
+    folder.add_outcome(out, stopped.id, folder.STOPPED, None)
+    folder.add_outcome(out, mended.id, folder.FAILED, "once")
+    for trial in (done, mended):
+        run(trial.experiment, folder.run_folder(out, trial))
+    with open(out / "outcomes.jsonl", "a") as file:
+        file.write('{"trial": "' + never.id)  # torn by a kill
+    assert folder.missing(out, trials) == [failed, never]
+    table = folder.collect(out, trials)
+    assert table["status"].tolist() == ["finished", "failed", "stopped", "finished", "unfinished"]
+    assert table["error"].tolist()[1] == "too bad\nreally"
+    assert table["error"].notna().sum() == 1
+    assert table["final_score"].notna().tolist() == [True, False, False, True, False]
+    assert table["run"].tolist() == [f"runs/{trial.id}" for trial in trials]
+    read = load.trials([out])
+    assert read["model_sha256"].tolist() == table["model_sha256"].tolist()
+    rounds = load.rounds([out])
+    assert rounds.groupby("seed")["round"].apply(list).to_dict() == {0: [0, 3, 6], 3: [0, 3, 6]}
+    assert rounds["run"].iloc[0] == str(out / "runs" / done.id)
