@@ -33,6 +33,7 @@ RESULTS = (
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
     "simulated_seconds", "actors", "faults",
 )  # fmt: skip
+LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 
 
@@ -89,7 +90,7 @@ def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> d
         pydantic.ValidationError: (a ``ValueError``) values that this version does not know.
     """
     experiment = Experiment.model_validate(values)
-    fields = {name: v for name, v in _dotted(experiment.model_dump()) if name != "seed"}
+    fields = {name: v for name, v in _fields(experiment).items() if name != "seed"}
     return {
         **_identity(experiment),
         **fields,
@@ -110,7 +111,8 @@ def one_type(table: pd.DataFrame) -> pd.DataFrame:
 
 def cell(experiment: Experiment) -> str:
     """What seeds of the same configuration share: 12 hex digits over all but seed and resources."""
-    values = experiment.model_dump(exclude={"seed", "resources"})
+    fields = _fields(experiment).items()
+    values = {n: v for n, v in fields if n != "seed" and not n.startswith("resources.")}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -224,6 +226,16 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     name, curvature = experiment.method.name, experiment.curvature
     label = name if CURVATURE_OF.get(name) in (curvature, None) else f"{name} ({curvature})"
     return {"cell": cell(experiment), "seed": experiment.seed, "method": label}
+
+
+def _fields(experiment: Experiment) -> dict[str, Any]:
+    """Every field by its dotted name; local files by their own, because where they lie is the
+    machine's business."""
+    fields = dict(_dotted(experiment.model_dump()))
+    for name in LOCAL:
+        if Path(fields[name]).is_absolute():
+            fields[name] = Path(fields[name]).name
+    return fields
 
 
 def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -205,3 +205,15 @@ def test_paths_that_cannot_be_read_are_said(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no evaluated round in"):
             load.trials(nothing)
     assert len(load.trials([fine, tmp_path / "s"])) == 1
+
+
+def test_where_local_files_lie_is_not_in_the_tables() -> None:
+    def at(folder: str) -> dict[str, object]:
+        values = {"task": {"name": "sst2", "model": f"{folder}/opt", "data": f"{folder}/sst2"}}
+        return load.trial_row(values, None)
+
+    here, there = at("/here"), at("/there/too")
+    assert here == there
+    assert (here["task.model"], here["task.data"]) == ("opt", "sst2")
+    hub = {"task": {"name": "sst2", "model": "facebook/opt-125m"}}
+    assert load.trial_row(hub, None)["task.model"] == "facebook/opt-125m"
