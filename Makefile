@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint bench clean
+.PHONY: help setup run sweep test test-slow lint bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 	$(BIN)/python -m hiso_ray run
+
+sweep: setup  ## the stress sweep in tiny: clients × skew × method on Ray Tune, in a minute
+	$(BIN)/python -m sweeps stress --smoke
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
