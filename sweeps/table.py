@@ -92,20 +92,21 @@ class Sweep(BaseModel):
     def changed(self, values: Mapping[str, Any]) -> Sweep:
         """A copy in which a value fixes a field and a list makes it an axis.
 
-        Raises:
-            ValueError: a field that the arms decide.
+        The field is taken out of the arms, of which those that are then alike become one.
         """
         base, grid = _dotted(self.base), dict(self.grid)
+        arms: list[Values] = []
+        for arm in self.arms:
+            left = {name: value for name, value in arm.items() if name not in values}
+            arms += [] if left in arms else [left]
         for name, value in values.items():
-            if any(name in arm for arm in self.arms):
-                raise ValueError(f"{name} is decided by the arms of sweep {self.name}: change them")
             base.pop(name, None)
             if isinstance(value, list):
                 grid[name] = value
             else:
                 grid.pop(name, None)
                 base[name] = value
-        return Sweep.model_validate(self.model_dump() | {"base": base, "grid": grid})
+        return Sweep.model_validate(self.model_dump() | {"base": base, "arms": arms, "grid": grid})
 
     def smoked(self) -> Sweep:
         """The same in tiny.

@@ -96,8 +96,20 @@ def test_a_value_fixes_a_field_and_a_list_makes_it_an_axis() -> None:
     assert before.grid["method.lr"] == [0.1, 0.2]
     nested = before.changed({"task.name": "reviews", "task.model": "auto"})
     assert {t.experiment.task.name for t in nested.trials()} == {"reviews"}
-    with pytest.raises(ValueError, match="decided by the arms"):
-        sweep(arms=[{"seed": 1}]).changed({"seed": 2})
+
+
+def test_a_changed_field_leaves_the_arms() -> None:
+    pairs = [
+        {"federation.num_clients": n, "federation.clients_per_round": m}
+        for n, m in ((8, 8), (64, 8), (64, 32))
+    ]
+    before = sweep(arms=pairs)
+    fewer = before.changed({"federation.num_clients": [40, 50]})
+    assert fewer.arms == [{"federation.clients_per_round": 8}, {"federation.clients_per_round": 32}]
+    assert len(fewer.trials()) == 4
+    none = fewer.changed({"federation.clients_per_round": 5})
+    assert none.arms == [{}]
+    assert [t.experiment.federation.num_clients for t in none.trials()] == [40, 50]
 
 
 def test_a_table_survives_its_yaml(tmp_path: Path) -> None:
