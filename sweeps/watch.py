@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from sweeps.folder import FAILED, FINISHED, STOPPED, add_outcome
 from sweeps.table import Trial
 
 PATIENCE_SECONDS = 15.0  # without a trial running, before it is said what they wait for
-Note = Callable[[str], None]
+SHOWN_SCORES = 4
 
 
 class Watch(tune.Callback):
@@ -78,6 +78,12 @@ class Watch(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trials, trial, FAILED, f"its process died again and again: {trial.get_error()}")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._note(
+            f"{self._trials[trial.config['trial']].label}: its process died; it is started again, "
+            "and goes on from its ledger"
+        )
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         running = any(trial.status == "RUNNING" for trial in trials)
         waiting = any(trial.status == "PENDING" for trial in trials)
@@ -95,7 +101,7 @@ class Watch(tune.Callback):
         told = [f"[{len(self._ended)}/{len(self._trials)}] {self._trials[name].label}: {status}"]
         told += [self._scores[trial.trial_id]] if trial.trial_id in self._scores else []
         told += [(error or "").strip().splitlines()[-1]] if error else []
-        self._console.print(", ".join(told), highlight=False, markup=False, soft_wrap=True)
+        self._note(", ".join(told))
         self._show(trials)
 
     def _show(self, trials: list[Any]) -> None:
@@ -104,9 +110,8 @@ class Watch(tune.Callback):
         failed = sum(status == FAILED for status in self._ended.values())
         running = [trial for trial in trials if trial.status == "RUNNING"]
         scores = [self._scores[t.trial_id] for t in running if t.trial_id in self._scores]
-        numbers = f"{len(running)} running {', '.join(scores[:4])}" + f"  {failed} failed" * bool(
-            failed
-        )
+        numbers = f"{len(running)} running {', '.join(scores[:SHOWN_SCORES])}"
+        numbers += f"  {failed} failed" * bool(failed)
         self._bar.update(self._task, completed=len(self._ended), numbers=numbers)
 
     def _say_what_lacks(self) -> None:
@@ -118,12 +123,13 @@ class Watch(tune.Callback):
             return  # a process is starting
         bundles = ", ".join(" + ".join(_words(b) for b in bundles) for bundles in wanted[:1])
         have, free = ray.cluster_resources(), ray.available_resources()
-        self._console.print(
+        self._note(
             f"waiting: a trial needs {bundles}; the cluster has {_words(have)}, free now "
-            f"{_words(free)}. Other work on the cluster may hold the rest",
-            highlight=False,
-            soft_wrap=True,
+            f"{_words(free)}. Other work on the cluster may hold the rest"
         )
+
+    def _note(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _words(resources: Mapping[str, float]) -> str:

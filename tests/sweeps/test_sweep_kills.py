@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from analysis import store
-from sweeps import run_sweep
+from hiso_ray import run
+from sweeps import Sweep, run_sweep
 from sweeps.ready import READY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -54,3 +59,39 @@ def test_killed_and_resumed_gives_the_undisturbed_tables(tmp_path: Path, ray_clu
         mended, whole = (results(store.read(folder / name)) for folder in (out, undisturbed))
         pd.testing.assert_frame_equal(mended, whole)
     assert store.read(out / "trials.parquet")["model_sha256"].nunique() == 8
+
+
+def trial_processes() -> list[int]:
+    """Children of the node that this process has started; other clusters may be on the machine."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in rows}
+    trials = (int(pid) for pid, _, name in rows if name.startswith("ray::ImplicitFunc"))
+    return [pid for pid in trials if parents.get(parents[pid]) == os.getpid()]
+
+
+@pytest.mark.parametrize(("executor", "rounds"), [("serial", 1500), ("ray", 600)])
+def test_a_trial_whose_process_dies_goes_on_from_its_ledger(
+    tmp_path: Path, small: Callable[..., Sweep], ray_cluster: None, executor: str, rounds: int
+) -> None:
+    heard, out = io.StringIO(), tmp_path / "s"
+    sweep = small().changed({"federation.rounds": rounds, "resources.executor": executor})
+    (trial,) = sweep.trials()
+    running = threading.Thread(
+        target=run_sweep, args=(sweep, out), kwargs={"console": Console(file=heard, width=200)}
+    )
+    running.start()
+    ledger, deadline = out / "runs" / trial.id / "ledger.jsonl", time.monotonic() + 90
+    while not ledger.exists() or ledger.read_bytes().count(b"\n") < 50:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (process,) = trial_processes()
+    os.kill(process, signal.SIGKILL)
+    running.join(200)
+    table = store.read(out / "trials.parquet")
+    assert table["status"].tolist() == ["finished"]
+    assert "its process died; it is started again" in heard.getvalue()
+    undisturbed = run(trial.experiment, tmp_path / "alone")
+    assert table["model_sha256"].tolist() == [undisturbed["model_sha256"]]
