@@ -29,13 +29,19 @@ TRAINING_WINDOW = 25  # rounds
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
+    """:func:`every_run` of run folders, in a file as :func:`analysis.style.save` takes it."""
+    figure = every_run(folders)
+    style.save(figure, out)
+    return figure
+
+
+def every_run(folders: Sequence[Path | str]) -> Figure:
     """Score and loss against rounds and against protocol bytes; one colour per method.
 
     Runs that had a virtual clock are shown against its time too.
 
     Args:
         folders: run folders; each run is one line, runs of the same method share a colour.
-        out: the picture's file, as :func:`analysis.style.save` takes it.
     """
     table = load.every_round(folders)
     colours = {method: look.colour for method, look in style.looks(table["method"]).items()}
@@ -52,7 +58,6 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
             axes[row][0].set_ylabel(y_name)
         axes[0][0].yaxis.set_major_formatter(style.percent)
         style.legend(figure, _legend(colours))
-        style.save(figure, out)
     return figure
 
 

@@ -99,7 +99,6 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> Legend:
     """A legend above the panels, in as few lines as the figure's width allows."""
     for ncols in range(len(handles), 0, -1):
         made = figure.legend(handles=handles, loc="outside upper center", ncols=ncols)
-        figure.draw_without_rendering()
         if ncols == 1 or made.get_window_extent().width <= figure.bbox.width:
             break
         made.remove()

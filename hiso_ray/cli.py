@@ -78,11 +78,25 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--export", metavar="FOLDER", help="write the model to a new folder")
 
     report = commands.add_parser(
-        "report", help="curves and a table from run folders", allow_abbrev=False
+        "report",
+        help="pictures, tables and a page from run folders and sweep folders",
+        usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]",
+        description="Writes pictures (PDF, PNG), tables (Markdown, LaTeX, CSV) and report.html, "
+        "which holds them all. What is shown follows from what the folders hold: several seeds "
+        "give bands, several learning rates the best one per method, several settings maps.",
+        allow_abbrev=False,
     )
-    report.add_argument("folders", nargs="+", metavar="DIR")
+    report.add_argument("folders", nargs="+", metavar="DIR", help="run folders and sweep folders")
     report.add_argument(
-        "--out", metavar="FILE", default="report.png", help="picture (png, pdf, svg)"
+        "--out", metavar="FOLDER", default="report", help="where to write (default: report)"
+    )
+    report.add_argument(
+        "--thresholds",
+        nargs="+",
+        type=float,
+        metavar="SCORE",
+        help="scores whose arrival is compared, such as 0.7 0.8 0.9 (default: a few round ones "
+        "that were reached)",
     )
     return top
 
@@ -150,18 +164,23 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
 def _report(given: argparse.Namespace, console: Console) -> int:
     from rich.table import Table
 
-    from analysis import curves, load
+    from analysis import report
 
-    curves.convergence(given.folders, given.out)
-    columns = (
-        "run", "method", "curvature", "rounds", "metric", "final_score", "best_score",
-        "paper_bytes_per_client",
-    )  # fmt: skip
-    table = Table(*columns)
-    for row in load.summaries(given.folders).to_dict("records"):
-        table.add_row(*(f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in columns))
+    made = report.write(given.folders, given.out, given.thresholds)
+    cells = made.short_table()
+    table = Table(*map(str, cells.columns))
+    for row in cells.itertuples(index=False):
+        table.add_row(*row)
     console.print(table)
-    console.print(f"curves in {given.out}", highlight=False)
+    for warning in made.warnings:
+        console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+    *files, page = (file.name for file in made.files)
+    endings = sorted({file.rpartition(".")[2] for file in files})
+    console.print(
+        f"{len(files)} files ({', '.join(endings)}) and {page} in {given.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0
 
 

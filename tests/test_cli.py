@@ -42,9 +42,10 @@ def test_run_replay_report(tmp_path: Path) -> None:
     assert replayed.returncode == 0
     assert "the digest equals" in replayed.stdout
     assert (tmp_path / "model" / "model.safetensors").exists()
-    reported = hiso("report", "a", "b", "--out", "curves.pdf", cwd=tmp_path)
+    reported = hiso("report", "a", "--out", "seen", cwd=tmp_path)
     assert reported.returncode == 0, reported.stderr
-    assert (tmp_path / "curves.pdf").read_bytes()[:4] == b"%PDF"
+    assert "report.html in seen" in reported.stdout
+    assert (tmp_path / "seen" / "convergence.pdf").read_bytes()[:4] == b"%PDF"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_run_replay_report(tmp_path: Path) -> None:
         (["run", "--config", "missing.yaml"], ["cannot read"]),
         (["replay", "."], ["not a run folder"]),
         (["resume", "."], ["not a run folder"]),
-        (["report", "."], ["holds no round yet"]),
+        (["report", "."], ["neither a run folder"]),
     ],
 )
 def test_mistakes_exit_2_and_say_what_to_change(

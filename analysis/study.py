@@ -1,0 +1,148 @@
+"""A study: trials and rounds, their settings, and the learning rate that suits each method best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import load, settings, speedup
+from analysis.fairness import ALLOWANCES, refuse_unfair
+from analysis.selection import Score, at_best_rate, best_rate, by_rate
+from analysis.spread import over_seeds
+from analysis.thresholds import reached, to_threshold
+
+CHOSEN_BY: Score = "final_score"
+BASELINE = "decomfl"  # speedups are over it
+STEPS = (0.1, 0.05, 0.02, 0.01, 0.005)  # between thresholds that suggest themselves
+THRESHOLDS = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was compared.
+
+    Attributes:
+        trials, rounds: as :mod:`analysis.load` gives them.
+        within: the fields that make a setting.
+        unfair: why the methods cannot be compared as they stand, in words; empty if they can.
+        comparable: whether they can be shown side by side all the same, with that said.
+    """
+
+    trials: pd.DataFrame
+    rounds: pd.DataFrame
+    within: list[str]
+    unfair: str = ""
+    comparable: bool = True
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """The differences that are shown in spite of the refusal."""
+        return ALLOWANCES if self.unfair else ()
+
+    @cached_property
+    def views(self) -> list[settings.View]:
+        return settings.views(self.trials, self.within)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """Each method's best rate in each setting (:func:`~analysis.selection.best_rate`)."""
+        return best_rate(self.trials, self.within, CHOSEN_BY, self.allow)
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """Every rate (:func:`~analysis.selection.by_rate`)."""
+        return by_rate(self.trials, self.within, CHOSEN_BY, self.allow)
+
+    @cached_property
+    def best_trials(self) -> pd.DataFrame:
+        return at_best_rate(self.trials, self.best)
+
+    @cached_property
+    def best_rounds(self) -> pd.DataFrame:
+        return at_best_rate(self.rounds, self.best)
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether any method had several rates to choose from."""
+        return bool((self.best["grid"].map(len) > 1).any())
+
+    @property
+    def rivals(self) -> list[str]:
+        """The methods that are measured against the baseline, where it is there."""
+        methods = list(self.trials["method"].unique())
+        return [m for m in methods if m != BASELINE] if BASELINE in methods else []
+
+    def summary(self) -> pd.DataFrame:
+        """Final and best score over seeds at the best rates, and the grids of these."""
+        keys = [*self.within, "method"]
+        ended = self.best_trials["status"].isin(["finished", "stopped"])
+        scored = self.best_trials.assign(
+            best_score=pd.to_numeric(self.best_trials["best_score"]).where(ended)
+        )
+        best = over_seeds(scored, ["best_score"], keys, partial=True)
+        chosen = self.best if self.has_grid else self.best.drop(columns=["grid", "edge"])
+        return chosen.merge(best.drop(columns=["seeds", "runs"]), on=keys, how="left")
+
+    def to_thresholds(self, thresholds: Sequence[float]) -> pd.DataFrame:
+        """What each threshold took (:func:`~analysis.thresholds.to_threshold`), at best rates."""
+        return to_threshold(self._reached(thresholds))
+
+    def speedups(self, thresholds: Sequence[float], cost: str = "round") -> pd.DataFrame:
+        """Each rival over the baseline (:func:`~analysis.speedup.over_seeds`), at best rates.
+
+        Raises:
+            ValueError: no two methods to compare, or seeds or settings that only one of them has.
+        """
+        if not self.rivals:
+            raise ValueError(f"speedups are over {BASELINE}: give trials of it and of another")
+        arrivals = self._reached(thresholds)
+        pairs = [speedup.by_seed(arrivals, one, BASELINE, cost) for one in self.rivals]
+        return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
+
+    def thresholds(self) -> list[float]:
+        """A few round scores that were reached, the same for every method and setting.
+
+        Between the best that an initial model scores and the best score of any trial; up to three,
+        the highest among them; empty if nothing was learnt.
+        """
+        scores = self.best_rounds.dropna(subset=["score"])
+        low = scores.loc[scores["round"] == 0, "score"].max()
+        high = scores["score"].max()
+        found: list[float] = []
+        for step in STEPS:
+            count = round(1 / step)
+            found = [k / count for k in range(1, count + 1) if low < k / count <= high]
+            if len(found) >= THRESHOLDS:
+                break
+        if len(found) <= THRESHOLDS:
+            return found
+        last = len(found) - 1
+        return [found[round(last * part / THRESHOLDS)] for part in range(1, THRESHOLDS + 1)]
+
+    def _reached(self, thresholds: Sequence[float]) -> pd.DataFrame:
+        return reached(self.best_trials, self.best_rounds, thresholds, self.within)
+
+
+def read(*paths: Path | str) -> Study:
+    """A study of run folders and sweep folders; an unfair one says so and is made all the same.
+
+    Raises:
+        ValueError: as :func:`analysis.load.trials`.
+    """
+    trials, rounds = load.trials(paths), load.rounds(paths)
+    within = settings.setting_fields(trials)
+    if within:  # tables in the order of their settings, whatever the order of the paths
+        trials = trials.sort_values(within, kind="stable", ignore_index=True)
+    try:
+        refuse_unfair(trials, within)
+    except ValueError as refusal:
+        try:
+            refuse_unfair(trials, within, ALLOWANCES)
+        except ValueError as worse:
+            return Study(trials, rounds, within, str(worse), comparable=False)
+        return Study(trials, rounds, within, str(refusal))
+    return Study(trials, rounds, within)
