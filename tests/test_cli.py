@@ -45,7 +45,7 @@ def test_run_replay_report(tmp_path: Path) -> None:
     reported = hiso("report", "a", "--out", "seen", cwd=tmp_path)
     assert reported.returncode == 0, reported.stderr
     assert "report.html in seen" in reported.stdout
-    assert (tmp_path / "seen" / "convergence.pdf").read_bytes()[:4] == b"%PDF"
+    assert (tmp_path / "seen" / "every-run.pdf").read_bytes()[:4] == b"%PDF"
 
 
 @pytest.mark.parametrize(
