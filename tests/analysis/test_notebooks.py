@@ -20,6 +20,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_notebooks_run(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,7 @@ def page(out: Path) -> str:
     return (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_everything(stress_sweep: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     out.mkdir()
@@ -142,6 +143,7 @@ def test_failures_are_named_and_escaped(tmp_path: Path) -> None:
     assert "1 of 2 seeds did not finish" in html
 
 
+@pytest.mark.slow
 def test_fields_that_vary_one_at_a_time_have_a_picture_each(probe_sweep: Path) -> None:
     found = study.read(probe_sweep)
     assert not found.unfair
@@ -152,6 +154,7 @@ def test_fields_that_vary_one_at_a_time_have_a_picture_each(probe_sweep: Path) -
     assert shown == [6, 6, 6]
 
 
+@pytest.mark.slow
 def test_run_folders_have_their_curves(stress_sweep: Path, tmp_path: Path) -> None:
     trials = load.trials([stress_sweep])
     one = trials[
