@@ -118,7 +118,7 @@ def cell(experiment: Experiment) -> str:
 
 def summaries(folders: Paths) -> pd.DataFrame:
     """The ``summary.json`` of each run folder that has one, as it is."""
-    read = ((str(folder), _summary(Path(folder))) for folder in folders)
+    read = ((str(folder), read_summary(Path(folder))) for folder in folders)
     return pd.DataFrame([{"run": run, **summary} for run, summary in read if summary])
 
 
@@ -168,7 +168,7 @@ def _joined(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trial(folder: Path) -> dict[str, Any]:
-    experiment, summary = _experiment(folder), _summary(folder)
+    experiment, summary = _experiment(folder), read_summary(folder)
     if summary is not None and summary["rounds"] != experiment.federation.rounds:
         summary = None  # of the fewer rounds that a run had before it was taken further
     status = "unfinished" if summary is None else "finished"
@@ -206,7 +206,8 @@ def _metrics(folder: Path) -> pd.DataFrame:
     return table if "simulated_seconds" in table else table.assign(simulated_seconds=0.0)
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """A run folder's ``summary.json``, if there is one."""
     path = folder / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

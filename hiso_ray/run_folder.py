@@ -7,7 +7,7 @@
     snapshots/       the newest weights and curvature, to start from instead of x_0
     partition.csv    how many examples of each group each client holds; partition.png shows it
     clients.csv      how often each client took part, and what it sent and received
-    notes.txt        what a sweep's trial had to say; a run of its own says it to its user
+    trial-notes.txt  what a sweep's trial had to say; a run of its own says it to its user
     faults.jsonl     what went wrong and was survived
     metrics.csv, tensorboard/, summary.json, convergence.png
 """
@@ -31,7 +31,7 @@ from hiso_ray.ledger import Ledger, LedgerError
 
 # written before the first round
 EARLY = {"config.yaml", "config.yaml.new", "faults.jsonl", "ledger.new", "partition.csv",
-         "partition.csv.new", "partition.png", "notes.txt"}  # fmt: skip
+         "partition.csv.new", "partition.png", "trial-notes.txt"}  # fmt: skip
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 

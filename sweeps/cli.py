@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hiso_ray.options import (
     FAILED,
-    USER_ERROR,
     Parser,
     add_fields,
     console,
@@ -38,9 +38,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  python -m sweeps stress --dry-run\n"
         "  python -m sweeps lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 --out runs/rates\n"
-        "  python -m sweeps rates.yaml --out runs/rates --resume   # what is missing, or new\n"
-        "  python -m sweeps --resume --out runs/rates              # what lies there\n"
-        "  hiso-ray report runs/rates                              # curves, tables, a page",
+        "  python -m sweeps lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 2 --out runs/rates \\\n"
+        "      --resume                                 # what is missing, and what is new\n"
+        "  python -m sweeps --resume --out runs/rates   # the sweep that lies there\n"
+        "  python -m sweeps rates.yaml                  # a table of one's own\n"
+        "  hiso-ray report runs/rates                   # curves, tables, a page",
         allow_abbrev=False,
     )
     sweeps.add_argument(
@@ -76,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or plans a sweep; returns the exit status: 1 if a trial failed."""
     given = parser().parse_args(arguments)
     if given.sweep is None and not given.resume:
-        parser().print_help()
-        return USER_ERROR
+        parser().error(f"which sweep? Name it first: {', '.join(READY)}, or a .yaml or .py file")
     goes_on = "trials that have finished are kept, --resume runs the others"
     return guarded("sweeps", lambda: _sweep(given, console()), goes_on)
 
@@ -89,7 +90,8 @@ def _sweep(given: argparse.Namespace, console: Console) -> int:
     if given.dry_run:
         from sweeps.plan import plan, plan_table
 
-        found = plan(trials, out if out.exists() else None, given.concurrency)
+        sweep_folder.check_plan(out, sweep, trials)
+        found = plan(trials, out, given.concurrency, given.early_stopping)
         console.print(plan_table(sweep, trials, found), highlight=False)
         return 0
     from sweeps.runner import run_sweep
@@ -134,12 +136,17 @@ def _conclude(table: Any, out: Path, console: Console) -> int:
     if len(failed):
         shown = Table("trial", "error", title="failed")
         for run, error in zip(failed["run"], failed["error"], strict=True):
-            shown.add_row(Path(run).name, error.strip().splitlines()[-1])
+            shown.add_row(Path(run).name, escape(error.strip().splitlines()[-1]))
         console.print(shown)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    console.print(f"{len(table)} trials: {told}\nin {out}", highlight=False, soft_wrap=True)
-    console.print(f"curves and tables: hiso-ray report {out}", highlight=False, soft_wrap=True)
-    return FAILED if len(failed) else 0
+    console.print(
+        f"{len(table)} trials: {told}\nin {out}\ncurves and tables: hiso-ray report {out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    over = {sweep_folder.FINISHED, sweep_folder.STOPPED}
+    return 0 if set(table["status"]) <= over else FAILED
 
 
 def _positive(text: str) -> int:

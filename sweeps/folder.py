@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 
 from analysis import load, store
-from hiso_ray import config
 from hiso_ray.metrics import scan_rows
+from hiso_ray.run_folder import read_experiment
 from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
@@ -48,21 +48,21 @@ def planned(folder: Path) -> Sweep:
 
 @contextmanager
 def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) -> Iterator[None]:
-    """The folder, ready to be run in, and nobody else's for as long as the context lasts.
+    """The folder, nobody else's for as long as the context lasts; nothing is written into it.
 
     Raises:
         FileExistsError: it holds something, and ``resume`` was not asked for.
         ValueError: it holds a sweep of another plan, or another process is running it.
     """
-    if resume:
-        _check_plan(folder, planned(folder), sweep, trials)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not resume and _holds(folder):
         if (folder / "plan.yaml").exists():
             raise FileExistsError(
                 f"{folder} already holds a sweep: --resume finishes what it lacks, or choose "
                 "another --out"
             )
         raise FileExistsError(f"{folder} already holds something: choose another --out")
+    if resume:
+        planned(folder)  # is it a sweep folder at all?
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
@@ -77,22 +77,61 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
             raise ValueError(f"{folder} is being run by another process: wait for it") from error
         except OSError:
             pass  # a file system without locks
-        new = folder / "plan.yaml.new"
-        new.write_text(sweep.to_yaml(), encoding="utf-8")
-        new.replace(folder / "plan.yaml")
+        check_plan(folder, sweep, trials)
         yield
 
 
-def _check_plan(folder: Path, before: Sweep, sweep: Sweep, trials: Sequence[Trial]) -> None:
+def _holds(folder: Path) -> bool:
+    """Whether there is more than a start that came to nothing leaves."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        return True
+    found = {path.name for path in folder.iterdir()}
+    begun = (folder / "runs").is_dir() and any((folder / "runs").iterdir())
+    return begun or not found <= {"runs", "outcomes.jsonl"}
+
+
+def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """
+    Raises:
+        ValueError: the folder holds trials that are not in this sweep.
+    """
+    if not (folder / "plan.yaml").exists():
+        return
     known = {trial.id for trial in trials}
+    before = planned(folder)
     gone = [trial for trial in before.trials() if trial.id not in known]
     if gone:
         raise ValueError(
             f"{folder} holds a sweep of another plan ({before.name}): {len(gone)} of its trials "
-            f"are not in this one, such as {gone[0].label or gone[0].id}. Trials can be added to a "
-            "sweep, not taken away: choose another --out, or leave the sweep's name and options "
-            "out to resume what is there"
+            f"are not in this one, such as {gone[0].label}. Trials can be added to a sweep, not "
+            "taken away: choose another --out, or leave the sweep's name and options out to "
+            "resume what is there"
         )
+
+
+def write_plan(folder: Path, sweep: Sweep) -> None:
+    """Once every trial is known to be possible."""
+    new = folder / "plan.yaml.new"
+    new.write_text(sweep.to_yaml(), encoding="utf-8")
+    new.replace(folder / "plan.yaml")
+
+
+def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    """Local files that finished trials were run with and that now lie elsewhere: the same by name
+    only."""
+    found: dict[str, None] = {}
+    for trial in trials:
+        if summary_of(folder, trial) is None:
+            continue
+        before = read_experiment(run_folder(folder, trial)).model_dump()
+        for field in load.LOCAL:
+            section, name = field.split(".")
+            then, now = before[section][name], trial.experiment.model_dump()[section][name]
+            if then != now:
+                found[f"{field} was {then}, now {now}"] = None
+    return list(found)
 
 
 def run_folder(folder: Path, trial: Trial) -> Path:
@@ -101,8 +140,7 @@ def run_folder(folder: Path, trial: Trial) -> Path:
 
 def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """The summary of a trial that ran to its end, else None."""
-    path = run_folder(folder, trial) / "summary.json"
-    summary = config.load(path) if path.exists() else None
+    summary = load.read_summary(run_folder(folder, trial))
     return summary if summary and summary["rounds"] == trial.experiment.federation.rounds else None
 
 
@@ -110,7 +148,7 @@ def add_outcome(folder: Path, trial_id: str, status: str, error: str | None) -> 
     """Notes how a trial ended, if not by finishing."""
     line = json.dumps({"trial": trial_id, "status": status, "error": error})
     with open(folder / "outcomes.jsonl", "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write(f"\n{line}")  # on a line of its own, whatever a kill has torn before it
 
 
 def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, tuple[str, str | None]]:
@@ -130,10 +168,12 @@ def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, tuple[str, str 
     return found
 
 
-def missing(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
-    """What is still to be run: trials that never ended, and those that failed."""
+def missing(folder: Path, trials: Sequence[Trial], early_stopping: bool) -> list[Trial]:
+    """What is still to be run: trials that never ended, those that failed, and unless early
+    stopping is asked for again, those that it stopped."""
     standing = outcomes(folder, trials)
-    return [trial for trial in trials if standing[trial.id][0] in (UNFINISHED, FAILED)]
+    over = {FINISHED, STOPPED} if early_stopping else {FINISHED}
+    return [trial for trial in trials if standing[trial.id][0] not in over]
 
 
 def outdate(folder: Path) -> None:

@@ -43,16 +43,16 @@ class Plan:
     room: Room | None
 
 
-def plan(trials: Sequence[Trial], out: Path | None, concurrency: int | None) -> Plan:
+def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stopping: bool) -> Plan:
     """The plan of a sweep's trials.
 
     Args:
-        out: the sweep folder, where there is one already.
+        out: the sweep folder, which need not be there yet.
 
     Raises:
         ValueError: this machine cannot hold a trial.
     """
-    todo = trials if out is None else sweep_folder.missing(out, trials)
+    todo = sweep_folder.missing(out, trials, early_stopping)
     experiments = [trial.experiment for trial in todo]
     here = "RAY_ADDRESS" not in os.environ
     return Plan(

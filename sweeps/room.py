@@ -24,7 +24,7 @@ class Room:
     Attributes:
         concurrency: trials at once.
         bundles: of each trial, the trial's own process first; with the ray executor that one
-            computes nothing and holds nothing.
+            only waits, and none of the cluster's resources are counted for it.
         memory: of the largest trials, running at once [bytes], activations not included.
     """
 
@@ -51,9 +51,8 @@ def find_room(
     """
     limits = {trial.id: _limit(trial, sizes[trial.id], nodes) for trial in trials}
     most = min(fits // least for least, fits in limits.values())
-    if concurrency is None:
-        concurrency = min(most, len(trials))
-    elif concurrency > most:
+    concurrency = min(concurrency or most, len(trials))
+    if concurrency > most:
         tight = min(trials, key=lambda trial: limits[trial.id][1] // limits[trial.id][0])
         least, fits = limits[tight.id]
         raise ValueError(
@@ -65,8 +64,9 @@ def find_room(
     for trial in trials:
         share = limits[trial.id][1] // concurrency
         bundles[trial.id] = _bundles(trial.experiment, sizes[trial.id], nodes, share)
+        waiting = LIBRARIES * (trial.experiment.resources.executor == "ray")
         actors = max(1, len(bundles[trial.id]) - 1)
-        memory.append(actors * actor_bytes(trial.experiment, *sizes[trial.id]) + LIBRARIES)
+        memory.append(actors * actor_bytes(trial.experiment, *sizes[trial.id]) + waiting)
     return Room(concurrency, bundles, concurrency * max(memory))
 
 
@@ -85,7 +85,7 @@ def _limit(trial: Trial, size: tuple[int, int], nodes: Sequence[Node]) -> tuple[
         least = 1 if serial else -(-clients // int(packing))
         place(experiment, nodes, *size)  # says in words what the packing asked for is short of
     except ValueError as error:
-        raise ValueError(f"trial {trial.label or trial.id} cannot be placed: {error}") from error
+        raise ValueError(f"trial {trial.label} cannot be placed: {error}") from error
     return least, fits
 
 
@@ -96,6 +96,8 @@ def _bundles(
     one = {"CPU": float(resources.cpus_per_client)}
     if resources.gpus_per_client:
         one["GPU"] = float(resources.gpus_per_client)
+    else:
+        one["memory"] = float(actor_bytes(experiment, *size))  # else Ray could fill a small node
     if resources.executor == "serial":
         return [one]
     most = share if resources.max_actors == "auto" else min(share, resources.max_actors)

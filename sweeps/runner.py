@@ -14,7 +14,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from hiso_ray import tasks
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.execution.cluster.shared import SharedTask, Store
+from hiso_ray.execution.cluster.shared import Once, SharedTask, share
 from hiso_ray.tasks.partition import split
 from sweeps import folder as sweep_folder
 from sweeps.room import Room, find_room
@@ -37,6 +39,10 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders say it all
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, resume goes on
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no score
+    # A stopped trial may take its time to close its files; a process that is not waited for
+    # leaves the next trial in the air.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "600",
 }
 
 
@@ -67,67 +73,74 @@ def run_sweep(
     out = Path(out).resolve()
     trials = sweep.trials()
     with sweep_folder.opened(out, sweep, trials, resume):
-        todo = sweep_folder.missing(out, trials)
+        todo = sweep_folder.missing(out, trials, early_stopping)
         if len(todo) < len(trials):
             console.print(f"{len(trials) - len(todo)} of {len(trials)} trials are there already")
-        try:
-            if todo:
-                sweep_folder.outdate(out)
-                _run(todo, out, concurrency, early_stopping, console)
-        finally:
-            table = sweep_folder.collect(out, trials)
+        for move in sweep_folder.moved(out, trials):
+            console.print(f"warning: {move}: taken to be the same", markup=False, soft_wrap=True)
+        if not todo:
+            sweep_folder.write_plan(out, sweep)
+            return sweep_folder.collect(out, trials)
+        with joined_cluster():
+            room = find_room(todo, count_weights(todo), cluster_nodes(), concurrency)
+            console.print(_describe(todo, room), highlight=False, soft_wrap=True)
+            shared = share_tasks(todo)
+            sweep_folder.write_plan(out, sweep)
+            sweep_folder.outdate(out)
+            try:
+                _run(todo, out, room, shared, early_stopping, console)
+            finally:
+                table = sweep_folder.collect(out, trials)
     return table
 
 
 def _run(
     todo: Sequence[Trial],
     out: Path,
-    concurrency: int | None,
+    room: Room,
+    shared: Mapping[str, SharedTask],
     early_stopping: bool,
     console: Console,
 ) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    import ray
     from ray import tune
 
     from sweeps.trial import Assignment, run_trial
     from sweeps.watch import Watch
 
-    with joined_cluster():
-        room = find_room(todo, count_weights(todo), cluster_nodes(), concurrency)
-        console.print(_describe(todo, room), highlight=False, soft_wrap=True)
-        shared = share_tasks(todo)
-        assignments = {
-            trial.id: Assignment(
-                trial.experiment, sweep_folder.run_folder(out, trial), shared[trial.id]
-            )
-            for trial in todo
-        }
+    assignments = {
+        trial.id: Assignment(
+            trial.experiment, sweep_folder.run_folder(out, trial), shared[trial.id]
+        )
+        for trial in todo
+    }
 
-        def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory(room.bundles[config["trial"]])
+    def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory(room.bundles[config["trial"]])
 
-        with Watch(console, out, {trial.id: trial for trial in todo}) as watch:
-            tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(run_trial, assignments=assignments), bundles
-                ),
-                param_space={"trial": tune.grid_search(list(assignments))},
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=room.concurrency,
-                    reuse_actors=True,
-                    scheduler=_asha(todo) if early_stopping else None,
-                    trial_name_creator=lambda trial: trial.config["trial"],
-                    trial_dirname_creator=lambda trial: trial.config["trial"],
-                ),
-                run_config=tune.RunConfig(
-                    name=_fresh_name(out / "tune"),
-                    storage_path=str(out / "tune"),
-                    callbacks=[watch],
-                    failure_config=tune.FailureConfig(max_failures=DEATHS),
-                    verbose=0,
-                ),
-            ).fit()
+    # A reference of our own: what Tune's `with_parameters` takes it keeps for the whole session.
+    trainable = partial(run_trial, assignments=ray.put(assignments))
+    with Watch(console, out, {trial.id: trial for trial in todo}, room) as watch:
+        tune.Tuner(
+            tune.with_resources(trainable, bundles),
+            param_space={"trial": tune.grid_search(list(assignments))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=room.concurrency,
+                reuse_actors=True,
+                scheduler=_asha(todo) if early_stopping else None,
+                trial_name_creator=lambda trial: trial.config["trial"],
+                trial_dirname_creator=lambda trial: trial.config["trial"],
+            ),
+            run_config=tune.RunConfig(
+                name=_fresh_name(),
+                storage_path=str(out / "tune"),
+                callbacks=[watch],
+                failure_config=tune.FailureConfig(max_failures=DEATHS),
+                verbose=0,
+            ),
+        ).fit()
 
 
 def count_weights(trials: Sequence[Trial]) -> dict[str, tuple[int, int]]:
@@ -146,7 +159,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
     Raises:
         ValueError: a model or data that are missing, a federation that the examples do not fill.
     """
-    store = Store()
+    once = Once()
     shared: dict[str, SharedTask] = {}
     alike: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -159,7 +172,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
                 split(federation, prepared.labels, seed)
             except ValueError as error:
                 raise ValueError(f"{error}\n  with {trial.label}") from error
-        shared |= dict.fromkeys((trial.id for trial in group), store.share(prepared))
+        shared |= dict.fromkeys((trial.id for trial in group), share(prepared, once))
     return shared
 
 
@@ -183,7 +196,6 @@ def _describe(todo: Sequence[Trial], room: Room) -> str:
     return f"{len(todo)} trials, {room.concurrency} at once, each on {each} actor(s)"
 
 
-def _fresh_name(folder: Path) -> str:
+def _fresh_name() -> str:
     """Every start has records of its own."""
-    begun = len(list(folder.iterdir())) if folder.exists() else 0
-    return f"start-{begun + 1}"
+    return f"start-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analysis.load import cell
 from hiso_ray import devices, tasks
@@ -58,7 +59,8 @@ class Trial:
     @property
     def label(self) -> str:
         """``num_clients=64 alpha=0.1 lr=0.02 seed=0``"""
-        return " ".join(f"{name.rpartition('.')[2]}={v}" for name, v in self.values.items())
+        named = (f"{name.rpartition('.')[2]}={v}" for name, v in self.values.items())
+        return " ".join(named) or self.id
 
 
 class Sweep(BaseModel):
@@ -78,6 +80,21 @@ class Sweep(BaseModel):
     grid: dict[str, list[Any]] = Field({}, description="axes: every combination is run")
     smoke: Values = Field({}, description="what --smoke changes")
 
+    @field_validator("base", "smoke", mode="before")
+    @classmethod
+    def _flat(cls, values: Any) -> Any:
+        return _dotted(values) if isinstance(values, Mapping) else values
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _flat_arms(cls, arms: Any) -> Any:
+        return [cls._flat(arm) for arm in arms] if isinstance(arms, list) else arms
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _plain_axes(cls, grid: Any) -> Any:
+        return _dotted(grid) if isinstance(grid, Mapping) else grid
+
     @model_validator(mode="after")
     def _each_field_once(self) -> Sweep:
         if not self.arms:
@@ -94,7 +111,7 @@ class Sweep(BaseModel):
 
         The field is taken out of the arms, of which those that are then alike become one.
         """
-        base, grid = _dotted(self.base), dict(self.grid)
+        base, grid = dict(self.base), dict(self.grid)
         arms: list[Values] = []
         for arm in self.arms:
             left = {name: value for name, value in arm.items() if name not in values}
@@ -147,7 +164,8 @@ class Sweep(BaseModel):
             if trial.id in found:
                 raise ValueError(
                     f"sweep {self.name}: two trials are the same run: {found[trial.id].label} and "
-                    f"{trial.label}; leave one out (resources decide no result)"
+                    f"{trial.label}; leave one out (resources decide no result, and local files "
+                    "are told apart by their names, not by where they lie)"
                 )
             found[trial.id] = trial
         if mistakes:
@@ -166,7 +184,7 @@ class Sweep(BaseModel):
 
     def _experiment(self, values: Values) -> Experiment:
         nested: Values = {}
-        for name, value in (_dotted(self.base) | values).items():
+        for name, value in (self.base | values).items():
             put(nested, name, value)
         return devices.resolve(tasks.resolve(Experiment.model_validate(nested)))
 
@@ -210,11 +228,21 @@ def _explain_table(error: ValidationError) -> str:
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Values:
-    """Sections, or dotted names, or both -> dotted names."""
+    """Sections, or dotted names, or both -> dotted names; values as YAML has them."""
     found: Values = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             found |= _dotted(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
+            found[prefix + name] = _plain(value)
     return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _dotted(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from hiso_ray import Experiment, resume, run
@@ -25,17 +25,21 @@ class Assignment:
     task: SharedTask
 
 
-def run_trial(config: dict[str, Any], assignments: Mapping[str, Assignment]) -> None:
+def run_trial(config: dict[str, Any], assignments: ray.ObjectRef) -> None:
     """Ray Tune's trainable: starts a run, or goes on with one that was interrupted.
 
     A run that fails is a result like any other, ``failed``. What Tune sees as an error, and tries
     again, is a process or a node that died.
+
+    Args:
+        config: the trial's id, as ``trial``.
+        assignments: of every trial, by id, in the object store.
     """
-    assignment = assignments[config["trial"]]
+    assignment: Assignment = ray.get(assignments)[config["trial"]]
     try:
         summary = _run(assignment)
     except (ValueError, OSError, TurnFailed) as error:
-        tune.report({"failed": str(error)})
+        tune.report({"failed": str(error) or repr(error)})
     except Exception:
         tune.report({"failed": traceback.format_exc()})
     else:
@@ -59,5 +63,5 @@ def _run(assignment: Assignment) -> dict[str, Any]:
         return resume(folder, on_round, notes.append, changes, task)
     finally:
         if folder.is_dir():
-            with open(folder / "notes.txt", "a", encoding="utf-8") as file:
+            with open(folder / "trial-notes.txt", "a", encoding="utf-8") as file:
                 file.writelines(f"{note}\n" for note in notes)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweeps.folder import FAILED, FINISHED, STOPPED, add_outcome
+from sweeps.room import Room
 from sweeps.table import Trial
 
 PATIENCE_SECONDS = 15.0  # without a trial running, before it is said what they wait for
@@ -24,8 +25,10 @@ SHOWN_SCORES = 4
 class Watch(tune.Callback):
     """Notes how trials end and shows it; use as a context manager around ``Tuner.fit``."""
 
-    def __init__(self, console: Console, folder: Path, trials: Mapping[str, Trial]) -> None:
-        self._console, self._folder, self._trials = console, folder, trials
+    def __init__(
+        self, console: Console, folder: Path, trials: Mapping[str, Trial], room: Room
+    ) -> None:
+        self._console, self._folder, self._trials, self._room = console, folder, trials, room
         self._ended: dict[str, str] = {}
         self._scores: dict[str, str] = {}
         self._idle_since = time.monotonic()
@@ -76,7 +79,7 @@ class Watch(tune.Callback):
             self._end(trials, trial, STOPPED)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trials, trial, FAILED, f"its process died again and again: {trial.get_error()}")
+        self._end(trials, trial, FAILED, f"its process died: {trial.get_error()}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(
@@ -86,12 +89,12 @@ class Watch(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         running = any(trial.status == "RUNNING" for trial in trials)
-        waiting = any(trial.status == "PENDING" for trial in trials)
+        waiting = [trial.config["trial"] for trial in trials if trial.status == "PENDING"]
         if running or not waiting:
             self._idle_since = time.monotonic()
         elif time.monotonic() > self._idle_since + PATIENCE_SECONDS:
             self._idle_since = time.monotonic()
-            self._say_what_lacks()
+            self._say_what_lacks(waiting[0])
 
     def _end(self, trials: list[Any], trial: Any, status: str, error: str | None = None) -> None:
         name = trial.config["trial"]
@@ -114,14 +117,11 @@ class Watch(tune.Callback):
         numbers += f"  {failed} failed" * bool(failed)
         self._bar.update(self._task, completed=len(self._ended), numbers=numbers)
 
-    def _say_what_lacks(self) -> None:
-        groups = placement_group_table().values()
-        wanted = [
-            g["bundles"].values() for g in groups if g["state"] in ("PENDING", "RESCHEDULING")
-        ]
-        if not wanted:
+    def _say_what_lacks(self, name: str) -> None:
+        states = {group["state"] for group in placement_group_table().values()}
+        if not states & {"PENDING", "RESCHEDULING"}:
             return  # a process is starting
-        bundles = ", ".join(" + ".join(_words(b) for b in bundles) for bundles in wanted[:1])
+        bundles = " + ".join(_words(bundle) for bundle in self._room.bundles[name] if bundle)
         have, free = ray.cluster_resources(), ray.available_resources()
         self._note(
             f"waiting: a trial needs {bundles}; the cluster has {_words(have)}, free now "

@@ -89,6 +89,7 @@ ALLOWED = {
         "metrics",
         "options",
         "progress",
+        "run_folder",
         "runs",
         "tasks",
         "traffic",

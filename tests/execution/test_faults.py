@@ -49,7 +49,7 @@ class Rehearsal:
     @contextmanager
     def executor(self) -> Iterator[ClusterExecutor]:
         self.prepared, self.partition = load(self.experiment)
-        shared = (session.Store().share(self.prepared), session.ray.put(self.partition))
+        shared = (session.share(self.prepared), session.ray.put(self.partition))
         with reserved(self.experiment, self.prepared.x0.size, 0, self.notes.append) as place:
             faults = Faults(self.folder, self.notes.append)
             yield ClusterExecutor(self.experiment, place, shared, faults, self.actor)

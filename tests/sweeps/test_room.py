@@ -45,7 +45,7 @@ def test_trials_come_before_actors(
     assert {len(bundles) for bundles in found.bundles.values()} == {1 + actors}
     for head, *rest in found.bundles.values():
         assert head == {}  # the trial waits and computes nothing
-        assert rest == [{"CPU": 1.0}] * actors
+        assert [bundle["CPU"] for bundle in rest] == [1.0] * actors
 
 
 def test_the_serial_executor_computes_in_the_trial() -> None:
@@ -77,6 +77,11 @@ def test_memory_bounds_what_runs_at_once() -> None:
     assert here.concurrency == 2
     assert here.memory == 2 * one
     assert one > 8 * d + LIBRARIES
+    # Ray must not put them all where there are CPUs enough.
+    bundles = next(iter(here.bundles.values()))
+    assert bundles[1]["memory"] == one - LIBRARIES
+    uneven = room(trials(8), [Node(16, 0, 1.2 * one), Node(2, 0, 10 * one)], d=d)
+    assert uneven.concurrency == 3
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,12 @@ def test_memory_bounds_what_runs_at_once() -> None:
 def test_what_cannot_be_placed_is_named(fields: dict[str, Any], cpus: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         room(trials(2, **fields), [Node(cpus, 0, PLENTY)])
+
+
+def test_more_at_once_than_there_are_trials_leaves_actors_to_each() -> None:
+    found = room(trials(2), [Node(8, 0, PLENTY)], 8)
+    assert found.concurrency == 2
+    assert {len(bundles) - 1 for bundles in found.bundles.values()} == {4}
 
 
 def test_concurrency_that_cannot_fit_is_said() -> None:

@@ -18,6 +18,7 @@ Small = Callable[..., Sweep]
 def opened(out: Path, sweep: Sweep, resume: bool = False) -> list[Trial]:
     trials = sweep.trials()
     with folder.opened(out, sweep, trials, resume):
+        folder.write_plan(out, sweep)
         return trials
 
 
@@ -51,9 +52,9 @@ def test_an_old_trial_is_known_again_beside_a_new_axis(tmp_path: Path, small: Sm
 
 def test_only_one_process_runs_a_folder(tmp_path: Path, small: Small) -> None:
     sweep = small()
-    trials = sweep.trials()
+    trials = opened(tmp_path / "s", sweep)
     with (
-        folder.opened(tmp_path / "s", sweep, trials, False),
+        folder.opened(tmp_path / "s", sweep, trials, True),
         pytest.raises(ValueError, match="being run by another process"),
         folder.opened(tmp_path / "s", sweep, trials, True),
     ):
@@ -70,14 +71,15 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
     out = tmp_path / "s"
     trials = opened(out, small(grid={"seed": [0, 1, 2, 3, 4]}))
     done, failed, stopped, mended, never = trials
-    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally")
     folder.add_outcome(out, stopped.id, folder.STOPPED, None)
     folder.add_outcome(out, mended.id, folder.FAILED, "once")
     for trial in (done, mended):
         run(trial.experiment, folder.run_folder(out, trial))
     with open(out / "outcomes.jsonl", "a") as file:
-        file.write('{"trial": "' + never.id)  # torn by a kill
-    assert folder.missing(out, trials) == [failed, never]
+        file.write('\n{"trial": "' + never.id)  # torn by a kill
+    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally")
+    assert folder.missing(out, trials, early_stopping=True) == [failed, never]
+    assert folder.missing(out, trials, early_stopping=False) == [failed, stopped, never]
     table = folder.collect(out, trials)
     assert table["status"].tolist() == ["finished", "failed", "stopped", "finished", "unfinished"]
     assert table["error"].tolist()[1] == "too bad\nreally"
@@ -89,3 +91,30 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
     rounds = load.rounds([out])
     assert rounds.groupby("seed")["round"].apply(list).to_dict() == {0: [0, 3, 6], 3: [0, 3, 6]}
     assert rounds["run"].iloc[0] == str(out / "runs" / done.id)
+
+
+def test_a_start_that_came_to_nothing_is_in_nobodys_way(tmp_path: Path, small: Small) -> None:
+    sweep = small()
+    with folder.opened(tmp_path / "s", sweep, sweep.trials(), False):
+        pass  # refused, or killed before the plan was written
+    assert len(opened(tmp_path / "s", small(grid={"seed": [3]}))) == 1
+
+
+def test_local_files_that_lie_elsewhere_are_said(tmp_path: Path, small: Small) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        rows = "".join(f"{client},1,10,50\n" for client in range(12))
+        table = "client,speed,uplink_mbps,downlink_mbps\n" + rows
+        (tmp_path / place / "phones.csv").write_text(table)
+    here, there = (
+        small().changed({"devices.profile": str(tmp_path / place / "phones.csv")})
+        for place in ("here", "there")
+    )
+    (trial,) = opened(tmp_path / "s", here)
+    run(trial.experiment, folder.run_folder(tmp_path / "s", trial))
+    assert folder.moved(tmp_path / "s", here.trials()) == []
+    again = opened(tmp_path / "s", there, resume=True)
+    assert folder.missing(tmp_path / "s", again, early_stopping=False) == []
+    (said,) = folder.moved(tmp_path / "s", again)
+    assert said.startswith("devices.profile was ")
+    assert said.endswith("there/phones.csv")

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from sweeps import Sweep, folder
+from sweeps import Sweep, cli, folder
 from sweeps.cli import main
 from sweeps.ready import READY
 from sweeps.table import read_sweep
@@ -38,7 +39,7 @@ def test_the_help_teaches(say: Say) -> None:
     for name, sweep in READY.items():
         assert f"{name:<10} {sweep.about}" in told
     assert "--method.lr FLOAT [FLOAT ...]" in told
-    assert say()[0] == 2  # nothing was asked for
+    assert "which sweep? Name it first: stress" in say("--seed", "0", "1", "stress")[1]
 
 
 def test_the_plan_counts_what_is_to_be_run(say: Say, tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_a_plan_knows_what_is_there(say: Say, tmp_path: Path) -> None:
     sweep = READY["lr_grid"].smoked().changed({"method.name": "hiso"})
     trials = sweep.trials()
     with folder.opened(tmp_path / "s", sweep, trials, False):
+        folder.write_plan(tmp_path / "s", sweep)
         run = folder.run_folder(tmp_path / "s", trials[0])
         run.mkdir()
         (run / "summary.json").write_text(json.dumps({"rounds": 10}))
@@ -71,6 +73,8 @@ def test_a_plan_knows_what_is_there(say: Say, tmp_path: Path) -> None:
         "2, of which 1 are there" in say("--resume", "--dry-run", "--out", str(tmp_path / "s"))[1]
     )
     assert "2, of which 0 are there already" in say(*asked, "--out", str(tmp_path / "t"))[1]
+    other = [*asked, "--method.lr", "0.5", "--out", str(tmp_path / "s")]
+    assert "of another plan" in say(*other)[1]
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,22 @@ def test_the_example_of_the_documentation_is_a_sweep(tmp_path: Path) -> None:
     assert isinstance(sweep, Sweep)
     assert len(sweep.trials()) == 27
     assert len(sweep.smoked().trials()) == 9
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (["finished", "stopped"], 0),
+        (["finished", "failed"], 1),
+        (["finished", "unfinished"], 1),
+    ],
+)
+def test_the_end_is_told_whatever_an_error_says(
+    statuses: list[str], expected: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    error = "first line\n[enforce fail at alloc.cpp] no [/memory] left"
+    table = pd.DataFrame({"run": ["runs/a", "runs/b"], "status": statuses, "error": [None, error]})
+    assert cli._conclude(table, tmp_path, cli.console()) == expected
+    told = capsys.readouterr().out
+    assert f"2 trials: 1 finished, 1 {statuses[1]}" in told
+    assert ("[enforce fail at alloc.cpp] no [/memory] left" in told) == ("failed" in statuses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -45,6 +46,36 @@ def test_arms_are_crossed_with_the_grid_in_the_tables_order() -> None:
     ]
     assert all(t.experiment.task.model == "mlp-8" for t in found)
     assert found[0].label == "name=hiso curvature=scalar lr=0.1 seed=0"
+
+
+def test_sections_are_dotted_names_wherever_they_stand() -> None:
+    table = {
+        "base": SMALL | {"method": {"lr": 0.5, "mu": 0.002}},
+        "arms": [{"method": {"name": "hiso"}}, {"method.name": "decomfl"}],
+        "grid": {"method": {"num_perturbations": [2, 3]}, "federation.rounds": [10, 20]},
+        "smoke": {"federation": {"rounds": 3}, "arms": [{"method": {"name": "hiso"}}]},
+    }
+    found = sweep(**table)
+    assert found.arms == [{"method.name": "hiso"}, {"method.name": "decomfl"}]
+    methods = [t.experiment.method for t in found.trials()]
+    assert {(m.lr, m.mu) for m in methods} == {(0.5, 0.002)}
+    assert {(m.name, m.num_perturbations) for m in methods} == {
+        (name, p) for name in ("hiso", "decomfl") for p in (2, 3)
+    }
+    small = found.smoked().trials()
+    assert [t.experiment.federation.rounds for t in small] == [3, 3]
+    assert found.arms == [{"method.name": "hiso"}, {"method.name": "decomfl"}]
+    with pytest.raises(ValueError, match="is in grid and in arms"):
+        sweep(arms=[{"method": {"lr": 0.1}}], grid={"method.lr": [0.1]})
+
+
+def test_values_of_numpy_and_paths_become_plain(tmp_path: Path) -> None:
+    found = sweep(
+        grid={"method.lr": np.logspace(-3, -1, 3), "seed": list(np.arange(2))},
+        base=SMALL | {"task.data": Path("auto")},
+    )
+    assert yaml.safe_load(found.to_yaml())["grid"]["method.lr"] == [0.001, 0.01, 0.1]
+    assert [t.experiment.seed for t in found.trials()] == [0, 1] * 3
 
 
 def test_an_id_is_of_what_decides_the_result() -> None:

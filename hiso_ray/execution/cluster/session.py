@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
-from hiso_ray.execution.cluster.shared import Shared, SharedTask, Store
+from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
 from hiso_ray.execution.driver import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
@@ -52,7 +52,7 @@ def run_on_ray(
     size, frozen = prepared.x0.size, prepared.frozen
     progress, faults = _Progress(on_row), Faults(job.folder, on_note)
     with joined_cluster():
-        shared = (task or Store().share(prepared), ray.put(partition))
+        shared = (task or share(prepared), ray.put(partition))
         job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
         name, lost = job.folder.name, False
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,24 +40,23 @@ class SharedTask:
         return replace(rest, arrays=dict(zip(names, arrays, strict=True)), x0=x0)
 
 
-class Store:
+def share(prepared: Prepared, put: Callable[[np.ndarray], ray.ObjectRef] = ray.put) -> SharedTask:
+    """Puts a task into the object store."""
+    rest = ray.put(replace(prepared, arrays={}, x0=NOTHING))
+    arrays = {name: put(array) for name, array in prepared.arrays.items()}
+    return SharedTask(rest, arrays, put(prepared.x0))
+
+
+class Once:
     """Puts every array once, however many tasks hold an equal one (seeds that share their data)."""
 
     def __init__(self) -> None:
         self._references: dict[str, ray.ObjectRef] = {}
 
-    def share(self, prepared: Prepared) -> SharedTask:
-        rest = ray.put(replace(prepared, arrays={}, x0=NOTHING))
-        arrays = {name: self._put(array) for name, array in prepared.arrays.items()}
-        return SharedTask(rest, arrays, self._put(prepared.x0))
-
-    def _put(self, array: np.ndarray) -> ray.ObjectRef:
+    def __call__(self, array: np.ndarray) -> ray.ObjectRef:
         content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
         content.update(np.ascontiguousarray(array).data)
         key = content.hexdigest()
         if key not in self._references:
             self._references[key] = ray.put(array)
         return self._references[key]
-
-    def __len__(self) -> int:
-        return len(self._references)
