@@ -14,6 +14,8 @@ from hiso_ray.config import Experiment
 from hiso_ray.metrics import Row
 
 if TYPE_CHECKING:  # the plan needs torch, the command line's help does not
+    from typing_extensions import Self
+
     from hiso_ray.plan import Plan
 
 
@@ -26,29 +28,25 @@ def readable_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-class Display:
-    """Shows rows as they come; use as a context manager around a run."""
+class Bar:
+    """A progress bar in a terminal, nothing elsewhere; use as a context manager."""
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
-        self.console, self.rounds = console, experiment.federation.rounds
-        self.metric = experiment.task.metric
-        self._score = self._loss = float("nan")
-        self._first: Row | None = None
-        self._bar: Progress | None = None
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._progress: Progress | None = None
         if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("round"),
+            self._progress = Progress(
+                TextColumn(what),
                 MofNCompleteColumn(),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[numbers]}"),
                 TimeRemainingColumn(compact=True),
                 console=console,
             )
-            self._task = self._bar.add_task("rounds", total=self.rounds, numbers="")
+            self._task = self._progress.add_task(what, total=total, numbers="")
 
-    def __enter__(self) -> Display:
-        if self._bar:
-            self._bar.start()
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -57,8 +55,25 @@ class Display:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._progress:
+            self._progress.stop()
+
+    def show(self, done: int, numbers: str) -> bool:
+        """Moves the bar; false where there is none."""
+        if self._progress:
+            self._progress.update(self._task, completed=done, numbers=numbers)
+        return self._progress is not None
+
+
+class Display(Bar):
+    """Shows rows as they come; use as a context manager around a run."""
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        super().__init__(console, "round", experiment.federation.rounds)
+        self.console, self.rounds = console, experiment.federation.rounds
+        self.metric = experiment.task.metric
+        self._score = self._loss = float("nan")
+        self._first: Row | None = None
 
     def note(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -75,9 +90,7 @@ class Display:
             f"loss {self._loss:.4f}  {self.metric} {self._score:.2%}  "
             f"{readable_bytes(row['uplink_bytes'] + row['downlink_bytes'])}  {speed:.1f} rounds/s"
         )
-        if self._bar:
-            self._bar.update(self._task, completed=row["round"], numbers=numbers)
-        elif score is not None:
+        if not self.show(row["round"], numbers) and score is not None:
             self.note(f"round {row['round']}/{self.rounds}  {numbers}")
 
 

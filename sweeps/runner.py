@@ -28,6 +28,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.execution.cluster.shared import Once, SharedTask, share
+from hiso_ray.progress import Bar
 from hiso_ray.tasks.partition import split
 from sweeps import folder as sweep_folder
 from sweeps.room import Room, find_room
@@ -122,7 +123,8 @@ def _run(
 
     # A reference of our own: what Tune's `with_parameters` takes it keeps for the whole session.
     trainable = partial(run_trial, assignments=ray.put(assignments))
-    with Watch(console, out, {trial.id: trial for trial in todo}, room) as watch:
+    with Bar(console, "trial", len(todo)) as bar:
+        watch = Watch(console, bar, out, {trial.id: trial for trial in todo}, room)
         tune.Tuner(
             tune.with_resources(trainable, bundles),
             param_space={"trial": tune.grid_search(list(assignments))},

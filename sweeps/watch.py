@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ray
 from ray import tune
 from ray.util.placement_group import placement_group_table
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hiso_ray.progress import Bar
 from sweeps.folder import FAILED, FINISHED, STOPPED, add_outcome
 from sweeps.room import Room
 from sweeps.table import Trial
@@ -23,40 +22,16 @@ SHOWN_SCORES = 4
 
 
 class Watch(tune.Callback):
-    """Notes how trials end and shows it; use as a context manager around ``Tuner.fit``."""
+    """Notes how trials end, and shows it."""
 
     def __init__(
-        self, console: Console, folder: Path, trials: Mapping[str, Trial], room: Room
+        self, console: Console, bar: Bar, folder: Path, trials: Mapping[str, Trial], room: Room
     ) -> None:
-        self._console, self._folder, self._trials, self._room = console, folder, trials, room
+        self._console, self._bar = console, bar
+        self._folder, self._trials, self._room = folder, trials, room
         self._ended: dict[str, str] = {}
         self._scores: dict[str, str] = {}
         self._idle_since = time.monotonic()
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("trial"),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(compact=True),
-                console=console,
-            )
-            self._task = self._bar.add_task("trials", total=len(trials), numbers="")
-
-    def __enter__(self) -> Watch:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps its callbacks on disk for a restore of its own, which nobody uses
@@ -108,14 +83,12 @@ class Watch(tune.Callback):
         self._show(trials)
 
     def _show(self, trials: list[Any]) -> None:
-        if not self._bar:
-            return
         failed = sum(status == FAILED for status in self._ended.values())
         running = [trial for trial in trials if trial.status == "RUNNING"]
         scores = [self._scores[t.trial_id] for t in running if t.trial_id in self._scores]
         numbers = f"{len(running)} running {', '.join(scores[:SHOWN_SCORES])}"
         numbers += f"  {failed} failed" * bool(failed)
-        self._bar.update(self._task, completed=len(self._ended), numbers=numbers)
+        self._bar.show(len(self._ended), numbers)
 
     def _say_what_lacks(self, name: str) -> None:
         states = {group["state"] for group in placement_group_table().values()}
