@@ -36,17 +36,15 @@ def test_killed_and_resumed_gives_the_undisturbed_tables(tmp_path: Path, ray_clu
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "sweeps", "stress", "--smoke", "--out", str(out)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    for finished in (2, 5):  # two kills, each with trials under way
-        resume = ["--resume"] * out.exists()
-        sweep = subprocess.Popen([*command, *resume], cwd=ROOT, env=env, start_new_session=True)
-        deadline = time.monotonic() + 150
-        while len(list(out.glob("runs/*/summary.json"))) < finished:
-            assert time.monotonic() < deadline
-            assert sweep.poll() is None
-            time.sleep(0.1)
-        os.kill(sweep.pid, signal.SIGKILL)
-        sweep.wait()
-        assert not (out / "trials.parquet").exists()
+    sweep = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True)
+    deadline = time.monotonic() + 150
+    while len(list(out.glob("runs/*/summary.json"))) < 4:  # of 8, and others under way
+        assert time.monotonic() < deadline
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    assert not (out / "trials.parquet").exists()
     again = subprocess.run(
         [*command, "--resume"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
@@ -72,12 +70,11 @@ def trial_processes() -> list[int]:
     return [pid for pid in trials if parents.get(parents[pid]) == os.getpid()]
 
 
-@pytest.mark.parametrize(("executor", "rounds"), [("serial", 1500), ("ray", 600)])
 def test_a_trial_whose_process_dies_goes_on_from_its_ledger(
-    tmp_path: Path, small: Callable[..., Sweep], ray_cluster: None, executor: str, rounds: int
+    tmp_path: Path, small: Callable[..., Sweep], ray_cluster: None
 ) -> None:
     heard, out = io.StringIO(), tmp_path / "s"
-    sweep = small().changed({"federation.rounds": rounds, "resources.executor": executor})
+    sweep = small().changed({"federation.rounds": 600, "resources.executor": "ray"})
     (trial,) = sweep.trials()
     running = threading.Thread(
         target=run_sweep, args=(sweep, out), kwargs={"console": Console(file=heard, width=200)}
