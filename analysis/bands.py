@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis import style
-from analysis.curves import against, score_name
+from analysis.curves import against, cut_runaways, score_name, wide
 
 MARKS = 6  # markers on a line
 APART = 4  # x axes whose ends differ by more than so many times are not shared: it would squeeze
@@ -60,8 +60,9 @@ def bands(
         [over_seeds(_part(_part(table, rows, r), columns, c), x, y) for c in across] for r in down
     ]
     one = len(across) == len(down) == 1
-    width, height = (3.5, 3.0) if one else (1.1 + 1.5 * len(across), 1.1 + 1.3 * len(down))
     looks = style.looks(table["method"])
+    panels_take = 1.1 + 1.5 * len(across), 1.1 + 1.3 * len(down)
+    width, height = style.single(looks) if one else panels_take
     with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(max(3.5, width), height), layout="constrained")
         sharing = _sharing(grid)
@@ -69,6 +70,9 @@ def bands(
         for panels, tables in zip(axes, grid, strict=True):
             for panel, lines in zip(panels, tables, strict=True):
                 _draw(panel, lines, looks)
+                if wide(table, x):
+                    style.log(panel, "x")
+                    continue
                 panel.xaxis.set_major_locator(MaxNLocator(6 if one else 4, steps=[1, 2, 5, 10]))
                 if x == "forward_passes":
                     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -78,7 +82,9 @@ def bands(
             panel.set_title(_says(columns, value), fontsize="medium")
         for panel, value in zip(axes[:, 0], down, strict=True):
             panel.set_ylabel(_says(rows, value))
-        y_name = score_name(table) if y == "score" else "Test loss"
+        y_name = score_name(table)
+        if y == "eval_loss":
+            y_name = f"Test loss{cut_runaways(axes[0][0], table)}"
         if one:
             axes[0][0].set(xlabel=x_name, ylabel=y_name)
         else:
@@ -148,10 +154,7 @@ def _draw(axes: Axes, lines: pd.DataFrame, looks: dict[str, style.Look]) -> None
         axes.fill_between(line["x"], line["low"], line["high"], color=look.colour, alpha=0.2, lw=0)
         # Markers where they do not hide the line, for readers without colours.
         every = max(1, round(len(line) / MARKS))
-        axes.plot(
-            line["x"], line["mean"], color=look.colour, marker=look.marker, ms=3.5, lw=1.4,
-            markevery=every,
-        )  # fmt: skip
+        axes.plot(line["x"], line["mean"], **look.strokes(), markevery=every)
     if lines.empty:
         axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", color="0.4")
     axes.margins(x=0.02)
@@ -164,6 +167,6 @@ def _legend(looks: dict[str, style.Look], lines: pd.DataFrame) -> list[Artist]:
         seeds = lines.loc[lines["method"] == method, "seeds"]
         n = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
         label = f"{style.name(method)} (n = {n})"
-        entries.append(Line2D([], [], color=look.colour, marker=look.marker, ms=4, label=label))
+        entries.append(Line2D([], [], **look.strokes(4), label=label))
     what = "mean, min–max of n seeds"
     return [*entries, Patch(color="0.5", alpha=0.3, lw=0, label=what)]

@@ -23,9 +23,13 @@ X = {
 }
 TIME_UNITS = {"h": 3600, "min": 60, "s": 1}
 MANY_UNITS = 10  # a time axis that reaches this many of a unit is in that unit
-TEST: Any = {"marker": ".", "ms": 3, "lw": 1.4}
+MARKS = 6  # markers on a line
+# Bytes of methods that send weights and of those that send scalars need a logarithm between them.
+WIDE = 20
+RUNAWAY = 5  # times the initial loss: where a loss has left the picture
 TRAINING: Any = {"lw": 0.8, "alpha": 0.5}
 TRAINING_WINDOW = 25  # rounds
+Looks = dict[str, style.Look]
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
@@ -36,15 +40,15 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
 
 
 def every_run(folders: Sequence[Path | str]) -> Figure:
-    """Score and loss against rounds and against protocol bytes; one colour per method.
+    """Score and loss against rounds and against protocol bytes; one look per method.
 
     Runs that had a virtual clock are shown against its time too.
 
     Args:
-        folders: run folders; each run is one line, runs of the same method share a colour.
+        folders: run folders; each run is one line, runs of the same method share a look.
     """
     table = load.every_round(folders)
-    colours = {method: look.colour for method, look in style.looks(table["method"]).items()}
+    looks = style.looks(table["method"])
     names = {x: X[x] for x in ("round", "kib_per_client")}
     if table["simulated_seconds"].max() > 0:
         table, names["simulated_seconds"] = against(table, "simulated_seconds")
@@ -53,11 +57,14 @@ def every_run(folders: Sequence[Path | str]) -> Figure:
         axes = figure.subplots(2, len(names), sharex="col", sharey="row")
         for row, (y, y_name) in enumerate((("score", score_name(table)), ("eval_loss", "Loss"))):
             for column, (x, x_name) in enumerate(names.items()):
-                _panel(axes[row][column], table, x, y, colours)
+                _panel(axes[row][column], table, x, y, looks)
                 axes[1][column].set_xlabel(x_name)
-            axes[row][0].set_ylabel(y_name)
+                if wide(table, x):
+                    style.log(axes[1][column], "x")
+            cut = cut_runaways(axes[row][0], table) if y == "eval_loss" else ""
+            axes[row][0].set_ylabel(y_name + cut)
         axes[0][0].yaxis.set_major_formatter(style.percent)
-        style.legend(figure, _legend(colours))
+        style.legend(figure, _legend(looks))
     return figure
 
 
@@ -85,22 +92,42 @@ def against(table: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
     return table.assign(**{x: table[x].where(clocked) / TIME_UNITS[unit]}), f"{X[x]} ({unit})"
 
 
-def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
+def wide(table: pd.DataFrame, x: str) -> bool:
+    """Whether the methods' ends on this axis lie so far apart that only a logarithm shows all."""
+    ends = table.groupby("method")[x].max()
+    return bool(ends.max() > WIDE * ends.min() > 0)
+
+
+def cut_runaways(axes: Axes, table: pd.DataFrame) -> str:
+    """Ends the axis of losses where a run has diverged, so that the others can be seen.
+
+    Returns:
+        What the axis must then say after its name; empty where nothing is cut.
+    """
+    initial = table.loc[table["round"] == 0, "eval_loss"].max()
+    if not table["eval_loss"].max() > RUNAWAY * initial:
+        return ""
+    axes.set_ylim(0, RUNAWAY / 2 * initial)
+    return " (cut off)"
+
+
+def _panel(axes: Axes, table: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
     for _, run in table.groupby("run", sort=False):
-        colour = colours[run["method"].iloc[0]]
+        look = looks[run["method"].iloc[0]]
         if y == "eval_loss":
             training = run.dropna(subset=["train_loss"])
             mean = training["train_loss"].rolling(TRAINING_WINDOW, min_periods=1).mean()
-            axes.plot(training[x], mean, color=colour, **TRAINING)
+            axes.plot(training[x], mean, color=look.colour, **TRAINING)
         points = run.dropna(subset=[y])
-        axes.plot(points[x], points[y], color=colour, **TEST)
+        every = max(1, round(len(points) / MARKS))
+        axes.plot(points[x], points[y], **look.strokes(), markevery=every)
     axes.margins(x=0.02)
 
 
-def _legend(colours: dict[str, str]) -> list[Line2D]:
-    methods = [Line2D([], [], color=c, lw=2, label=style.name(m)) for m, c in colours.items()]
+def _legend(looks: Looks) -> list[Line2D]:
+    methods = [Line2D([], [], **look.strokes(4), label=style.name(m)) for m, look in looks.items()]
     return [
         *methods,
-        Line2D([], [], color="0.3", label="test", **TEST),
+        Line2D([], [], color="0.3", lw=1.4, label="test"),
         Line2D([], [], color="0.3", label=f"training, {TRAINING_WINDOW}-round mean", **TRAINING),
     ]

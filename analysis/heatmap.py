@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib
@@ -22,6 +23,7 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "below-above", ["#7A3500", style.COLOURS[1], "white", style.COLOURS[0], "#003A5C"]
 )
 MISSING = "no run"
+ACROSS = 6  # panels side by side
 FONT = 8  # points
 INK = 0.075  # inches per character of that size
 
@@ -59,7 +61,8 @@ def heatmap(
     number: str = "{:.2f}",
     texts: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Panels side by side with the same colours and one colour bar; every cell says its number.
+    """Panels with the same colours and one colour bar, up to six side by side; every cell says its
+    number.
 
     Args:
         panels: method (or another title) -> (rows, columns) numbers, as :func:`grid` makes them. A
@@ -89,14 +92,21 @@ def heatmap(
     colours = SEQUENTIAL if centre is None else DIVERGING
     lines = [line for w in words.values() for text in w.ravel() for line in text.split("\n")]
     width = len(columns) * max(0.5, 0.14 + INK * max(map(len, lines)))
+    across = min(len(panels), ACROSS)
+    down = -(-len(panels) // across)
     with matplotlib.rc_context(style.STYLE):
-        size = 1.5 + len(panels) * (0.15 + width), max(1.9, 0.95 + 0.36 * len(index))
+        size = 1.5 + across * (0.15 + width), max(1.9, down * (0.95 + 0.36 * len(index)))
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        grid_of_axes = figure.subplots(down, across, sharey=True, squeeze=False)
+        axes, unused = np.split(grid_of_axes.ravel(), [len(panels)])
+        for panel in unused:
+            panel.remove()
         for panel, method in zip(axes, panels, strict=True):
             _draw(panel, numbers[method], words[method], norm, colours)
-            panel.set_title(style.name(method), fontsize="medium")
-        axes[0].set_ylabel(style.field_name(str(index.name)))
+            title = textwrap.fill(style.name(method), round(width / INK), break_long_words=False)
+            panel.set_title(title, fontsize="medium")
+        for panel in axes[::across]:
+            panel.set_ylabel(style.field_name(str(index.name)))
         if values.size:
             ticks = norm.inverse(np.linspace(0, 1, 5)) if ratio else None
             bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes), ticks=ticks)

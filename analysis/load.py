@@ -23,7 +23,7 @@ import pandas as pd
 
 from analysis import store
 from hiso_ray import config
-from hiso_ray.config import CURVATURE_OF, Experiment
+from hiso_ray.config import Experiment, own_value
 
 Paths = Sequence[Path | str]
 TRIAL = ("run", "cell", "seed", "method", "status", "error")
@@ -33,6 +33,14 @@ RESULTS = (
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
     "simulated_seconds", "actors", "faults",
 )  # fmt: skip
+# fields that make a variant of a method, and how its label says so
+VARIANTS = {
+    "curvature": "{}",
+    "curvature_in": "H in {} only",
+    "directions": "{} directions",
+    "probe": "{}",
+    "momentum": "momentum {:g}",
+}
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 
@@ -110,9 +118,11 @@ def one_type(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell(experiment: Experiment) -> str:
-    """What seeds of the same configuration share: 12 hex digits over all but seed and resources."""
+    """What seeds of the same configuration share: 12 hex digits over all but seed, resources and
+    diagnostics."""
     fields = _fields(experiment).items()
-    values = {n: v for n, v in fields if n != "seed" and not n.startswith("resources.")}
+    apart = ("resources.", "diagnostics.")
+    values = {n: v for n, v in fields if n != "seed" and not n.startswith(apart)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -224,9 +234,20 @@ def _experiment(folder: Path) -> Experiment:
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
-    name, curvature = experiment.method.name, experiment.curvature
-    label = name if CURVATURE_OF.get(name) in (curvature, None) else f"{name} ({curvature})"
-    return {"cell": cell(experiment), "seed": experiment.seed, "method": label}
+    return {"cell": cell(experiment), "seed": experiment.seed, "method": label(experiment)}
+
+
+def label(experiment: Experiment) -> str:
+    """The method's name, and in brackets where it departs from what it is by itself:
+    ``hiso (scalar, H in probe only)``."""
+    method, departures = experiment.method, []
+    for name, said in VARIANTS.items():
+        value = getattr(method, name)
+        if value != own_value(method.name, name):
+            departures.append(said.format(value))
+    if experiment.uplink.precision != "float32":
+        departures.append(experiment.uplink.precision)
+    return method.name + f" ({', '.join(departures)})" * bool(departures)
 
 
 def _fields(experiment: Experiment) -> dict[str, Any]:

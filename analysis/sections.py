@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import communication, pictures, style, tables
+from analysis import communication, evidence, evidence_pictures, pictures, style, tables
 from analysis.pictures import Picture
 from analysis.study import CHOSEN_BY, Study
 
@@ -52,13 +52,14 @@ def sections(study: Study, thresholds: Sequence[float], folders: Sequence[Path])
     """
     single = [pictures.every_run(folders)] if folders else []
     if not study.comparable:
-        return [Section("Trials", single, [every_trial(study)])]
+        return [Section("Trials", single, [every_trial(study)]), *_evidence(study.trials)]
     found = [_scores(study), _convergence(study, single)]
     if study.has_grid:
         found.append(_rates(study))
     if any(view.rows for view in study.views):
         found.append(Section("Maps of the score", pictures.score_maps(study)))
     found += [_thresholds(study, thresholds), _communication(study)]
+    found += _evidence(study.best_trials)
     return [*found, Section("Every trial", tables=[every_trial(study)])]
 
 
@@ -142,6 +143,16 @@ def _communication(study: Study) -> Section:
     ]
     table = Table("communication", heading, costs, communication.formatted(costs), cautions)
     return Section(title, pictures.turn_bytes(study), [table])
+
+
+def _evidence(trials: pd.DataFrame) -> list[Section]:
+    """What was measured of H in these trials, if anything was."""
+    rows = evidence.of(trials)
+    if rows.empty:
+        return []
+    runs = rows["run"].nunique()
+    notes = [f"Measured in {runs} of {len(trials)} trials (diagnostics.csv in their folders)."]
+    return [Section("Evidence about H", evidence_pictures.every(rows), notes=notes)]
 
 
 def every_trial(study: Study) -> Table:

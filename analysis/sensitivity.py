@@ -38,8 +38,9 @@ def sensitivity(
     across = sorted(table[columns].unique()) if columns else [None]
     down = sorted(table[rows].unique()) if rows else [None]
     one = len(across) == len(down) == 1
-    size = (3.5, 3.0) if one else (max(3.5, 1.1 + 1.5 * len(across)), 1.3 + 1.3 * len(down))
     looks = style.looks(table["method"])
+    panels_take = max(3.5, 1.1 + 1.5 * len(across)), 1.3 + 1.3 * len(down)
+    size = style.single(looks) if one else panels_take
     with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(down), len(across), sharex=True, sharey=True, squeeze=False)
@@ -59,8 +60,11 @@ def sensitivity(
         slant = 0 if one and len(rates) < 6 else 90
         for panel in axes[-1]:
             panel.set_xticks(rates, map(style.value_name, rates), rotation=slant)
-        figure.supxlabel("Learning rate η", fontsize="medium")
-        figure.supylabel(label, fontsize="medium")
+        if one:
+            axes[0][0].set(xlabel="Learning rate η", ylabel=label)
+        else:
+            figure.supxlabel("Learning rate η", fontsize="medium")
+            figure.supylabel(label, fontsize="medium")
         style.legend(figure, _legend(looks, table, score))
     return figure
 
@@ -72,9 +76,10 @@ def _draw(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], score: 
         axes.fill_between(
             x, line[f"{score}_min"], line[f"{score}_max"], color=look.colour, alpha=0.2, lw=0
         )
-        axes.plot(x, mean, color=look.colour, marker=look.marker, ms=3.5, lw=1.4)
+        axes.plot(x, mean, **look.strokes())
         lost = _lost(line, score)
-        height = 0.05 + 0.07 * place  # crosses of several methods above each other
+        # crosses of several methods above each other
+        height = 0.05 + min(0.07, 0.6 / len(looks)) * place
         axes.plot(
             x[lost], [height] * int(lost.sum()), color=look.colour, **LOST,
             transform=axes.get_xaxis_transform(),
@@ -106,7 +111,7 @@ def _legend(looks: dict[str, style.Look], table: pd.DataFrame, score: str) -> li
         seeds = table.loc[table["method"] == method, "seeds"]
         n = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
         label = f"{style.name(method)} (n = {n})"
-        entries.append(Line2D([], [], color=look.colour, marker=look.marker, ms=4, label=label))
+        entries.append(Line2D([], [], **look.strokes(4), label=label))
     ring: Any = {"marker": "o", "ms": 8, "mfc": "none", "ls": "none", "color": "0.3"}
     entries += [
         Patch(color="0.5", alpha=0.3, lw=0, label="mean, min–max of n seeds"),

@@ -12,7 +12,7 @@ from analysis import style
 
 # What is compared within a setting, and what decides no result.
 COMPARED = ("method.name", "method.curvature", "method.lr")
-NO_RESULT = "resources."
+NO_RESULT = ("resources.", "diagnostics.")
 # Fields that readers look for across and down a picture; others follow in their own order.
 ACROSS, DOWN = "federation.alpha", "federation.num_clients"
 

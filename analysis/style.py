@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from hiso_ray.config.methods import METHODS
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,13 +31,40 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "svg.hashsalt": "hiso-ray",  # else the ids in an SVG are drawn anew each time
 }
+COLUMN_HOLDS = 6  # methods that a picture of a column's width can show
+LEGEND_HEIGHT = 0.7  # inches that pictures are laid out for: three or four lines
+SHORT = 50  # highest ÷ lowest of a logarithmic axis that needs numbers between powers of ten
 # Dates left out, so that equal pictures are equal files.
 METADATA: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 NAMES = {
     "hiso": "HiSo",
     "decomfl": "DeComFL",
-    "hiso (scalar)": "HiSo (scalar H)",
-    "hiso (none)": "HiSo (H = 1)",
+    "mezo": "MeZO",
+    "hizoo": "HiZOO",
+    "feedsign": "FeedSign",
+    "fedkseed": "FedKSeed",
+    "fedzo": "FedZO",
+    "fedavg": "FedAvg",
+    "fedadam": "FedAdam",
+    "fedadagrad": "FedAdagrad",
+    "fedprox": "FedProx",
+}
+# What a variant's label has in brackets, where its own word does not say it.
+VARIANTS = {
+    "none": "H = 1",
+    "diagonal": "diagonal H",
+    "tensor": "H per tensor",
+    "row": "H per row",
+    "scalar": "scalar H",
+    "frozen": "frozen H",
+    "random": "random H",
+    "permuted": "permuted H",
+    "oracle": "oracle H",
+    "per_client directions": "own directions",
+    "forward": "forward probe",
+    "central": "central probe",
+    "exact": "exact probe",
+    "sign": "signs",
 }
 FIELDS = {
     "federation.alpha": "α",
@@ -49,35 +80,86 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method's lines are drawn."""
+    """How a method's lines are drawn.
+
+    Attributes:
+        line: solid for methods that send scalars, dashed for those that send weights.
+        filled: of the marker; hollow for variants of a method.
+    """
 
     colour: str
     marker: str
+    line: str = "-"
+    filled: bool = True
+
+    def strokes(self, size: float = 3.5, width: float = 1.4) -> dict[str, Any]:
+        """Arguments of a line: colour, line style and marker, in points."""
+        return {
+            "color": self.colour,
+            "ls": self.line,
+            "lw": width,
+            "marker": self.marker,
+            "ms": size,
+            "mfc": self.colour if self.filled else "white",
+        }
 
 
 KNOWN = {
     "hiso": Look(COLOURS[0], "o"),
     "decomfl": Look(COLOURS[1], "s"),
-    "hiso (scalar)": Look(COLOURS[2], "^"),
-    "hiso (none)": Look(COLOURS[3], "D"),
+    "mezo": Look(COLOURS[2], "v"),
+    "hizoo": Look(COLOURS[3], "P"),
+    "feedsign": Look(COLOURS[4], "X"),
+    "fedkseed": Look(COLOURS[6], "D"),
+    "fedzo": Look(COLOURS[5], "<", "--"),
+    "fedavg": Look(COLOURS[6], ">", "--"),
+    "fedadam": Look(COLOURS[2], "^", "--"),
+    "fedadagrad": Look(COLOURS[4], "d", "--"),
+    "fedprox": Look(COLOURS[0], "p", "--"),
+    "hiso (scalar)": Look(COLOURS[2], "^", filled=False),
+    "hiso (none)": Look(COLOURS[3], "D", filled=False),
+    "hiso (tensor)": Look(COLOURS[4], "s", filled=False),
+    "hiso (row)": Look(COLOURS[5], "v", filled=False),
+    "hiso (frozen)": Look(COLOURS[2], "o", filled=False),
+    "hiso (random)": Look(COLOURS[1], "P", filled=False),
+    "hiso (permuted)": Look(COLOURS[0], "X", filled=False),
+    "hiso (oracle)": Look(COLOURS[6], "*", filled=False),
+    "hiso (H in probe only)": Look(COLOURS[3], "<", filled=False),
+    "hiso (H in update only)": Look(COLOURS[4], ">", filled=False),
 }
-OTHERS = tuple(Look(colour, marker) for marker in "vPX" for colour in COLOURS[4:])
+# Colour and marker of every other label: neighbours differ in both, none is that of a known one.
+OTHERS = tuple(
+    look
+    for i in range(49)
+    if (look := (COLOURS[i % 7], "svDXo^P"[(i + i // 7) % 7]))
+    not in {(known.colour, known.marker) for known in KNOWN.values()}
+)
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """A look for each method: known ones have the same in every picture, whatever else it shows.
 
-    Others follow, and take what is left in the order of their names.
+    Others follow, and take what is left in the order of their names; up to 36 differ.
     """
     shown = set(methods)
     others = sorted(shown - set(KNOWN))
-    cycle = {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(others)}
-    return {method: look for method, look in KNOWN.items() if method in shown} | cycle
+    left = {m: Look(*OTHERS[i % len(OTHERS)], _line(m), False) for i, m in enumerate(others)}
+    return {method: look for method, look in KNOWN.items() if method in shown} | left
+
+
+def _line(method: str) -> str:
+    row = METHODS.get(method.partition(" (")[0])
+    return "--" if row is not None and row.sends == "weights" else "-"
 
 
 def name(method: str) -> str:
-    """What a method is called in a picture; one that is not known, by its label."""
-    return NAMES.get(method, method)
+    """What a method is called in a picture: ``hiso (scalar)`` -> HiSo (scalar H); one that is not
+    known, by its label."""
+    base, bracket, inside = method.partition(" (")
+    if not bracket:
+        return NAMES.get(method, method)
+    parts = (VARIANTS.get(part, part) for part in inside.removesuffix(")").split(", "))
+    return f"{NAMES.get(base, base)} ({', '.join(parts)})"
 
 
 def field_name(field: str) -> str:
@@ -95,13 +177,45 @@ def percent(value: float, _: int | None = None) -> str:
     return f"{100 * value:.4g}%"
 
 
+def log(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with plain numbers; what is not positive is left out.
+
+    An axis that shows nothing positive stays as it is.
+    """
+    if (axes.dataLim.minposx if which == "x" else axes.dataLim.minposy) == float("inf"):
+        return
+    scale = axes.set_xscale if which == "x" else axes.set_yscale
+    scale("log", nonpositive="mask")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high < SHORT * low:  # powers of ten alone would be one number or none
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(_plain)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, _: float) -> str:
+    """0.001, 20, 5,000, 1e+06."""
+    return f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:g}"
+
+
+def single(methods: Iterable[str]) -> tuple[float, float]:
+    """Width and height of a picture of one panel [inches]: a column's, wider for many methods."""
+    return (3.5, 3.0) if len(set(methods)) <= COLUMN_HOLDS else (5.5, 3.6)
+
+
 def legend(figure: Figure, handles: Sequence[Artist]) -> Legend:
-    """A legend above the panels, in as few lines as the figure's width allows."""
+    """A legend above the panels, in as few lines as the figure's width allows.
+
+    A tall one makes the figure taller, not its panels flatter.
+    """
     for ncols in range(len(handles), 0, -1):
         made = figure.legend(handles=handles, loc="outside upper center", ncols=ncols)
         if ncols == 1 or made.get_window_extent().width <= figure.bbox.width:
             break
         made.remove()
+    tall = made.get_window_extent().height / figure.dpi - LEGEND_HEIGHT
+    figure.set_figheight(figure.get_figheight() + max(0.0, tall))
     return made
 
 

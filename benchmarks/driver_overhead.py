@@ -31,7 +31,7 @@ class Idle:
         return None
 
     def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
-        return [Turn(c, np.zeros((1, 5), np.float32), np.zeros(1)) for c in clients]
+        return [Turn(c, np.zeros(1), bytes(4 * 5)) for c in clients]
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
         return [Score(0.0, 1, {"accuracy": 0.0}, 1) for _ in batches]
@@ -81,12 +81,14 @@ def idle_turns() -> None:
     from hiso_ray.execution.cluster.client_actor import ClientActor
     from hiso_ray.execution.cluster.executor import ClusterExecutor
     from hiso_ray.execution.cluster.reservation import reserved
-    from hiso_ray.execution.cluster.session import joined_cluster
-    from hiso_ray.execution.driver import Job, run_rounds
+    from hiso_ray.execution.cluster.session import joined_cluster, ray
+    from hiso_ray.execution.cluster.shared import SharedTask
+    from hiso_ray.execution.contract import Job
+    from hiso_ray.execution.driver import run_rounds
     from hiso_ray.execution.faults import Faults
 
     class IdleActor(ClientActor):
-        def __init__(self, experiment: Experiment) -> None:
+        def __init__(self, experiment: Experiment, *shared: Any) -> None:
             self.worker: Any = Idle()
             self.born = time.time_ns()
 
@@ -106,7 +108,9 @@ def idle_turns() -> None:
         )
         folder, rows = Path(tempfile.mkdtemp()), []
         with joined_cluster(), reserved(e, 1, 0, print) as reservation:
-            executor = ClusterExecutor(e, reservation, [], Faults(folder, print), IdleActor)
+            nothing = ray.put(None)
+            shared = (SharedTask(nothing, {}, nothing), nothing)
+            executor = ClusterExecutor(e, reservation, shared, Faults(folder, print), IdleActor)
             population = Population(np.ones(turns, np.int64), None)
             run_rounds(Job(e, folder, {}, population), executor, rows.append, print)
         ms = milliseconds_per_round(rows)

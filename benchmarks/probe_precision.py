@@ -19,7 +19,8 @@ from torch import Tensor
 from hiso_ray import Experiment, tasks
 from hiso_ray.method.curvature import Identity
 from hiso_ray.method.direction import Directions
-from hiso_ray.method.scalar import Probe, State
+from hiso_ray.method.naming import Naming
+from hiso_ray.method.probe import Probe
 from hiso_ray.tasks.contract import Task
 
 MUS = (1e-4, 1e-3, 1e-2)
@@ -32,15 +33,15 @@ def scalars(
 ) -> np.ndarray:
     """(batches, P) float32 g, probes stored in a dtype."""
     cpu = torch.device("cpu")
-    state = State(x, Identity(x.numel(), cpu))
     batches = [task.batch(np.arange(16 * i, 16 * i + 16)) for i in range(BATCHES)]
 
     def losses(weights: Tensor, some: list) -> np.ndarray:
         return task.losses(weights.float() if round_only else weights, some)
 
-    probe = Probe(DIRECTIONS, mu)
+    names = Naming(DIRECTIONS).of(7, client=0)
     buffer = torch.empty_like(x, dtype=dtype)
-    g, _ = probe.scalars(losses, x, batches, 7, state, Directions(x.numel(), cpu, 0), buffer)
+    directions = Directions(x.numel(), cpu, 0)
+    g, _ = Probe(mu).scalars(losses, task.slopes, x, batches, names, Identity(), directions, buffer)
     return g
 
 

@@ -24,7 +24,7 @@ import torch
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.client import take_turns
-from hiso_ray.execution.driver import average
+from hiso_ray.execution.combine import combine, mean_loss, received
 from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Record
 from hiso_ray.messages import Missed
@@ -112,12 +112,12 @@ class Bench:
         self.worker.catch_up(Missed(r, self.records[-1:]))
         caught_up = time.perf_counter() - start
         turns = take_turns(self.worker.replica, self.partition, clients.tolist(), seeds)
-        scalars, loss = average(turns, clients)
+        sizes = np.diff(self.partition.offsets)[clients]
+        scalars = combine(self.experiment, r, received(self.experiment, r, turns), sizes)
         took = time.perf_counter() - start
-        members, means = tuple(map(int, clients)), tuple(map(float, scalars[0]))
-        self.records.append(
-            Record(r, members, seeds, (means,), 1e-6, method.mu, 0.95, method.hessian_eps, loss)
-        )
+        members, means = tuple(map(int, clients)), tuple(map(float, scalars[0, :, 0]))
+        eps, loss = method.hessian_eps, mean_loss(turns)
+        self.records.append(Record(r, members, seeds, (means,), 1e-6, method.mu, 0.95, eps, loss))
         return took, caught_up
 
 

@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 from hiso_ray import Experiment, run
 from hiso_ray.execution.cluster import driver_actor, session
 from hiso_ray.execution.cluster.executor import ClusterExecutor
-from hiso_ray.execution.driver import Job
+from hiso_ray.execution.contract import Job
 from hiso_ray.metrics import Row
 
 ray = session.ray  # imported by hiso_ray first, which decides where its servers listen

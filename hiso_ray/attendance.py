@@ -4,7 +4,7 @@ A turn on the virtual clock is::
 
     download  (request + missed records) ÷ rate down
     compute   (forward passes · forward_seconds + missed · replay_seconds) ÷ speed · slowdown
-    upload    scalars ÷ rate up
+    upload    what it measured ÷ rate up
 
 with the bytes of ``traffic``. The slowdown is log-normal with median 1, drawn for each (round,
 client): stragglers. Not on the clock: the initial model, which every client has before round 0,
@@ -24,7 +24,7 @@ import numpy as np
 from hiso_ray.config import Experiment
 from hiso_ray.devices import Devices
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.traffic import forward_passes, record_bytes, request_bytes, uplink_bytes
+from hiso_ray.traffic import Sizes, forward_passes
 
 SECONDS_PER_BYTE = 8e-6  # at 1 Mbit/s
 DECIMALS = 9  # the last bit of an exponential differs between processors; nanoseconds do not
@@ -48,7 +48,7 @@ class Attendance:
     """How a cohort fared in one round.
 
     Attributes:
-        answered: clients whose scalars enter the mean, ascending.
+        answered: clients whose answers count, ascending.
         dropped: clients that went away during their turn, ascending.
         late: clients that would have answered after the deadline, ascending.
         seconds: length of the round on the virtual clock; 0 where there is none.
@@ -61,11 +61,11 @@ class Attendance:
 
 
 def attend(
-    experiment: Experiment,
+    sizes: Sizes,
     devices: Devices | None,
     round_: int,
     clients: np.ndarray,
-    missed: np.ndarray,
+    missed: tuple[np.ndarray, np.ndarray],
 ) -> Attendance:
     """The attendance of a round; a pure function of its arguments.
 
@@ -76,13 +76,14 @@ def attend(
 
     Args:
         clients: (m,) int64 the cohort, ascending.
-        missed: (m,) int64 records that each must catch up with.
+        missed: (m,) int64 records that each must catch up with, and their bytes.
     """
+    experiment = sizes.experiment
     gone = _dropped(experiment, round_, clients)
     if devices is None:
         return Attendance(_ids(clients[~gone]), _ids(clients[gone]), (), 0.0)
     slowdown = _slowdown(experiment, round_, clients)
-    download, turn = _seconds(experiment, devices, clients, missed, slowdown)
+    download, turn = _seconds(sizes, devices, clients, missed, slowdown)
     deadline = _deadline(experiment)
     late = ~gone & (turn > deadline)
     waits = math.isfinite(deadline) and bool((gone | late).any())
@@ -109,15 +110,16 @@ class Outlook:
     in_time: int
 
 
-def outlook(experiment: Experiment, devices: Devices) -> Outlook:
+def outlook(sizes: Sizes, devices: Devices) -> Outlook:
     """What to expect of the clock before the run.
 
     Raises:
         ValueError: no client can meet ``devices.deadline``.
     """
     clients = np.arange(len(devices.speed))
-    _, turn = _seconds(experiment, devices, clients, np.zeros_like(clients), 1.0)
-    deadline = _deadline(experiment)
+    nothing = np.zeros_like(clients)
+    _, turn = _seconds(sizes, devices, clients, (nothing, nothing), 1.0)
+    deadline = _deadline(sizes.experiment)
     found = Outlook(
         float(turn.min()), float(np.median(turn)), float(turn.max()), int((turn <= deadline).sum())
     )
@@ -131,7 +133,7 @@ def outlook(experiment: Experiment, devices: Devices) -> Outlook:
     return found
 
 
-def describe(experiment: Experiment, devices: Devices | None) -> list[str]:
+def describe(sizes: Sizes, devices: Devices | None) -> list[str]:
     """What to tell the user of the clock before the run.
 
     Raises:
@@ -139,7 +141,7 @@ def describe(experiment: Experiment, devices: Devices | None) -> list[str]:
     """
     if devices is None:
         return []
-    found, deadline = outlook(experiment, devices), _deadline(experiment)
+    found, deadline = outlook(sizes, devices), _deadline(sizes.experiment)
     line = (
         f"without jitter a turn takes {found.fastest:.3g} to {found.slowest:.3g} s, "
         f"{found.median:.3g} s on the median device"
@@ -165,22 +167,19 @@ def _slowdown(experiment: Experiment, round_: int, clients: np.ndarray) -> np.nd
 
 
 def _seconds(
-    experiment: Experiment,
+    sizes: Sizes,
     devices: Devices,
     clients: np.ndarray,
-    missed: np.ndarray,
+    missed: tuple[np.ndarray, np.ndarray],
     slowdown: np.ndarray | float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(m,) seconds of each client's download, and of its whole turn."""
-    config, tau = experiment.devices, experiment.federation.local_steps
-    perturbations = experiment.method.num_perturbations
-    received = request_bytes(tau) + missed * record_bytes(tau, perturbations)
-    download = SECONDS_PER_BYTE * received / devices.downlink_mbps[clients]
-    forwards = forward_passes(experiment.method, tau)
-    work = forwards * config.forward_seconds + missed * config.replay_seconds
+    config, (records, records_bytes) = sizes.experiment.devices, missed
+    download = SECONDS_PER_BYTE * (sizes.request + records_bytes) / devices.downlink_mbps[clients]
+    forwards = forward_passes(sizes.experiment.method, sizes.experiment.federation.local_steps)
+    work = forwards * config.forward_seconds + records * config.replay_seconds
     compute = work / devices.speed[clients] * slowdown
-    sent = uplink_bytes(tau, perturbations)
-    upload = SECONDS_PER_BYTE * sent / devices.uplink_mbps[clients]
+    upload = SECONDS_PER_BYTE * sizes.up / devices.uplink_mbps[clients]
     return np.round(download, DECIMALS), np.round(download + compute + upload, DECIMALS)
 
 

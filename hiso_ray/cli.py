@@ -25,8 +25,9 @@ from hiso_ray.progress import Display, plan_table, summary_table
 def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="hiso-ray",
-        description="Scalar-only federated zeroth-order fine-tuning (HiSo, DeComFL), simulated on "
-        "Ray. `hiso-ray run` without options runs the embedded default job.",
+        description="Scalar-only federated zeroth-order fine-tuning (HiSo, DeComFL, their "
+        "relatives, and the first-order baselines), simulated on Ray. `hiso-ray run` without "
+        "options runs the embedded default job.",
         allow_abbrev=False,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,7 +1,7 @@
-"""Clients' turns: minibatches -> local steps -> scalars. No Ray, no files.
+"""Clients' turns in the scalar family: minibatches -> local steps -> scalars. No Ray, no files.
 
-All turns of a round start from the same x_r with the same directions, so the perturbed weights of
-step 0 are built once for every client at hand; from step 1 on each client walks alone.
+All turns of a round start from the same x_r; with the same directions the perturbed weights of
+step 0 are built once for every client at hand, and from step 1 on each client walks alone.
 """
 
 from __future__ import annotations
@@ -13,15 +13,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray.config import Experiment
 from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed, UserError
 from hiso_ray.method.scalar import step_out_of_place
+from hiso_ray.privacy import clipped
 from hiso_ray.replica import Replica
 from hiso_ray.sampling import minibatch
+from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.partition import Partition
+from hiso_ray.traffic import scalars_per_turn
+from hiso_ray.uplink import encode
+
+
+class Clients:
+    """The clients of a round on one replica: their minibatches, and what they measure."""
+
+    def __init__(self, replica: Replica, partition: Partition) -> None:
+        self.replica, self.partition = replica, partition
+
+    def batch(self, client: int, step: int) -> Any:
+        """A client's minibatch of one local step; every probe of the step is evaluated on it."""
+        experiment, own = self.replica.experiment, self.partition.of(client)
+        chosen = minibatch(
+            experiment.seed, self.replica.round, client, step, own, experiment.task.batch_size
+        )
+        return self.replica.task.batch(chosen)
+
+    def measure(
+        self, x: Tensor, who: Sequence[int], step: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scalars and losses of clients that stand at the same x and probe along the same
+        directions; see ``Probe.scalars``.
+
+        Raises:
+            NonFiniteLoss, TurnFailed: as :func:`take_turns`.
+        """
+        replica = self.replica
+        names = replica.naming.of(seed, who[0])
+        try:
+            g, loss = replica.measure(x, [self.batch(client, step) for client in who], names)
+        except UserError:
+            raise
+        except Exception as error:
+            raise self.failed(who, step, error) from error
+        for client, scalars, value in zip(who, g, loss, strict=True):
+            if not (np.isfinite(scalars).all() and np.isfinite(value)):
+                raise self.non_finite(client, step, float(value), f"scalars {scalars.tolist()}")
+        return g, loss
+
+    def failed(self, who: Sequence[int], step: int, error: Exception) -> TurnFailed:
+        several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
+        return TurnFailed(
+            f"{several}, round {self.replica.round}, local step {step}: "
+            f"{type(error).__name__}: {error}"
+        )
+
+    def non_finite(self, client: int, step: int, loss: float, what: str) -> NonFiniteLoss:
+        method, dtype = self.replica.experiment.method, self.replica.experiment.task.dtype
+        advice = [f"lower method.lr (now {method.lr:g})"]
+        if np.isfinite(loss) and not (method.row.first_order or method.probe == "exact"):
+            advice.append(f"lower method.mu (now {method.mu:g})")
+        if dtype != "float32":
+            advice.append(f"use task.dtype float32 (now {dtype})")
+        return NonFiniteLoss(
+            f"non-finite loss: client {client}, round {self.replica.round}, local step {step} "
+            f"(loss {loss}, {what}); {' or '.join(advice)}"
+        )
 
 
 def take_turns(
-    replica: Replica, partition: Partition, clients: Sequence[int], seeds: Sequence[int]
+    replica: Replica, partition: Partition, who: Sequence[int], seeds: Sequence[int]
 ) -> list[Turn]:
     """The turns of some of a round's clients; each one's result is as if it were alone.
 
@@ -29,63 +90,50 @@ def take_turns(
         NonFiniteLoss: names the client, round and step, and what to lower.
         TurnFailed: from whatever else went wrong, naming the clients, round and step.
     """
-    method, federation = replica.experiment.method, replica.experiment.federation
-
-    def batch(client: int, step: int) -> Any:
-        own, size = partition.of(client), replica.experiment.task.batch_size
-        seed = replica.experiment.seed
-        return replica.task.batch(minibatch(seed, replica.round, client, step, own, size))
-
-    def measure(x: Tensor, who: Sequence[int], step: int) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            g, loss = replica.probe.scalars(
-                replica.task.losses,
-                x,
-                [batch(client, step) for client in who],
-                seeds[step],
-                replica.state,
-                replica.directions,
-                replica.buffer,
-            )
-        except UserError:
-            raise
-        except Exception as error:
-            several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
-            raise TurnFailed(
-                f"{several}, round {replica.round}, local step {step}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        for client, scalars, value in zip(who, g, loss, strict=True):
-            if not (np.isfinite(scalars).all() and np.isfinite(value)):
-                raise _non_finite(replica, client, step, float(value), scalars)
-        return g, loss
-
-    scalars = np.empty((len(clients), federation.local_steps, method.num_perturbations), np.float32)
-    losses = np.empty((len(clients), federation.local_steps))
-    scalars[:, 0], losses[:, 0] = measure(replica.state.x, clients, 0)
-    if federation.local_steps > 1:
+    experiment, clients = replica.experiment, Clients(replica, partition)
+    method, steps = experiment.method, experiment.federation.local_steps
+    scalars = np.empty((len(who), steps, scalars_per_turn(experiment) // steps), np.float32)
+    losses = np.empty((len(who), steps))
+    together = [list(who)] if replica.naming.shared else [[client] for client in who]
+    found = [clients.measure(replica.state.x, some, 0, seeds[0]) for some in together]
+    scalars[:, 0] = np.concatenate([g for g, _ in found])
+    losses[:, 0] = np.concatenate([loss for _, loss in found])
+    if steps > 1:
         local = torch.empty_like(replica.state.x)
-        for i, client in enumerate(clients):
+        for i, client in enumerate(who):
             x = replica.state.x
-            for step in range(1, federation.local_steps):
+            for step in range(1, steps):
+                before = seeds[step - 1]
                 x = step_out_of_place(
-                    local, x, scalars[i, step - 1], seeds[step - 1], method.lr,
-                    replica.state, replica.directions,
-                )  # fmt: skip
-                (scalars[i, step],), (losses[i, step],) = measure(x, [client], step)
-    return [Turn(*one) for one in zip(map(int, clients), scalars, losses, strict=True)]
+                    local,
+                    x,
+                    _walked(experiment, scalars[i, step - 1, : method.num_perturbations]),
+                    replica.naming.of(before, client),
+                    method.lr,
+                    replica.state,
+                    replica.directions,
+                )
+                (scalars[i, step],), (losses[i, step],) = clients.measure(
+                    x, [client], step, seeds[step]
+                )
+    return [
+        Turn(int(client), loss, _sent(replica, int(client), g))
+        for client, g, loss in zip(who, scalars, losses, strict=True)
+    ]
 
 
-def _non_finite(
-    replica: Replica, client: int, step: int, loss: float, scalars: np.ndarray
-) -> NonFiniteLoss:
-    method, dtype = replica.experiment.method, replica.experiment.task.dtype
-    advice = [f"lower method.lr (now {method.lr:g})"]
-    if np.isfinite(loss):
-        advice.append(f"lower method.mu (now {method.mu:g})")
-    if dtype != "float32":
-        advice.append(f"use task.dtype float32 (now {dtype})")
-    return NonFiniteLoss(
-        f"non-finite loss: client {client}, round {replica.round}, local step {step} (loss {loss}, "
-        f"scalars {scalars.tolist()}); {' or '.join(advice)}"
-    )
+def _walked(experiment: Experiment, g: np.ndarray) -> np.ndarray:
+    """What a client's own step goes by: its scalars, or their signs where the method has those
+    (FeedSign)."""
+    signs = experiment.method.row.uplink == "sign"
+    return np.where(g >= 0, np.float32(1), np.float32(-1)) if signs else g
+
+
+def _sent(replica: Replica, client: int, scalars: np.ndarray) -> bytes:
+    """The payload of one client's scalars, clipped if the server asks for that."""
+    experiment = replica.experiment
+    if experiment.privacy.clip != "none":
+        scalars = clipped(scalars, experiment.privacy.clip)
+    coins = (experiment.seed, Purpose.QUANTIZE, replica.round, client)
+    rng = generator(*coins) if experiment.precision == "int8" else None
+    return encode(scalars, experiment.precision, rng)

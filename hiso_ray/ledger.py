@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FORMAT = 2
+FORMAT = 3
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
@@ -35,8 +35,9 @@ class Record:
         cohort: the clients whose scalars entered the mean, ascending; together with ``dropped``
             and ``late`` the m clients that were sampled.
         seeds: τ 64-bit step seeds s_{r,k}.
-        scalars: τ×P averaged finite differences ḡ_{k,p}; each is exactly a float32. Empty when
-            nobody answered: such a round moves nothing.
+        scalars: τ×P aggregated finite differences ḡ_{k,p}, or with directions per client τ×m·P,
+            client by client; each is exactly a float32. Empty where the round moves nothing
+            (nobody answered, or too few for the aggregation), and for methods that send weights.
         lr, mu: η and μ of this round.
         hessian_retention, hessian_eps: β and ε of this round.
         train_loss: mean loss of the cohort at the points it probed, before the update; None when
@@ -44,6 +45,10 @@ class Record:
         dropped: sampled clients that went away during their turn, ascending.
         late: sampled clients that would have answered after the deadline, ascending.
         seconds: what the round took on the virtual clock; 0 where there is none [s].
+        second: second differences c, as ``scalars``; empty for methods without.
+        momentum: ϱ of this round.
+        update_sha256: for methods that send weights, over the float32 bytes of the mean update
+            (d,), which whoever runs the round again must get too.
     """
 
     round: int
@@ -58,6 +63,14 @@ class Record:
     dropped: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
     seconds: float = 0.0
+    second: tuple[tuple[float, ...], ...] = ()
+    momentum: float = 0.0
+    update_sha256: str | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether the round changes the model."""
+        return bool(self.scalars) or self.update_sha256 is not None
 
 
 def _line(content: dict[str, Any], previous: str) -> tuple[str, str]:
@@ -259,7 +272,8 @@ class Ledger:
 def _record(content: dict[str, Any]) -> Record:
     for name in ("cohort", "seeds", "dropped", "late"):
         content[name] = tuple(content[name])
-    content["scalars"] = tuple(tuple(step) for step in content["scalars"])
+    for name in ("scalars", "second"):
+        content[name] = tuple(tuple(step) for step in content[name])
     return Record(**content)
 
 

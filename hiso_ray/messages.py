@@ -58,30 +58,36 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Missed:
-    """What brings a replica to ``round``: the records since its own, or since a snapshot's.
+    """What brings a replica to ``round``: the records since its own, or since a snapshot's; or,
+    for methods that send weights, the weights.
 
     Attributes:
-        snapshot: where to start unless the replica stands there or later; None for nowhere else.
         records: oldest first.
+        snapshot: where to start unless the replica stands there or later; None for nowhere else.
+        weights: (d,) float32 x_r, read only.
     """
 
     round: int
     records: Sequence[Record]
     snapshot: Snapshot | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one client sends up, and the loss it saw.
+    """What one client sends up, and the losses it saw.
 
     Attributes:
-        scalars: (τ, P) float32.
         losses: (τ,) float64, at the point of each local step.
+        payload: its scalars as they travel (``uplink``); empty for methods that send weights.
+        update: (d,) float32, for methods that send weights: the sum of the weighted changes of this
+            client and of those after it in the same piece of the cohort; None for the others.
     """
 
     client: int
-    scalars: np.ndarray
     losses: np.ndarray
+    payload: bytes = b""
+    update: np.ndarray | None = None
 
 
 class Score(NamedTuple):

@@ -20,7 +20,7 @@ COLUMNS = (
     "round", "train_loss", "eval_loss", "eval_accuracy", "uplink_bytes", "downlink_bytes",
     "seconds", "ray_bytes", "forward_passes", "update_norm", "h_min", "h_median", "h_max",
     "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
-    "answered", "dropped", "late", "simulated_seconds",
+    "answered", "dropped", "late", "simulated_seconds", "epsilon",
 )  # fmt: skip
 Row = dict[str, Any]
 
@@ -66,6 +66,37 @@ class MetricsFile:
         self._events.close()
 
 
+class DiagnosticsFile:
+    """``diagnostics.csv``: the rows of ``diagnostics``, written as they come."""
+
+    def __init__(self, folder: Path, round_: int) -> None:
+        """Keeps the rows up to ``round_`` of an interrupted run, if any."""
+        self._path = folder / "diagnostics.csv"
+        kept = [row for row in _whole_rows(self._path) if int(row["round"]) <= round_]
+        self._done = {int(row["round"]) for row in kept}
+        self._path.unlink(missing_ok=True)
+        for row in kept:
+            self._append(row)
+
+    def add(self, row: Row) -> None:
+        """Writes a row, unless its round has one.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if row["round"] not in self._done:
+            self._append(row)
+            self._done.add(row["round"])
+
+    def _append(self, row: Row) -> None:
+        fresh = not self._path.exists()
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(row))
+            if fresh:
+                table.writeheader()
+            table.writerow(row)
+
+
 def _event(row: Row) -> Any:
     """A row as TensorBoard's protocol has it."""
     from tensorboardX.proto.event_pb2 import Event
@@ -79,12 +110,16 @@ def _event(row: Row) -> Any:
 def scan_rows(path: Path) -> Iterator[Row]:
     """The rows of a metrics file, one at a time; empty cells are None, a torn last line is left
     out."""
+    for row in _whole_rows(path):
+        yield {name: _number(text) for name, text in row.items()}
+
+
+def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
     if not path.exists():
         return
     with open(path, newline="", encoding="utf-8") as file:
         whole = (line for line in file if line.endswith("\n"))
-        for row in csv.DictReader(whole):
-            yield {name: _number(text) for name, text in row.items()}
+        yield from csv.DictReader(whole)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -133,6 +168,7 @@ def summarize(
     course: Course,
     *,
     digest: str,
+    dimension: int,
     parameters: int,
     actors: int,
     faults: Mapping[str, int],
@@ -143,6 +179,7 @@ def summarize(
     stand beside them, null for tasks that have none.
 
     Args:
+        dimension: d, the weights that are trained.
         parameters: weights of the model, trained or not.
         faults: how many of each kind.
     """
@@ -151,7 +188,7 @@ def summarize(
     assert last is not None
     return {
         "method": method.name,
-        "curvature": experiment.curvature,
+        "curvature": method.curvature,
         "task": experiment.task.name,
         "model": experiment.task.model,
         "seed": experiment.seed,
@@ -161,9 +198,7 @@ def summarize(
         **course.of("accuracy", "accuracy"),
         "uplink_bytes": last["uplink_bytes"],
         "downlink_bytes": last["downlink_bytes"],
-        "paper_bytes_per_client": paper_bytes_per_client(
-            last["round"], federation.local_steps, method.num_perturbations
-        ),
+        "paper_bytes_per_client": paper_bytes_per_client(experiment, last["round"], dimension),
         "initial_model_bytes_per_client": 4 * parameters,
         "ray_bytes": last["ray_bytes"],
         "forward_passes": last["forward_passes"],
@@ -172,6 +207,8 @@ def summarize(
         "simulated_seconds": last["simulated_seconds"],
         "actors": actors,
         "clients": federation.num_clients,
+        "epsilon": last["epsilon"],
+        "delta": experiment.privacy.delta if experiment.privacy.noise > 0 else None,
         "faults": sum(faults.values()),
         "faults_by_kind": dict(faults),
     }

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hiso_ray import devices, tasks
 from hiso_ray.attendance import describe
 from hiso_ray.config import Experiment
-from hiso_ray.execution.placement import actor_bytes
-from hiso_ray.traffic import (
-    forward_passes,
-    paper_bytes_per_client,
-    record_bytes,
-    request_bytes,
-    uplink_bytes,
-)
+from hiso_ray.config.fits import check_dimension
+from hiso_ray.execution.placement import CURVATURE_COPIES, actor_bytes
+from hiso_ray.traffic import Sizes, forward_passes, paper_bytes_per_client
 
 GPUS = (24, 40, 80)  # GiB, of common kinds
 
@@ -29,7 +26,7 @@ class Plan:
     Attributes:
         trainable: d.
         frozen: weights that are not trained.
-        curvature_bytes: of H, in every actor.
+        curvature: memory of H in every actor, in words.
         uplink_bytes: of a sampled client and round.
         downlink_bytes: of a sampled client and round, when it missed one record.
         paper_bytes_per_client: by the published tables' rule.
@@ -42,7 +39,7 @@ class Plan:
 
     trainable: int
     frozen: int
-    curvature_bytes: int
+    curvature: str
     uplink_bytes: int
     downlink_bytes: int
     paper_bytes_per_client: int
@@ -62,27 +59,32 @@ def plan(experiment: Experiment) -> Plan:
     """
     federation, method = experiment.federation, experiment.method
     trainable, frozen = tasks.count(experiment)
-    tau, perturbations = federation.local_steps, method.num_perturbations
+    check_dimension(experiment, trainable)
+    sizes = Sizes(experiment, trainable)
+    record = sizes.record(federation.clients_per_round)
     need = actor_bytes(experiment, trainable, frozen)
     on_gpu = experiment.changed(**{"resources.gpus_per_client": 1})
     gpu_need = actor_bytes(on_gpu, trainable, frozen)
     return Plan(
         trainable=trainable,
         frozen=frozen,
-        curvature_bytes=curvature_bytes(experiment, trainable),
-        uplink_bytes=uplink_bytes(tau, perturbations),
-        downlink_bytes=request_bytes(tau) + record_bytes(tau, perturbations),
-        paper_bytes_per_client=paper_bytes_per_client(federation.rounds, tau, perturbations),
+        curvature=curvature_memory(experiment, trainable),
+        uplink_bytes=sizes.up,
+        downlink_bytes=sizes.request + int(sizes.missed(np.array(record))),
+        paper_bytes_per_client=paper_bytes_per_client(experiment, federation.rounds, trainable),
         initial_model_bytes=4 * (trainable + frozen),
         forward_passes=federation.rounds
         * federation.clients_per_round
-        * forward_passes(method, tau),
+        * forward_passes(method, federation.local_steps),
         actor_bytes=need,
-        clock=tuple(describe(experiment, devices.load(experiment))),
+        clock=tuple(describe(sizes, devices.load(experiment))),
         actors_per_gpu={size: size * 2**30 // gpu_need for size in GPUS},
     )
 
 
-def curvature_bytes(experiment: Experiment, dimension: int) -> int:
-    """Of H, in float32."""
-    return {"none": 0, "diagonal": 4 * dimension, "scalar": 4}[experiment.curvature]
+def curvature_memory(experiment: Experiment, dimension: int) -> str:
+    """What H takes in an actor, in words."""
+    arm = experiment.method.curvature
+    few = {"none": "nothing", "scalar": "4 bytes", "tensor": "4 bytes a tensor"}
+    few["row"] = "4 bytes a row of each matrix"
+    return few.get(arm, f"{4 * dimension * CURVATURE_COPIES[arm]:,} bytes")

@@ -113,15 +113,16 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
         (
             ("model", task.model),
             ("trainable weights d", f"{plan.trainable:,} of {whole:,}"),
-            ("curvature", f"{experiment.curvature}, {readable_bytes(plan.curvature_bytes)}"),
+            *_curvature(method.curvature, plan.curvature),
             (
                 "federation",
                 f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
-                f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s), "
-                f"{method.num_perturbations} perturbations",
+                f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
+                + f", {method.num_perturbations} perturbations"
+                * (not method.row.first_order),
             ),
-            ("up, a sampled client and round", f"{plan.uplink_bytes} B"),
-            ("down, the same, one record missed", f"{plan.downlink_bytes} B"),
+            ("up, a sampled client and round", f"{plan.uplink_bytes:,} B"),
+            ("down, the same, one record missed", f"{plan.downlink_bytes:,} B"),
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
@@ -135,6 +136,10 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
     )
 
 
+def _curvature(arm: str, memory: str) -> list[tuple[str, str]]:
+    return [] if arm == "none" else [("curvature", f"{arm}, {memory}")]
+
+
 def _faults(summary: dict[str, Any]) -> str:
     kinds = ", ".join(f"{n} {kind}" for kind, n in summary["faults_by_kind"].items())
     return f"{summary['faults']}{f' ({kinds})' * bool(kinds)}"
@@ -143,6 +148,11 @@ def _faults(summary: dict[str, Any]) -> str:
 def _simulated(summary: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = summary["simulated_seconds"]
     return [("time on the virtual clock", f"{seconds:,.0f} s")] if seconds else []
+
+
+def _privacy(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    epsilon, delta = summary["epsilon"], summary["delta"]
+    return [] if epsilon is None else [("privacy of a client", f"ε = {epsilon:.3g}, δ = {delta:g}")]
 
 
 def summary_table(summary: dict[str, Any], folder: str) -> Table:
@@ -162,6 +172,7 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
         ("forward passes", f"{summary['forward_passes']:,}"),
         ("time in rounds", f"{summary['seconds']:.1f} s on {summary['actors']} actor(s)"),
         *_simulated(summary),
+        *_privacy(summary),
         ("faults survived", _faults(summary)),
         ("model_sha256", summary["model_sha256"]),
         ("folder", folder),

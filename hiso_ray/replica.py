@@ -1,9 +1,13 @@
-"""(x, H) at a round: one replica per process, brought forward by records, never by weights."""
+"""(x, H) at a round: one replica per process. The scalar family brings it forward by records, never
+by weights; the other methods send it x_r."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +15,18 @@ from torch import Tensor
 
 from hiso_ray import snapshots
 from hiso_ray.config import Experiment
+from hiso_ray.landscape import look
 from hiso_ray.ledger import Record
 from hiso_ray.messages import Behind, Missed, Score, Snapshot
-from hiso_ray.method.curvature import initial
+from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
-from hiso_ray.method.scalar import Probe, State, apply_record
+from hiso_ray.method.naming import Name, Naming
+from hiso_ray.method.probe import Probe
+from hiso_ray.method.scalar import Rule, State, Step, apply_record
+from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.tasks.contract import Layout, Task, views
 
+ORACLE_SAMPLES = 32  # random vectors of an estimate of the Hessian's diagonal
 STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
 
 
@@ -28,31 +37,73 @@ class Replica:
     and the remembered directions; with several local steps one more d for a client's local x.
 
     Attributes:
+        train_examples: of the whole federation.
         round: r, the number of records applied.
         buffer: (d,) where probes build perturbed weights.
     """
 
-    def __init__(self, experiment: Experiment, task: Task, x0: np.ndarray, device: torch.device):
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        x0: np.ndarray,
+        device: torch.device,
+        train_examples: int,
+    ) -> None:
         self.experiment, self.task, self.device = experiment, task, device
         # A copy of its own: x0 may be shared with every other process of the node.
         x = torch.tensor(x0, dtype=torch.float32, device=device)
-        self.state = State(x, initial(experiment.curvature, x.numel(), device))
+        method = experiment.method
+        curvature = initial(
+            method.curvature,
+            task.layout,
+            device,
+            seed=experiment.seed,
+            rounds=method.curvature_rounds,
+        )
+        moves = method.momentum > 0 and not experiment.sends_weights
+        velocity = torch.zeros_like(x) if moves else None
+        self.state = State(x, curvature, method.curvature_in, velocity)
         self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
         budget = int(experiment.resources.direction_cache_mb * 2**20)
         self.directions = Directions(x.numel(), device, budget)
+        pool = (pool_seed(experiment.seed), method.seed_pool) if method.seed_pool else None
+        self.naming = Naming(method.num_perturbations, method.directions == "shared", pool)
+        self.probe = Probe(
+            method.mu,
+            method.probe,
+            second=method.row.second_differences,
+            sphere=method.name == "fedzo",
+        )
         self.round = 0
+        self.train_examples = train_examples
+        self._consult_oracle()
 
-    @property
-    def probe(self) -> Probe:
-        method = self.experiment.method
-        return Probe(method.num_perturbations, method.mu, method.probe == "central")
+    def measure(
+        self, x: Tensor, batches: Sequence[Any], names: Sequence[Name]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probes from x along some directions; see ``Probe.scalars``."""
+        return self.probe.scalars(
+            self.task.losses,
+            self.task.slopes,
+            x,
+            batches,
+            names,
+            self.state.in_probe,
+            self.directions,
+            self.buffer,
+        )
 
     def catch_up(self, missed: Missed) -> None:
-        """Moves to x_r of the round asked for, by a snapshot if it helps and by records.
+        """Moves to x_r of the round asked for: by the weights, or by a snapshot if it helps and by
+        records.
 
         Raises:
             Behind: some of the records in between are missing, or the snapshot cannot be read.
         """
+        if missed.weights is not None:
+            self._take(missed.weights, missed.round)
+            return
         if missed.snapshot is not None and missed.snapshot.round > self.round:
             try:
                 self._start_from(missed.snapshot)
@@ -67,20 +118,43 @@ class Replica:
         if self.round != missed.round:
             raise Behind(self.round)
 
+    def _take(self, weights: np.ndarray, round_: int) -> None:
+        with warnings.catch_warnings():  # what came from the object store is only read
+            warnings.filterwarnings("ignore", message=".*not writable")
+            self.state.x.copy_(torch.from_numpy(weights))
+        self.directions.forget()
+        self.round = round_
+
     def _apply(self, record: Record) -> None:
-        if record.scalars:  # else nobody answered, and nothing moves
-            apply_record(
-                self.state,
-                self.directions,
-                record.seeds,
-                np.array(record.scalars, np.float32),
-                lr=record.lr,
-                beta=record.hessian_retention,
-                eps=record.hessian_eps,
-                learn_from_all=self.experiment.method.hessian_update == "all",
+        if record.moves:
+            second = record.second or [None] * len(record.scalars)
+            steps = [
+                Step(
+                    self.naming.of_record(seed, record.cohort),
+                    np.array(g, np.float32),
+                    None if c is None else np.array(c, np.float32),
+                )
+                for seed, g, c in zip(record.seeds, record.scalars, second, strict=True)
+            ]
+            every = self.experiment.method.hessian_update == "all"
+            rule = Rule(
+                record.lr, record.hessian_retention, record.hessian_eps, every, record.momentum
             )
+            apply_record(self.state, self.directions, steps, rule)
         self.directions.forget()
         self.round += 1
+        self._consult_oracle()
+
+    def _consult_oracle(self) -> None:
+        """Measures the Hessian's diagonal at x_r when its time has come: a function of x_r and the
+        round, so all replicas get the same."""
+        oracle = self.state.curvature
+        if not isinstance(oracle, OracleDiagonal):
+            return
+        if self.round % self.experiment.method.curvature_rounds == 0:
+            seed, x = self.experiment.seed, self.state.x
+            view = look(self.task, x, self.train_examples, seed, Purpose.ORACLE, self.round)
+            oracle.measure(view.hessian_diagonal(ORACLE_SAMPLES))
 
     def snapshot(self, folder: Path, check: str) -> Snapshot:
         """Writes x and H to ``folder``; see :func:`hiso_ray.snapshots.write`."""
@@ -96,8 +170,9 @@ class Replica:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that a round leaves behind."""
-        h = self.state.curvature.values()
-        return {"x": self.state.x} if h is None else {"x": self.state.x, "h": h}
+        velocity = self.state.velocity
+        momentum = {} if velocity is None else {"velocity": velocity}
+        return {"x": self.state.x} | momentum | self.state.curvature.stored()
 
     def forward_weights(self) -> Tensor:
         """x in the dtype of the forward passes; valid until the next probe."""

@@ -9,6 +9,7 @@
     clients.csv      how often each client took part, and what it sent and received
     trial-notes.txt  what a sweep's trial had to say; a run of its own says it to its user
     faults.jsonl     what went wrong and was survived
+    diagnostics.csv  evidence about H, where it was asked for
     metrics.csv, tensorboard/, summary.json, convergence.png
 """
 
@@ -95,7 +96,7 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
             raise ValueError(
                 f"{name} = {value}: the rounds so far were run with another value, and resume does "
                 "not change the past; it takes federation.rounds and what decides no result "
-                "(resources, eval). Start a new run instead"
+                "(resources, eval, diagnostics). Start a new run instead"
             )
     ledger = folder / "ledger.jsonl"
     done = Ledger.read(ledger).round if "federation.rounds" in changes and ledger.exists() else 0

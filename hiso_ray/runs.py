@@ -15,14 +15,19 @@ import numpy as np
 from hiso_ray import devices, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import Job, OnNote, OnRow, run_rounds, total
+from hiso_ray.config.fits import check_dimension
+from hiso_ray.execution.contract import Job, OnNote, OnRow, total
+from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_header, check_identity, identity_of
+from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
-from hiso_ray.plan import curvature_bytes
+from hiso_ray.method.server import chunks
+from hiso_ray.plan import curvature_memory
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, skew, split
+from hiso_ray.traffic import Sizes
 
 if TYPE_CHECKING:  # it needs ray, the serial executor does not
     from hiso_ray.execution.cluster.shared import SharedTask
@@ -59,7 +64,9 @@ def run(
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = _load(experiment, task)
     population = _population(experiment, partition)
-    clock = [f"virtual clock: {line}" for line in describe(experiment, population.devices)]
+    check_dimension(experiment, prepared.x0.size)
+    sizes = Sizes(experiment, prepared.x0.size)
+    clock = [f"virtual clock: {line}" for line in describe(sizes, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))
@@ -136,8 +143,7 @@ def replay(
         description = worker.describe()
         for note in check_header(ledger.header, identity, description):
             on_note(note)
-        for number, record in enumerate(ledger.scan(0, upto)):
-            worker.catch_up(Missed(number + 1, [record]))
+        _rebuild(worker, prepared.x0, ledger, upto)
         result = total(worker.scores(range(description.eval_batches)), worker.statistics())
         digest = worker.digest()
         if export is not None:
@@ -150,6 +156,21 @@ def replay(
         **{f"eval_{name}": value for name, value in result.metrics.items()},
         "matches": None if recorded is None else recorded == digest,
     }
+
+
+def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:
+    """Brings a worker from x_0 to the end of so many records: by applying them, or, where they are
+    of a method that sends weights, by running their rounds again."""
+    experiment = worker.replica.experiment
+    if not experiment.sends_weights:
+        for number, record in enumerate(ledger.scan(0, upto)):
+            worker.catch_up(Missed(number + 1, [record]))
+        return
+    server = WeightServer(experiment, x0, np.diff(worker.partition.offsets))
+    for record in ledger.scan(0, upto):
+        pieces = [worker.turns(chunk, record.seeds) for chunk in chunks(record.cohort)]
+        server.again(record, [turn for turns in pieces for turn in turns])
+        worker.catch_up(Missed(server.round, (), weights=server.x))
 
 
 def _execute(
@@ -232,7 +253,7 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
 
 def _warn_of_precision(experiment: Experiment) -> list[str]:
     dtype, mu = experiment.task.dtype, experiment.method.mu
-    if mu >= SMALLEST_MU[dtype]:
+    if experiment.method.row.first_order or mu >= SMALLEST_MU[dtype]:
         return []
     return [
         f"warning: {dtype} forward passes hide differences at μ = {mu:g}; use method.mu "
@@ -251,8 +272,10 @@ def _describe_skew(counts: np.ndarray) -> str:
 
 def _describe_model(experiment: Experiment, prepared: Prepared) -> str:
     d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
+    method = experiment.method
     return (
-        f"{experiment.method.name} on {experiment.task.model}: d = {d:,} trainable weights"
-        f"{f' of {whole:,}' * (whole > d)}, curvature {experiment.curvature} "
-        f"({curvature_bytes(experiment, d):,} bytes)"
+        f"{method.name} on {experiment.task.model}: d = {d:,} trainable weights"
+        f"{f' of {whole:,}' * (whole > d)}"
+        + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
+        * (method.curvature != "none")
     )

@@ -28,6 +28,14 @@ class Purpose(IntEnum):
     DROPOUT = 9
     DEVICES = 10
     JITTER = 11
+    CURVATURE = 12
+    SEED_POOL = 17
+    ORACLE = 18
+    DIAGNOSTICS = 19
+    QUANTIZE = 13
+    ATTACK = 14
+    ATTACKERS = 15
+    NOISE = 16
 
 
 def key(run_seed: int, purpose: Purpose, *index: int) -> np.random.SeedSequence:
@@ -54,6 +62,13 @@ def step_seeds(run_seed: int, round_: int, local_steps: int) -> tuple[int, ...]:
     )
 
 
-def direction_key(step_seed: int, perturbation: int) -> np.random.SeedSequence:
-    """The key of direction p of the local step with seed s_{r,k}."""
-    return np.random.SeedSequence(step_seed, spawn_key=(perturbation,))
+def direction_key(seed: int, *index: int) -> np.random.SeedSequence:
+    """The key of a direction: of perturbation p of the local step with seed s_{r,k}, or, where
+    clients have directions of their own, of (client, p)."""
+    return np.random.SeedSequence(seed, spawn_key=index)
+
+
+def pool_seed(run_seed: int) -> int:
+    """The seed of a finite pool of directions (FedKSeed), whose j-th is
+    ``direction_key(seed, j)``."""
+    return int(key(run_seed, Purpose.SEED_POOL).generate_state(1, np.uint64)[0])

@@ -34,6 +34,13 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take nine tenths of a small run."""
+    monkeypatch.setattr("analysis.curves.convergence", lambda *_: None)
+    monkeypatch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+
+
+@pytest.fixture
 def experiment() -> Callable[..., Experiment]:
     """Digits, 12 clients, 3 a round, serial; dotted fields override."""
 

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,17 @@ def test_reads_back_exactly(path: Path) -> None:
     assert ledger.records == [record(r) for r in range(5)]
     assert ledger.header["config_sha256"] == "c"
     assert all(isinstance(json.loads(line), dict) for line in path.read_text().splitlines())
+
+
+def test_all_that_a_method_may_record_is_read_back_exactly(path: Path) -> None:
+    ledger = Ledger.open(path)
+    weights = Record(6, (0,), (7,), (), 0.1, 1e-3, 0.95, 1e-8, 2.0, update_sha256="ab")
+    hizoo = replace(record(5), second=((0.25, -1.5),), momentum=0.5)
+    nobody = Record(7, (), (8,), (), 0.1, 1e-3, 0.95, 1e-8, None, dropped=(3,))
+    for one in (hizoo, weights, nobody):
+        ledger.append(one)
+    assert Ledger.read(path).records[5:] == [hizoo, weights, nobody]
+    assert [one.moves for one in (hizoo, weights, nobody)] == [True, True, False]
 
 
 def test_every_record_is_on_disk_when_append_returns(path: Path) -> None:

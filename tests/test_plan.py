@@ -72,10 +72,21 @@ def test_a_ready_configuration_plans_offline_with_the_papers_bytes(
     assert f"{rounds * 40:,} B" in out
 
 
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        {"method.probe": "central"},
+        {"method.probe": "exact", "uplink.precision": "int8"},
+        {"method.name": "hizoo"},
+        {"method.name": "feedsign"},
+        {"method.name": "fedavg", "method.num_perturbations": 5},
+    ],
+    ids=lambda dotted: "-".join(map(str, dotted.values())),
+)
 def test_the_plan_is_what_the_run_then_measures(
-    experiment: Callable[..., Experiment], tmp_path: Path
+    experiment: Callable[..., Experiment], tmp_path: Path, dotted: dict[str, Any]
 ) -> None:
-    e = tasks.resolve(experiment(**{"federation.local_steps": 2, "method.probe": "central"}))
+    e = tasks.resolve(experiment(**{"federation.local_steps": 2}, **dotted))
     found, summary = plan(e), run(e, tmp_path / "r")
     assert found.forward_passes == summary["forward_passes"]
     assert found.paper_bytes_per_client == summary["paper_bytes_per_client"]
@@ -116,6 +127,32 @@ def test_a_model_without_a_hub_says_what_works(capsys: pytest.CaptureFixture[str
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "Without a hub, name a local folder with config.json, model.safetensors" in error
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("none", "nothing"),
+        ("scalar", "4 bytes"),
+        ("tensor", "4 bytes a tensor"),
+        ("row", "4 bytes a row of each matrix"),
+        ("diagonal", "9,640 bytes"),  # of 2 410 weights
+        ("random", "19,280 bytes"),
+    ],
+)
+def test_the_plan_says_what_h_takes(arm: str, words: str) -> None:
+    e = Experiment().changed(**{"task.name": "digits", "method.curvature": arm})
+    assert plan(tasks.resolve(e)).curvature == words
+
+
+def test_a_hessian_of_a_large_model_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["run", "--dry-run", "--task.name", "sst2", "--task.model", "facebook/opt-125m"]
+    assert main([*arguments, "--method.curvature", "oracle"]) == 2
+    assert "method.curvature = oracle measures the Hessian's" in capsys.readouterr().err
+    assert main([*arguments, "--diagnostics.every", "5"]) == 2
+    assert "too much for 125,239,296 trainable weights" in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_of_the_clock(capsys: pytest.CaptureFixture[str]) -> None:

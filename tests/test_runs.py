@@ -161,6 +161,15 @@ def test_a_step_that_half_precision_hides_is_said(
     assert any("warning" in note and "use method.mu" in note for note in notes) == warned
 
 
+def test_a_method_without_differences_is_not_warned_of_them(
+    experiment: Make, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    own = {"method.name": "fedavg", "method.num_perturbations": 5, "task.dtype": "bfloat16"}
+    run(experiment(**own, **{"federation.rounds": 1}), tmp_path / "r", on_note=notes.append)
+    assert not any("method.mu" in note for note in notes)
+
+
 def test_what_a_run_is_identified_by(
     language: Make, tiny_opt: Path, text_data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from hiso_ray.seeds import Purpose, direction_key, generator, key, step_seeds
+from hiso_ray.seeds import Purpose, direction_key, generator, key, pool_seed, step_seeds
 
 
 def test_step_seeds_and_direction_keys_never_collide() -> None:
@@ -18,6 +18,20 @@ def test_step_seeds_and_direction_keys_never_collide() -> None:
         for s, p in itertools.product(range(60), repeat=2)
     }
     assert len(states) == 3600
+
+
+def test_directions_of_steps_of_clients_and_of_the_pool_never_collide() -> None:
+    names = [
+        *itertools.product(range(20), repeat=2),  # seed, perturbation
+        *itertools.product(range(20), repeat=3),  # seed, client, perturbation
+        *((pool_seed(run), j) for run in range(20) for j in range(20)),
+    ]
+    states = {tuple(direction_key(*name).generate_state(4)) for name in names}
+    assert len(states) == len(names)
+
+
+def test_no_two_purposes_have_the_same_number() -> None:
+    assert len(Purpose) == len(Purpose.__members__)  # a second name of a number is an alias
 
 
 def test_every_word_of_the_key_matters() -> None:

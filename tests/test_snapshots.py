@@ -12,6 +12,7 @@ import pytest
 from hiso_ray import Experiment, resume, run, snapshots
 from hiso_ray.execution.history import History
 from hiso_ray.ledger import Ledger
+from hiso_ray.method.curvature import ARMS
 
 Make = Callable[..., Experiment]
 
@@ -29,11 +30,26 @@ def only(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("curvature", ["none", "diagonal", "scalar"])
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        *({"method.curvature": arm} for arm in ARMS),
+        {"method.curvature": "frozen", "method.curvature_rounds": 5},
+        {"method.curvature": "frozen", "method.curvature_rounds": 7},
+        {"method.curvature": "oracle", "method.curvature_rounds": 4},
+        {"method.name": "hizoo"},
+        {"method.momentum": 0.9},
+        {"method.name": "fedkseed", "method.seed_pool": 8},
+        {"method.name": "fedavg", "method.num_perturbations": 5},
+        {"method.name": "fedadam", "method.num_perturbations": 5},
+    ],
+    ids=lambda dotted: "-".join(map(str, dotted.values())),
+)
 def test_a_run_resumed_from_a_snapshot_ends_the_same(
-    often: Make, tmp_path: Path, curvature: str
+    often: Make, tmp_path: Path, dotted: dict[str, Any]
 ) -> None:
-    arm = {"method.curvature": curvature, "federation.local_steps": 2}
+    arm = dotted | {"federation.local_steps": 2}
     whole = run(often(**arm, **{"federation.rounds": 9}), tmp_path / "whole")
     run(often(**arm, **{"federation.rounds": 7}), tmp_path / "r")
     assert only(tmp_path / "r").name == "round-00000006.safetensors"  # older ones are removed

@@ -5,24 +5,34 @@ Sections and field names are the ones of the command line (``--federation.num_cl
 depend on the machine and decide no result.
 """
 
+from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkConfig
 from hiso_ray.config.experiment import Experiment, load, put
 from hiso_ray.config.federation import DevicesConfig, FederationConfig
-from hiso_ray.config.method import CURVATURE_OF, MethodConfig
-from hiso_ray.config.resources import EvalConfig, ResourcesConfig
+from hiso_ray.config.method import MethodConfig, own_value
+from hiso_ray.config.methods import METHODS, Method
+from hiso_ray.config.privacy import PrivacyConfig
+from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import LoraConfig, TaskConfig
 
 __all__ = [
-    "CURVATURE_OF",
+    "METHODS",
+    "AggregationConfig",
+    "AttackConfig",
     "DevicesConfig",
+    "DiagnosticsConfig",
     "EvalConfig",
     "Experiment",
     "FederationConfig",
     "LoraConfig",
+    "Method",
     "MethodConfig",
+    "PrivacyConfig",
     "ResourcesConfig",
     "Section",
     "TaskConfig",
+    "UplinkConfig",
     "load",
+    "own_value",
     "put",
 ]

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from hiso_ray.config import fits
+from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkConfig
 from hiso_ray.config.federation import DevicesConfig, FederationConfig
-from hiso_ray.config.method import CURVATURE_OF, MethodConfig
-from hiso_ray.config.resources import EvalConfig, ResourcesConfig
+from hiso_ray.config.method import MethodConfig
+from hiso_ray.config.privacy import PrivacyConfig
+from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import TaskConfig
 
@@ -30,18 +33,44 @@ class Experiment(Section):
     federation: FederationConfig = FederationConfig()
     devices: DevicesConfig = DevicesConfig()
     method: MethodConfig = MethodConfig()
+    uplink: UplinkConfig = UplinkConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    attack: AttackConfig = AttackConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     resources: ResourcesConfig = ResourcesConfig()
     eval: EvalConfig = EvalConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Experiment:
+        fits.check(self)
+        return self
 
     @property
-    def curvature(self) -> str:
-        """The curvature arm after ``auto`` is resolved: none, diagonal or scalar."""
-        given = self.method.curvature
-        return CURVATURE_OF[self.method.name] if given == "auto" else given
+    def sends_weights(self) -> bool:
+        """Whether clients send d floats; otherwise the model is a fold over the ledger."""
+        return self.method.row.sends == "weights"
+
+    @property
+    def precision(self) -> str:
+        """How scalars travel up: the method's own way, or the one asked for."""
+        own = self.method.row.uplink
+        return self.uplink.precision if own == "float32" else own
+
+    @property
+    def rule(self) -> str:
+        """How scalars are combined: the method's own way, or the one asked for."""
+        own = self.method.row.aggregation
+        return self.aggregation.rule if own == "mean" else own
 
     def changed(self, **dotted: Any) -> Experiment:
-        """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``."""
+        """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``.
+
+        With another ``method.name``, fields that were not given take the new method's own values.
+        """
         values = self.model_dump()
+        if "method.name" in dotted:
+            values["method"] = self.method.renamed(dotted["method.name"])
         for name, value in dotted.items():
             put(values, name, value)
         return Experiment.model_validate(values)
@@ -49,14 +78,15 @@ class Experiment(Section):
     def digest(self) -> str:
         """SHA-256 over the fields that decide what a round adds to the ledger.
 
-        Resources and evaluation do not, nor how many rounds follow. Where model, data and the
-        devices' profile lie does not either; what they hold does, and has digests of its own in
-        the ledger's header.
+        Resources, evaluation and diagnostics do not, nor how many rounds follow. Where model, data
+        and the devices' profile lie does not either; what they hold does, and has digests of its
+        own in the ledger's header.
         """
         task = {"model", "data", "eval_batch_size", "eval_examples", "max_new_tokens", "metric"}
         elsewhere: dict[str, Any] = {
             "resources": True,
             "eval": True,
+            "diagnostics": True,
             "task": task,
             "federation": {"rounds"},
             "devices": {"profile"},

@@ -2,46 +2,140 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from hiso_ray.config.methods import METHODS, Method
 from hiso_ray.config.section import PositiveFloat, PositiveInt, Section
 
-CURVATURE_OF = {"hiso": "diagonal", "decomfl": "none"}
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(METHODS)]
+OWN = sorted({name for row in METHODS.values() for name in row.own})  # may be `auto` when given
+
+
+def own_value(method: str, field: str) -> Any:
+    """What a field is for a method unless it is given."""
+    return METHODS[method].own.get(field, MethodConfig.model_fields[field].default)
 
 
 class MethodConfig(Section):
-    name: Literal["hiso", "decomfl"] = Field(
-        "hiso", description="hiso (arXiv 2506.02370) or decomfl (arXiv 2405.15861)"
-    )
+    """Fields that are left out, or given as ``auto``, take the method's own values (its row in
+    ``methods``); fields that the method does not read must be left out."""
+
+    name: Name = Field("hiso", description="the method; docs/methods.md has papers and rules")
     lr: PositiveFloat = Field(
         1e-3,
-        description="learning rate (η); the default suits reviews, digits want 0.02, cnn 2e-3, "
-        "pretrained language models 1e-6 to 1e-3",
+        description="learning rate (η; first-order methods and fedzo: of clients); the default "
+        "suits reviews, digits want 0.02, cnn 2e-3, pretrained language models 1e-6 to 1e-3",
     )
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
-    num_perturbations: PositiveInt = Field(5, description="directions per local step (P)")
-    probe: Literal["forward", "central"] = Field(
-        "forward", description="finite difference: forward (P+1 forward passes) or central (2P)"
+    num_perturbations: PositiveInt = Field(
+        5, description="directions per local step (P); mezo, hizoo, feedsign, fedkseed: 1"
     )
-    curvature: Literal["auto", "none", "diagonal", "scalar"] = Field(
-        "auto",
-        description="H: none (H = 1), diagonal, or scalar (its mean); auto is the method's own",
+    probe: Literal["forward", "central", "exact"] = Field(
+        "forward",
+        description="a scalar is a forward difference (P+1 forward passes), a central one (2P), or "
+        "the exact directional derivative by forward-mode differentiation; mezo, hizoo, feedsign, "
+        "fedkseed: central",
+    )
+    directions: Literal["shared", "per_client"] = Field(
+        "shared",
+        description="sampled clients probe along the same directions, whose scalars are averaged, "
+        "or each along its own, whose scalars are all sent on",
+    )
+    curvature: Literal[
+        "none", "diagonal", "tensor", "row", "scalar", "frozen", "random", "permuted", "oracle"
+    ] = Field(
+        "diagonal",
+        description="H: none (H = 1); diagonal; its mean per tensor, per row, or over all "
+        "(scalar); frozen after curvature_rounds; random with the learned distribution; the "
+        "learned one permuted; or the Hessian's own diagonal (oracle, every curvature_rounds)",
+    )
+    curvature_in: Literal["both", "probe", "update"] = Field(
+        "both", description="where directions are scaled by H^{-1/2}"
+    )
+    curvature_rounds: PositiveInt = Field(
+        100, description="frozen: rounds that H learns; oracle: rounds between estimates"
     )
     hessian_retention: float = Field(
-        0.95, ge=0, lt=1, description="share of the old H kept at each update (β)"
+        0.95, ge=0, lt=1, description="share of the old H kept at each update (β); hizoo: 0.999"
     )
-    hessian_eps: PositiveFloat = Field(1e-8, description="floor added to Δ² inside the average (ε)")
+    hessian_eps: PositiveFloat = Field(
+        1e-8, description="floor added to what H learns, inside the average (ε)"
+    )
     hessian_update: Literal["last", "all"] = Field(
         "last", description="H learns from the last local step of a round, or from each in turn"
     )
+    momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="scalar methods: of the shared update, from round to round (d more floats); "
+        "first-order methods: of local SGD, from zero each round",
+    )
+    seed_pool: int = Field(
+        0, ge=0, le=2**20, description="fedkseed: seeds that directions are drawn from (K)"
+    )
+    server_lr: PositiveFloat = Field(
+        1.0, description="methods that send weights: the server's rate (η_s); fedadam, fedyogi, "
+        "fedadagrad: 0.01"
+    )  # fmt: skip
+    server_beta1: float = Field(
+        0.9, ge=0, lt=1, description="retention of the server's first moment (β₁); fedadagrad: 0"
+    )
+    server_beta2: float = Field(
+        0.99, ge=0, lt=1, description="retention of the server's second moment (β₂)"
+    )
+    server_eps: PositiveFloat = Field(1e-3, description="adaptivity of the server's optimizer (τ)")
+    weight_decay: float = Field(0.0, ge=0, description="L2 decay in local SGD")
+    prox: float = Field(
+        0.0, ge=0, description="fedprox: weight of ½‖x − x_r‖² in a client's loss (ϱ)"
+    )
+
+    @property
+    def row(self) -> Method:
+        return METHODS[self.name]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_values(cls, values: Any) -> Any:
+        name = values.get("name", "hiso") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name not in METHODS:
+            return values  # for the field's own error
+        filled = {field: own_value(name, field) for field in OWN}
+        return filled | {f: v for f, v in values.items() if not (f in OWN and v == "auto")}
 
     @model_validator(mode="after")
-    def _curvature_fits(self) -> MethodConfig:
-        if self.name == "decomfl" and self.curvature not in ("auto", "none"):
+    def _something_reads_them(self) -> MethodConfig:
+        row = self.row
+        for field in type(self).model_fields:
+            value, own = getattr(self, field), own_value(self.name, field)
+            if field == "name" or value == own or (field in row.reads and field not in row.fixed):
+                continue
+            allowed = f"it is {own} there" if field in row.own else "the method does not read it"
+            others = [n for n, r in METHODS.items() if field in r.reads - r.fixed]
             raise ValueError(
-                f"curvature = {self.curvature}: decomfl has none; leave curvature at auto, or use "
-                "method.name hiso"
+                f"{field} = {value} with method.name {self.name}: {allowed}; leave {field} out, or "
+                f"use {' or '.join([', '.join(others[:-1]), others[-1]] if others[1:] else others)}"
             )
+        if self.curvature not in ("frozen", "oracle") and self.curvature_rounds != 100:
+            raise ValueError(
+                f"curvature_rounds = {self.curvature_rounds}: curvature {self.curvature} does not "
+                "read it; leave it out, or use curvature frozen or oracle"
+            )
+        if self.curvature == "none" and self.curvature_in != "both":
+            raise ValueError(
+                f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
+            )
+        if self.name == "fedkseed" and self.seed_pool < 1:
+            raise ValueError("seed_pool = 0: fedkseed draws its directions from at least one seed")
         return self
+
+    def renamed(self, name: str) -> dict[str, Any]:
+        """The values of another method with what was given for this one, as far as it was."""
+        fields = type(self).model_fields
+        mine = {f: getattr(self, f) for f in fields if getattr(self, f) != own_value(self.name, f)}
+        return mine | {"name": name}

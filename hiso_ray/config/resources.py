@@ -63,3 +63,15 @@ class ResourcesConfig(Section):
 
 class EvalConfig(Section):
     every: PositiveInt = Field(25, description="rounds between evaluations")
+
+
+class DiagnosticsConfig(Section):
+    every: int = Field(
+        0,
+        ge=0,
+        description="rounds between measurements of H, Δ, the gradient and the Hessian, written to "
+        "diagnostics.csv; 0 for none (small models: it differentiates twice)",
+    )
+    samples: PositiveInt = Field(
+        16, description="random vectors of the estimate of the Hessian's diagonal"
+    )

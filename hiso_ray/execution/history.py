@@ -1,4 +1,5 @@
-"""What the driver can tell a replica about the past: the ledger, and the newest snapshot."""
+"""What the driver can tell a replica about the past: the ledger and the newest snapshot, or the
+weights where methods send those."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from hiso_ray import snapshots
+from hiso_ray.execution.weights import WeightServer
 from hiso_ray.ledger import Ledger, Record
 from hiso_ray.messages import Missed, Snapshot, UserError
 
@@ -18,11 +22,29 @@ class History:
     Attributes:
         folder: where snapshots lie.
         snapshot: the newest one that belongs to the ledger, if any.
+        server: where the weights are, for methods that send them.
+
+    Args:
+        by_client: directions are each client's own, so that records must say whose they are.
     """
 
-    def __init__(self, ledger: Ledger, folder: Path, on_note: Callable[[str], None]) -> None:
-        self.ledger, self.folder = ledger, folder
+    def __init__(
+        self,
+        ledger: Ledger,
+        folder: Path,
+        on_note: Callable[[str], None],
+        server: WeightServer | None = None,
+        by_client: bool = False,
+    ) -> None:
+        self.ledger, self.folder, self.server = ledger, folder, server
+        self._by_client = by_client
         self.snapshot, notes = snapshots.newest(folder, ledger)
+        if self.snapshot is not None and server is not None:
+            try:
+                server.read(self.snapshot)
+            except OSError as error:
+                notes.append(f"{error}: left out")
+                self.snapshot = None
         for note in notes:
             on_note(note)
         if self.snapshot is not None:
@@ -30,18 +52,24 @@ class History:
 
     @property
     def round(self) -> int:
-        """r: how many records there are."""
-        return self.ledger.round
+        """r: how many records there are, or how far the server's weights have come."""
+        return self.ledger.round if self.server is None else self.server.round
 
     @property
     def check(self) -> str:
         """Names this history; see ``Ledger.check``."""
         return self.ledger.check(self.round)
 
-    def append(self, record: Record) -> None:
-        """Writes the record of the next round; see ``Ledger.append``."""
+    def append(self, record: Record, update: np.ndarray | None = None) -> None:
+        """Writes the record of the next round; see ``Ledger.append``.
+
+        Args:
+            update: (d,) float32 mean change of the weights, where clients send those.
+        """
         with self.writing():
             self.ledger.append(record)
+        if self.server is not None:
+            self.server.step(update)
 
     def missed(self, since: int, blind: bool = False) -> Missed:
         """What brings a replica that stands at round ``since`` to now.
@@ -49,15 +77,21 @@ class History:
         Args:
             blind: it cannot read the snapshot.
         """
+        if self.server is not None:
+            weights = None if since == self.round else self.server.x
+            return Missed(self.round, (), weights=weights)
         start = self.snapshot
         if start is None or blind or since >= start.round:
             return Missed(self.round, self._bare(since))
         return Missed(self.round, self._bare(start.round), start)
 
     def _bare(self, since: int) -> list[Record]:
-        """Records without the names of clients, which no replica needs: messages do not grow with
-        the cohort."""
-        return [replace(r, cohort=(), dropped=(), late=()) for r in self.ledger.since(since)]
+        """Records without the clients that no replica needs: with shared directions that is all
+        of them, and messages do not grow with the cohort."""
+        return [
+            replace(r, cohort=r.cohort if self._by_client else (), dropped=(), late=())
+            for r in self.ledger.since(since)
+        ]
 
     def start_from(self, snapshot: Snapshot) -> None:
         """A new snapshot: older ones, and records before it, are needed no longer."""

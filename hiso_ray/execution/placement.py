@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from hiso_ray.config import Experiment, ResourcesConfig
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
+CURVATURE_COPIES = {  # vectors of d floats that H takes; a handful of floats counts for nothing
+    "none": 0, "scalar": 0, "tensor": 0, "row": 0,
+    "diagonal": 1, "frozen": 1, "oracle": 1, "random": 2, "permuted": 3,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,24 @@ class Node:
 
 def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
     """Memory an actor needs at least: x, H, local x, the buffer for perturbed weights, the frozen
-    weights, the directions it remembers, and the libraries. Activations come on top.
+    weights, the directions it remembers, and the libraries; for methods that send weights, also
+    the sum of what clients send, a gradient and its momentum. Activations come on top.
 
     Args:
         dimension: d.
         frozen: weights of the model that are not trained; in float32 on CPUs, actors share them.
     """
     task, resources = experiment.task, experiment.resources
-    copies = 1 + (experiment.curvature == "diagonal") + (experiment.federation.local_steps > 1)
+    method = experiment.method
+    copies = 1 + CURVATURE_COPIES[method.curvature] + (method.momentum > 0)
+    copies += 2 if experiment.sends_weights else experiment.federation.local_steps > 1
+    copies += method.row.first_order
     width = 4 if task.dtype == "float32" else 2
     shared = width == 4 and _gpus(resources) == 0 and task.sparse_fraction == 1
     whole = dimension * (task.sparse_fraction < 1) + frozen * (not shared)
     kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
-    directions = min(
-        kept,
-        4 * dimension * experiment.federation.local_steps * experiment.method.num_perturbations,
-    )
+    used = 4 * dimension * experiment.federation.local_steps * method.num_perturbations
+    directions = 0 if method.row.first_order else min(kept, used)
     return 4 * dimension * copies + width * (dimension + whole) + directions + LIBRARIES
 
 

@@ -1,4 +1,5 @@
-"""The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds."""
+"""The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds; and
+those of ``diagnostics.csv``."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.history import History
 from hiso_ray.ledger import Record
 from hiso_ray.messages import NonFiniteLoss
-from hiso_ray.metrics import Course, MetricsFile, Row, scan_rows
+from hiso_ray.metrics import Course, DiagnosticsFile, MetricsFile, Row, scan_rows
+from hiso_ray.privacy import Accountant
 from hiso_ray.traffic import Traffic
 
 if TYPE_CHECKING:
-    from hiso_ray.execution.driver import Executor
+    from hiso_ray.execution.contract import Executor
 
 
 class Reports:
@@ -43,6 +45,9 @@ class Reports:
         self.course = Course()
         found = (r for r in scan_rows(folder / "metrics.csv") if not self._due_again(r))
         self.file = MetricsFile(folder, map(self.course.add, found))
+        self._accountant = _accountant(experiment)
+        every = experiment.diagnostics.every
+        self._diagnostics = DiagnosticsFile(folder, history.ledger.round) if every else None
         before = self.course.row or {"seconds": 0.0, "ray_bytes": 0}
         self.seconds_before, self.bytes_before = before["seconds"], before["ray_bytes"]
         self.started = time.perf_counter()
@@ -55,7 +60,7 @@ class Reports:
 
     def _due_again(self, row: Row) -> bool:
         """A row that the ledger does not reach, or a last round that was not the last then."""
-        done = self.history.round
+        done = self.history.ledger.round
         last = row["round"] == done == self.experiment.federation.rounds
         return row["round"] > done or (last and row["eval_loss"] is None)
 
@@ -86,11 +91,15 @@ class Reports:
             "dropped": len(record.dropped) if record else 0,
             "late": len(record.late) if record else 0,
             "simulated_seconds": self.traffic.simulated_seconds,
+            "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
         self.course.add(row)
         with self.history.writing():
             self.file.add(row)
         self.on_row(row)
+        if self._diagnostics is not None and done % experiment.diagnostics.every == 0:
+            with self.history.writing():
+                self._diagnostics.add(self.executor.diagnose(self.history) | self._of_server())
 
     def _evaluation(self) -> Row:
         result = self.executor.evaluate(self.history)
@@ -100,7 +109,20 @@ class Reports:
                 f"(now {self.experiment.method.lr:g})"
             )
         scores = {f"eval_{name}": value for name, value in result.metrics.items()}
-        return {"eval_loss": result.loss, **scores, **result.statistics}
+        return {"eval_loss": result.loss, **scores, **result.statistics, **self._of_server()}
+
+    def _of_server(self) -> Row:
+        """What only the server of methods that send weights knows."""
+        server = self.history.server
+        return {} if server is None else {"update_norm": server.update_norm}
 
     def close(self) -> None:
         self.file.close()
+
+
+def _accountant(experiment: Experiment) -> Accountant | None:
+    federation, privacy = experiment.federation, experiment.privacy
+    if privacy.noise == 0:
+        return None
+    sizes = (federation.num_clients, federation.clients_per_round)
+    return Accountant(*sizes, privacy.noise, privacy.delta)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.driver import Evaluation, total
+from hiso_ray.execution.contract import Evaluation, total
 from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Behind, Snapshot, Turn
+from hiso_ray.method.server import chunks
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
 
 
 class SerialExecutor:
-    """One worker and a for-loop; see ``driver.Executor``."""
+    """One worker and a for-loop; see ``contract.Executor``."""
 
     actors = 1
     message_bytes = 0
@@ -29,11 +31,18 @@ class SerialExecutor:
         on_note: Callable[[str], None],
     ) -> None:
         self.worker = Worker(experiment, prepared, partition)
+        self._x0, self._in_chunks = prepared.x0, experiment.sends_weights
         self.description = self.worker.describe()
         self._on_note = on_note
 
+    def x0(self) -> np.ndarray:
+        return self._x0
+
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
-        return self._at(history).turns(clients.tolist(), seeds)
+        worker = self._at(history)
+        if not self._in_chunks:
+            return worker.turns(clients.tolist(), seeds)
+        return [turn for chunk in chunks(clients.tolist()) for turn in worker.turns(chunk, seeds)]
 
     def evaluate(self, history: History) -> Evaluation:
         worker = self._at(history)
@@ -41,6 +50,9 @@ class SerialExecutor:
 
     def digest(self, history: History) -> str:
         return self._at(history).digest()
+
+    def diagnose(self, history: History) -> dict[str, Any]:
+        return self._at(history).diagnose()
 
     def snapshot(self, history: History) -> Snapshot | str:
         return self._at(history).snapshot(history.folder, history.check)

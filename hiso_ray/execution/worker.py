@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from hiso_ray import tasks
 from hiso_ray.client import take_turns
+from hiso_ray.client_updates import take_updates
 from hiso_ray.config import Experiment
+from hiso_ray.diagnostics import diagnose
 from hiso_ray.execution.placement import actor_bytes
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn, UserError
 from hiso_ray.method.direction import describe_generator
@@ -74,9 +77,8 @@ class Worker:
         device = device_for(experiment)
         check_memory(experiment, actor_bytes(experiment, prepared.x0.size, prepared.frozen), device)
         self.partition, self.frozen = partition, prepared.frozen
-        self.replica = Replica(
-            experiment, tasks.build(experiment, prepared, device), prepared.x0, device
-        )
+        task, examples = tasks.build(experiment, prepared, device), len(prepared.labels)
+        self.replica = Replica(experiment, task, prepared.x0, device, examples)
 
     @property
     def round(self) -> int:
@@ -112,13 +114,19 @@ class Worker:
             return str(error)
 
     def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
-        return take_turns(self.replica, self.partition, clients, seeds)
+        """One turn each; where weights travel, the clients are a piece of the cohort whose sum the
+        first of them carries."""
+        take = take_updates if self.replica.experiment.sends_weights else take_turns
+        return take(self.replica, self.partition, clients, seeds)
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
         return [self.replica.score(batch) for batch in batches]
 
     def statistics(self) -> dict[str, float]:
         return self.replica.statistics()
+
+    def diagnose(self) -> dict[str, Any]:
+        return diagnose(self.replica, self.replica.experiment.diagnostics.samples)
 
     def digest(self) -> str:
         return self.replica.digest()

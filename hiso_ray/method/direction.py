@@ -1,7 +1,7 @@
-"""Key -> u ~ N(0, I_d): the directions every replica can rebuild from a 64-bit step seed.
+"""Name -> u ~ N(0, I_d): the directions every replica can rebuild from a 64-bit step seed.
 
-A direction is *defined* as a stream: one generator, seeded from (s_{r,k}, p), fills the vector
-front to back in chunks of a fixed size. Nobody has to hold d floats to use it.
+A direction is *defined* as a stream: one generator, seeded from its name (``naming``), fills the
+vector front to back in chunks of a fixed size. Nobody has to hold d floats to use it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray.method.naming import Name
 from hiso_ray.seeds import direction_key
 
 # 256 KiB of float32 keeps a chunk and its operands in a core's cache; a GPU wants long kernels.
@@ -41,13 +42,13 @@ def describe_generator(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def stream(step_seed: int, perturbation: int, device: torch.device) -> torch.Generator:
-    """The generator of direction p of the local step with seed s_{r,k}.
+def stream(name: Name, device: torch.device) -> torch.Generator:
+    """The generator of a direction.
 
     On the CPU ``manual_seed`` keeps 32 bits of its argument, too few for the 10^5 directions of a
     long run to stay distinct, so the key fills the whole state of the Mersenne twister instead.
     """
-    key = direction_key(step_seed, perturbation)
+    key = direction_key(*name)
     rng = torch.Generator(device)
     if device.type != "cpu":
         return rng.manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
@@ -74,23 +75,26 @@ class Directions:
     def __init__(self, dimension: int, device: torch.device, budget_bytes: int) -> None:
         self.dimension, self.device = dimension, device
         self._capacity = budget_bytes // (4 * dimension)
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[Name, Tensor] = {}
 
-    def chunks(self, step_seed: int, perturbation: int) -> Iterator[tuple[slice, Tensor]]:
+    def chunks(self, name: Name) -> Iterator[tuple[slice, Tensor]]:
         """Yields (slice of the flat vector, u on that slice), front to back.
 
         The tensor is float32 and only valid until the next one is asked for; do not write to it.
         """
-        name = (step_seed, perturbation)
         if name not in self._kept and len(self._kept) < self._capacity:
             whole = torch.empty(self.dimension, device=self.device)
-            for where, u in self._generate(*name):
+            for where, u in self._generate(name):
                 whole[where] = u
             self._kept[name] = whole
         if name in self._kept:
             kept = self._kept[name]
             return ((where, kept[where]) for where in self._slices())
-        return self._generate(*name)
+        return self._generate(name)
+
+    def norm(self, name: Name) -> float:
+        """‖u‖₂."""
+        return sum(float(torch.dot(u, u)) for _, u in self.chunks(name)) ** 0.5
 
     def forget(self) -> None:
         """Drops what is remembered; call it when the round's seeds change."""
@@ -100,8 +104,8 @@ class Directions:
         step = CHUNK[self.device.type]
         return (slice(i, min(i + step, self.dimension)) for i in range(0, self.dimension, step))
 
-    def _generate(self, step_seed: int, perturbation: int) -> Iterator[tuple[slice, Tensor]]:
-        rng = stream(step_seed, perturbation, self.device)
+    def _generate(self, name: Name) -> Iterator[tuple[slice, Tensor]]:
+        rng = stream(name, self.device)
         # torch draws normals in blocks of 16, so a short last chunk is drawn up to a whole block:
         # the direction is then the prefix of one long draw.
         scratch = torch.empty(

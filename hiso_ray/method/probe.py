@@ -1,4 +1,4 @@
-"""Weights + direction -> losses -> one scalar, without ever writing to the weights.
+"""Weights + direction -> losses -> scalars, without ever writing to the weights.
 
 A probe builds x + μ z in a buffer of its own. Perturbing in place and subtracting again would
 drift: after 50 probes 5e-8 relative in fp32, 3e-3 in bf16.
@@ -6,13 +6,22 @@ drift: after 50 probes 5e-8 relative in fp32, 3e-3 in bf16.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiso_ray.method.curvature import Curvature
+from hiso_ray.method.direction import Directions
+from hiso_ray.method.naming import Name
+
+# weights (d,), minibatches -> one float64 loss per minibatch
+Losses = Callable[[Tensor, Sequence[Any]], np.ndarray]
+# weights (d,), direction (d,), minibatches -> exact directional derivatives, and losses
+Slopes = Callable[[Tensor, Tensor, Sequence[Any]], tuple[np.ndarray, np.ndarray]]
 
 
 def perturb(
@@ -41,3 +50,82 @@ def difference(after: np.ndarray, before: np.ndarray, distance: float) -> np.nda
     Forward: F(x + μz), F(x), μ. Central: F(x + μz), F(x - μz), 2μ. Losses come as float64.
     """
     return ((after - before) / distance).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a client measures.
+
+    Attributes:
+        mu: radius μ.
+        kind: forward, central or exact (forward-mode differentiation; no radius).
+        second: with central differences, also c = [F(x+μz) + F(x−μz) − 2F(x)] / μ² ≈ zᵀ∇²F z
+            (HiZOO, arXiv 2402.15173).
+        sphere: directions are scaled to length √d, uniform on the sphere: FedZO's (arXiv
+            2201.09531) v = z/√d with its radius √d·μ.
+    """
+
+    mu: float
+    kind: Literal["forward", "central", "exact"] = "forward"
+    second: bool = False
+    sphere: bool = False
+
+    def scalars(
+        self,
+        losses: Losses,
+        slopes: Slopes,
+        x: Tensor,
+        batches: Sequence[Any],
+        names: Sequence[Name],
+        curvature: Curvature,
+        directions: Directions,
+        buffer: Tensor,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Measures every minibatch along every direction of one local step, all of them from x.
+
+        Each perturbed weight vector is built once and every minibatch is scored on it.
+
+        Args:
+            curvature: what scales directions in probes.
+
+        Returns:
+            g: (len(batches), P) float32, what multiplies H^{-1/2} u in the update; with ``second``
+                (len(batches), 2P), the c after the g.
+            loss: (len(batches),) float64, F(x), or for plain central differences the mean over p of
+                [F(x+μz) + F(x-μz)] / 2.
+        """
+        count = len(names)
+        scale = [self._scale(directions, name) for name in names]
+
+        def at(mu: float, p: int) -> np.ndarray:
+            u = directions.chunks(names[p])
+            return losses(perturb(buffer, x, u, curvature, mu * scale[p]), batches)
+
+        g = np.empty((len(batches), count * (1 + self.second)), np.float32)
+        if self.kind == "exact":
+            base = np.empty(len(batches))
+            for p in range(count):
+                z = torch.zeros_like(x)
+                perturb(z, z, directions.chunks(names[p]), curvature, 1.0)
+                slope, base = slopes(x, z, batches)
+                g[:, p] = slope * scale[p] ** 2
+            return g, base
+        if self.kind == "central" and not self.second:
+            middle = np.zeros(len(batches))
+            for p in range(count):
+                plus, minus = at(self.mu, p), at(-self.mu, p)
+                g[:, p] = difference(plus, minus, 2 * self.mu) * scale[p]
+                middle += (plus + minus) / 2
+            return g, middle / count
+        base = losses(x if buffer.dtype == x.dtype else buffer.copy_(x), batches)
+        for p in range(count):
+            if self.second:
+                plus, minus = at(self.mu, p), at(-self.mu, p)
+                g[:, p] = difference(plus, minus, 2 * self.mu)
+                g[:, count + p] = difference(plus + minus, 2 * base, self.mu**2)
+            else:
+                g[:, p] = difference(at(self.mu, p), base, self.mu) * scale[p]
+        return g, base
+
+    def _scale(self, directions: Directions, name: Name) -> float:
+        return directions.dimension**0.5 / directions.norm(name) if self.sphere else 1.0

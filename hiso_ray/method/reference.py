@@ -19,7 +19,7 @@ ClientLoss = Callable[[int, int, Tensor], float]
 
 def direction(step_seed: int, perturbation: int, dimension: int) -> Tensor:
     """u ~ N(0, I_d), drawn in one piece."""
-    rng = stream(step_seed, perturbation, torch.device("cpu"))
+    rng = stream((step_seed, perturbation), torch.device("cpu"))
     return torch.randn(-(-dimension // 16) * 16, generator=rng)[:dimension]
 
 

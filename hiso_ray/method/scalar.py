@@ -1,32 +1,37 @@
-"""HiSo and its family (arXiv 2506.02370): local steps to τ×P scalars, and the record's update.
+"""HiSo and its family (arXiv 2506.02370): local steps to scalars, and the record's update.
 
 The round, in the paper's letters (REFERENCE: HiSo, algorithm 1; DeComFL is the same with H = 1)::
 
-    client i, step k:   z_p = H_r^{-1/2} u(s_{r,k}, p)                 p = 1..P
+    client i, step k:   z_p = H_r^{-1/2} u_p                           p = 1..P
                         g_p = [F_i(x + μ z_p) - F_i(x)] / μ
                         x  <- x - η Δ_k,   Δ_k = (1/P) Σ_p g_p z_p
-    everyone, record:   the same steps with ḡ = the cohort's mean, then
+    everyone, record:   the same steps with the record's scalars, then
                         H_{r+1} = β H_r + (1-β)(Δ² + ε)
 
-H_r is frozen within a round. A client's local x is thrown away; only g travels.
+H_r is frozen within a round. A client's local x is thrown away; only g travels. The family varies
+what a record's step holds, and nothing else:
+
+- shared directions: P scalars ḡ, the cohort's mean;
+- directions per client: m·P scalars, all of them, and Δ is the mean over all m·P directions;
+- second differences c (HiZOO, arXiv 2402.15173): H learns from ½|c| H u² in place of Δ²;
+- momentum ϱ: v <- ϱ v + Σ_k Δ_k and x <- x - η v, once a round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.method.curvature import Curvature
+from hiso_ray.method.curvature import Curvature, Identity
 from hiso_ray.method.direction import Directions
-from hiso_ray.method.probe import difference, perturb
+from hiso_ray.method.naming import Name
 
-# weights (d,), minibatches -> one float64 loss per minibatch
-Losses = Callable[[Tensor, Sequence[Any]], np.ndarray]
+STREAMS = 32  # directions that are read side by side; each holds a chunk of memory
 
 
 @dataclass
@@ -36,112 +41,156 @@ class State:
     Attributes:
         x: (d,) float32 master weights.
         curvature: H_r.
+        scaled: where directions are scaled by H^{-1/2}.
+        velocity: (d,) float32 v_r of momentum, if there is any.
         update_norm: ‖Δ‖ of the last local step applied, for the metrics.
     """
 
     x: Tensor
     curvature: Curvature
+    scaled: Literal["both", "probe", "update"] = "both"
+    velocity: Tensor | None = None
     update_norm: float = 0.0
+
+    @property
+    def in_probe(self) -> Curvature:
+        """What scales directions in a probe."""
+        return Identity() if self.scaled == "update" else self.curvature
+
+    @property
+    def in_update(self) -> Curvature:
+        """What scales directions in an update."""
+        return Identity() if self.scaled == "probe" else self.curvature
 
 
 @dataclass(frozen=True)
-class Probe:
-    """How a client measures: P directions, radius μ, one- or two-sided."""
+class Step:
+    """One local step of a record.
 
-    num_perturbations: int
-    mu: float
-    central: bool = False
+    Attributes:
+        names: of the n directions.
+        g: (n,) float32 scalars.
+        second: (n,) float32 second differences; None where the method has none.
+    """
 
-    def scalars(
-        self,
-        losses: Losses,
-        x: Tensor,
-        batches: Sequence[Any],
-        seed: int,
-        state: State,
-        directions: Directions,
-        buffer: Tensor,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Measures every minibatch along every direction of one local step, all of them from x.
+    names: Sequence[Name]
+    g: np.ndarray
+    second: np.ndarray | None = None
 
-        Each perturbed weight vector is built once and every minibatch is scored on it.
 
-        Returns:
-            g: (len(batches), P) float32.
-            loss: (len(batches),) float64, F(x), or for central differences the mean over p of
-                [F(x+μz) + F(x-μz)] / 2.
-        """
+@dataclass(frozen=True)
+class Rule:
+    """The hyper-parameters of a record.
 
-        def at(mu: float, p: int) -> np.ndarray:
-            u = directions.chunks(seed, p)
-            return losses(perturb(buffer, x, u, state.curvature, mu), batches)
+    Attributes:
+        lr, beta, eps: η, β and ε.
+        learn_from_all: one H update per local step, in order, instead of the last step's only.
+        momentum: ϱ.
+    """
 
-        g = np.empty((len(batches), self.num_perturbations), np.float32)
-        if self.central:
-            middle = np.zeros(len(batches))
-            for p in range(self.num_perturbations):
-                plus, minus = at(self.mu, p), at(-self.mu, p)
-                g[:, p] = difference(plus, minus, 2 * self.mu)
-                middle += (plus + minus) / 2
-            return g, middle / self.num_perturbations
-        base = losses(x if buffer.dtype == x.dtype else buffer.copy_(x), batches)
-        for p in range(self.num_perturbations):
-            g[:, p] = difference(at(self.mu, p), base, self.mu)
-        return g, base
+    lr: float
+    beta: float
+    eps: float
+    learn_from_all: bool = False
+    momentum: float = 0.0
 
 
 def deltas(
-    g: np.ndarray, seed: int, state: State, directions: Directions
+    g: np.ndarray, names: Sequence[Name], state: State, directions: Directions
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of Δ = (1/P) Σ_p g_p H^{-1/2} u_p; H^{-1/2} is applied once, to the sum.
+    """Chunks of Δ = (1/n) Σ_p g_p H^{-1/2} u_p; H^{-1/2} is applied once, to the sum.
 
     Args:
-        g: (P,) float32.
+        g: (n,) float32.
     """
-    streams = [directions.chunks(seed, p) for p in range(len(g))]
-    for chunks in zip(*streams, strict=True):
-        where, first = chunks[0]
-        total = first * float(g[0])
-        for scalar, (_, u) in zip(g[1:], chunks[1:], strict=True):
-            total.add_(u, alpha=float(scalar))
-        yield where, state.curvature.whiten(total, where).div_(len(g))
+    for where, total in _weighted(g, names, directions, square=False):
+        yield where, state.in_update.whiten(total, where).div_(len(g))
+
+
+def _seconds(step: Step, state: State, directions: Directions) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of (1/n) Σ_p ½|c_p| (H^{1/2} u_p)²: HiZOO's estimate of the Hessian's diagonal."""
+    assert step.second is not None
+    h = state.in_probe
+    for where, total in _weighted(np.abs(step.second), step.names, directions, square=True):
+        yield where, h.color(h.color(total, where), where).mul_(0.5 / len(step.names))
+
+
+def _weighted(
+    weights: np.ndarray, names: Sequence[Name], directions: Directions, square: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of Σ_p w_p u_p (or u_p²), added in order: new tensors, the reader's own.
+
+    More than ``STREAMS`` directions are added up in a whole vector, some at a time.
+    """
+
+    def add(total: Tensor | None, weight: float, u: Tensor) -> Tensor:
+        u = u.square() if square else u
+        return u * weight if total is None else total.add_(u, alpha=weight)
+
+    if len(names) <= STREAMS:
+        for chunks in zip(*(directions.chunks(name) for name in names), strict=True):
+            total = None
+            for weight, (_, u) in zip(weights, chunks, strict=True):
+                total = add(total, float(weight), u)
+            assert total is not None
+            yield chunks[0][0], total
+        return
+    whole = torch.zeros(directions.dimension, device=directions.device)
+    slices: list[slice] = []
+    for weight, name in zip(weights, names, strict=True):
+        slices.clear()
+        for where, u in directions.chunks(name):
+            add(whole[where], float(weight), u)
+            slices.append(where)
+    for where in slices:
+        yield where, whole[where]
 
 
 def step_out_of_place(
-    out: Tensor, x: Tensor, g: np.ndarray, seed: int, lr: float, state: State, dirs: Directions
+    out: Tensor,
+    x: Tensor,
+    g: np.ndarray,
+    names: Sequence[Name],
+    lr: float,
+    state: State,
+    directions: Directions,
 ) -> Tensor:
     """out = x - η Δ: a client's local step; ``out`` may be ``x`` when ``x`` is the client's own."""
-    for where, delta in deltas(g, seed, state, dirs):
+    for where, delta in deltas(g, names, state, directions):
         torch.add(x[where], delta, alpha=-lr, out=out[where])
     return out
 
 
-def apply_record(
-    state: State,
-    directions: Directions,
-    seeds: Sequence[int],
-    scalars: np.ndarray,
-    *,
-    lr: float,
-    beta: float,
-    eps: float,
-    learn_from_all: bool,
-) -> None:
+def apply_record(state: State, directions: Directions, steps: Sequence[Step], rule: Rule) -> None:
     """(x_r, H_r) -> (x_{r+1}, H_{r+1}): reads and writes x and H once, whatever τ and P are.
 
     Args:
-        seeds: τ step seeds s_{r,k}.
-        scalars: (τ, P) float32, ḡ.
-        learn_from_all: one H update per local step, in order, instead of the last step's only.
+        steps: τ local steps, in order.
     """
     norm = 0.0
-    steps = [deltas(g, seed, state, directions) for g, seed in zip(scalars, seeds, strict=True)]
-    for chunks in zip(*steps, strict=True):
+    moves = [deltas(step.g, step.names, state, directions) for step in steps]
+    learns = steps if rule.learn_from_all else steps[-1:]
+    second = [_seconds(s, state, directions) for s in learns if s.second is not None]
+    for chunks in zip(*moves, *second, strict=True):
         where = chunks[0][0]
-        moved = [delta for _, delta in chunks]
-        for delta in moved:
-            state.x[where].add_(delta, alpha=-lr)
-        state.curvature.absorb(moved if learn_from_all else moved[-1:], where, beta, eps)
+        moved = [delta for _, delta in chunks[: len(moves)]]
+        _move(state, where, moved, rule)
         norm += float(torch.dot(moved[-1], moved[-1]))
-    state.curvature.commit(beta, eps)
+        samples = [sample for _, sample in chunks[len(moves) :]]
+        if not second:
+            samples = [delta.square_() for delta in moved[-len(learns) :]]
+        state.curvature.absorb(samples, where, rule.beta, rule.eps)
+    state.curvature.commit(rule.beta, rule.eps)
     state.update_norm = norm**0.5
+
+
+def _move(state: State, where: slice, moved: Sequence[Tensor], rule: Rule) -> None:
+    x = state.x[where]
+    if state.velocity is None:
+        for delta in moved:
+            x.add_(delta, alpha=-rule.lr)
+        return
+    velocity = state.velocity[where].mul_(rule.momentum)
+    for delta in moved:
+        velocity.add_(delta)
+    x.add_(velocity, alpha=-rule.lr)

@@ -31,7 +31,7 @@ LANGUAGE_ONLY = {
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with model, data, curvature, metric and the task's own numbers spelled out.
+    """The experiment with model, data, metric and the task's own numbers spelled out.
 
     Raises:
         ValueError: an unknown task, data for a task that has its own, a metric that the task does
@@ -50,7 +50,6 @@ def resolve(experiment: Experiment) -> Experiment:
         )
     return experiment.changed(
         **{
-            "method.curvature": experiment.curvature,
             "task.model": model if task.model == "auto" else _absolute(task.model),
             "task.data": data if task.data == "auto" else _absolute(task.data),
             "task.metric": own["metrics"][0] if task.metric == "auto" else task.metric,

@@ -66,6 +66,57 @@ class Task(Protocol):
         """
         ...
 
+    def gradient(self, weights: Tensor, batch: Any) -> tuple[float, Tensor]:
+        """Loss of a minibatch and its gradient.
+
+        The forward pass has the dtype and the loss of :meth:`losses`.
+
+        Args:
+            weights: (d,) float32 masters, whatever the dtype of the forward passes; not written to.
+            batch: from :meth:`batch`.
+
+        Returns:
+            The float32 loss as a float, and (d,) float32.
+
+        Raises:
+            UserError: the loss has no gradient.
+        """
+        ...
+
+    def slopes(
+        self, weights: Tensor, direction: Tensor, batches: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Exact directional derivatives ⟨∇F, z⟩ of each minibatch, by forward-mode differentiation.
+
+        Args:
+            weights: (d,) float32 masters, not written to.
+            direction: z, (d,) float32, of any length.
+            batches: from :meth:`batch`.
+
+        Returns:
+            ⟨∇F, z⟩ and F, both (len(batches),) float64, from float32.
+
+        Raises:
+            UserError: the loss has no gradient.
+        """
+        ...
+
+    def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Any) -> Tensor:
+        """∇²F v on a minibatch, for small models.
+
+        Args:
+            weights: (d,) float32 masters, not written to.
+            vector: v, (d,) float32.
+            batch: from :meth:`batch`.
+
+        Returns:
+            (d,) float32.
+
+        Raises:
+            UserError: the loss has no gradient.
+        """
+        ...
+
     def score(self, weights: Tensor, batch: int) -> Score:
         """Loss and scores on evaluation batch ``batch``; batches are fixed for the whole run."""
         ...

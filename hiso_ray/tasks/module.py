@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from hiso_ray.config import TaskConfig
 from hiso_ray.messages import Score
+from hiso_ray.tasks import derivatives
 from hiso_ray.tasks.contract import Layout, dimension, views
 
 IGNORED = -100  # a label that counts for nothing
@@ -43,8 +46,9 @@ class ModuleTask(ABC):
     """Evaluates a module at any flat weight vector by pointing its parameters into it.
 
     Binding moves no data, so the module adds nothing to the memory of the weights themselves; with
-    a mask, the d weights are written into a dense copy instead. A subclass says how a batch is made
-    and how its logits are computed.
+    a mask, the d weights are written into a dense copy instead. Derivatives leave the module's own
+    parameters alone: they call it with functions of a flat leaf in their place. A subclass says how
+    a batch is made and how its logits are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
@@ -53,6 +57,8 @@ class ModuleTask(ABC):
             the last batch as short as it is.
         mask: where the flat vector holds only some weights of the layout's tensors.
     """
+
+    config: TaskConfig  # set by the subclass
 
     def __init__(
         self,
@@ -98,6 +104,36 @@ class ModuleTask(ABC):
         ]
         return torch.stack(out).double().cpu().numpy()
 
+    def gradient(self, weights: Tensor, batch: Batch) -> tuple[float, Tensor]:
+        return derivatives.gradient(self._loss_of(batch), weights, self.config.model)
+
+    def slopes(
+        self, weights: Tensor, direction: Tensor, batches: Sequence[Batch]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        losses = [self._loss_of(batch) for batch in batches]
+        return derivatives.slopes(losses, weights, direction, self.config.model)
+
+    def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Batch) -> Tensor:
+        return derivatives.hessian_vector(self._loss_of(batch), weights, vector, self.config.model)
+
+    def _loss_of(self, batch: Batch) -> derivatives.Loss:
+        """The minibatch's loss as a differentiable function of the (d,) float32 masters."""
+
+        def loss(masters: Tensor) -> Tensor:
+            weights = masters.to(getattr(torch, self.config.dtype))
+            if self._mask is not None:
+                dense, index = self._masked(self._mask, weights)
+                weights = dense.index_copy(0, index, weights)
+            logits = functional_call(
+                _Logits(self),
+                {f"module.{name}": view for name, view in views(weights, self._tensors).items()},
+                (derivatives.usable(batch.inputs),),
+            )
+            labels = derivatives.usable(batch.labels)
+            return _cross_entropy(logits.float(), labels, "mean")
+
+        return loss
+
     @torch.inference_mode()
     def score(self, weights: Tensor, batch: int) -> Score:
         self._bind(weights)
@@ -123,11 +159,28 @@ class ModuleTask(ABC):
 
     def _scatter(self, weights: Tensor, mask: Mask) -> Tensor:
         """The dense weights with these in their places; the same tensor from probe to probe."""
-        like = (weights.dtype, weights.device)
-        if self._dense is None or (self._dense.dtype, self._dense.device) != like:
-            self._dense = torch.tensor(mask.base, dtype=weights.dtype, device=weights.device)
-            self._index = torch.tensor(mask.index, device=weights.device)
-        return self._dense.index_copy_(0, self._index, weights)
+        dense, index = self._masked(mask, weights)
+        return dense.index_copy_(0, index, weights)
+
+    @torch.inference_mode(False)  # a graph may keep neither, were they made in that mode
+    def _masked(self, mask: Mask, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A dense copy that is right except where the mask's weights go, and their places."""
+        wanted = (like.dtype, like.device)
+        if self._dense is None or (self._dense.dtype, self._dense.device) != wanted:
+            self._dense = torch.tensor(mask.base, dtype=like.dtype, device=like.device)
+            self._index = torch.tensor(mask.index, device=like.device)
+        return self._dense, self._index
+
+
+class _Logits(nn.Module):
+    """A task's logits as a module's forward, so that ``functional_call`` finds the parameters."""
+
+    def __init__(self, task: ModuleTask) -> None:
+        super().__init__()
+        self.module, self._logits = task.module, task.logits
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self._logits(inputs)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:

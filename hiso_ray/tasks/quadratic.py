@@ -62,6 +62,7 @@ class Quadratic:
         self.layout: Layout = (("x", (prepared.x0.size,)),)
         self.targets = torch.tensor(prepared.arrays["targets"], device=device)
         self.curvature = torch.tensor(prepared.arrays["curvature"], device=device)
+        self._dtype = getattr(torch, config.dtype)
         self.optimum = self.targets.mean(0)
         self.start = float(self._excess(torch.tensor(prepared.x0, device=device)))
 
@@ -74,6 +75,24 @@ class Quadratic:
             for targets in batches
         ]
         return torch.stack(out).double().cpu().numpy()
+
+    def gradient(self, weights: Tensor, batch: Tensor) -> tuple[float, Tensor]:
+        return float(self.losses(weights.to(self._dtype), [batch])[0]), self._slope(weights, batch)
+
+    def slopes(
+        self, weights: Tensor, direction: Tensor, batches: Sequence[Tensor]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        out = [torch.dot(self._slope(weights, targets), direction) for targets in batches]
+        return (
+            torch.stack(out).double().cpu().numpy(),
+            self.losses(weights.to(self._dtype), batches),
+        )
+
+    def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Tensor) -> Tensor:
+        return self.curvature * vector
+
+    def _slope(self, weights: Tensor, targets: Tensor) -> Tensor:
+        return self.curvature * (weights.to(self._dtype).float() - targets).mean(0)
 
     def score(self, weights: Tensor, batch: int) -> Score:
         excess = float(self._excess(weights.float()))

@@ -32,3 +32,12 @@ def probe_sweep(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     changes = {"resources.executor": "serial", "federation.rounds": 4}
     run_sweep(READY["probe"].smoked().changed(changes), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def curvature_sweep(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every arm of H at one rate, measured at rounds 0, 5 and 10."""
+    folder = tmp_path_factory.mktemp("sweeps") / "curvature"
+    changes = {"resources.executor": "serial", "method.lr": 0.02, "diagnostics.every": 5}
+    run_sweep(READY["curvature"].smoked().changed(changes), folder)
+    return folder

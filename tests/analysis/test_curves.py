@@ -92,3 +92,18 @@ def test_runs_without_a_clock_have_two_columns(tmp_path: Path) -> None:
 def test_a_folder_without_a_round_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no round yet"):
         curves.convergence([tmp_path], tmp_path / "c.png")
+
+
+def test_a_loss_that_ran_away_is_cut_and_bytes_far_apart_are_logarithmic(tmp_path: Path) -> None:
+    folders = [made_up(tmp_path / method, method, 0) for method in ("hiso", "fedavg")]
+    figure = curves.every_run(folders)
+    loss, against_bytes = figure.axes[2:]
+    assert (loss.get_ylabel(), against_bytes.get_xscale()) == ("Loss", "linear")
+    file = folders[1] / "metrics.csv"
+    table = pd.read_csv(file)
+    table["eval_loss"] = table["eval_loss"].where(table["round"] < 50, 1e9)
+    table.assign(downlink_bytes=table["downlink_bytes"] * 100).to_csv(file, index=False)
+    figure = curves.every_run(folders)
+    loss, against_bytes = figure.axes[2:]
+    assert (loss.get_ylabel(), against_bytes.get_xscale()) == ("Loss (cut off)", "log")
+    assert loss.get_ylim() == pytest.approx((0, 2.5 * 1.1))

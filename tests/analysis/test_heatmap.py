@@ -107,3 +107,14 @@ def test_text_can_be_read_on_every_colour() -> None:
     values = np.linspace(0, 1, 40).reshape(2, 20)
     figure = heatmap({"hiso": panel(values.tolist(), tuple(range(20)))}, "Score")
     assert {text.get_color() for text in figure.axes[0].texts} == {"black", "white"}
+
+
+def test_many_panels_are_in_rows_and_long_names_in_lines() -> None:
+    methods = ["hiso", "decomfl", *(f"hiso ({arm}, H in probe only)" for arm in "abcdef")]
+    figure = heatmap({m: panel([[0.5, 0.75], [0.25, 1.0]]) for m in methods}, "Score")
+    *maps, _ = figure.axes
+    assert len(maps) == 8
+    assert {axes.get_subplotspec().rowspan.start for axes in maps} == {0, 1}
+    assert [bool(axes.get_ylabel()) for axes in maps] == [True, *[False] * 5, True, False]
+    assert maps[-1].get_title().replace("\n", " ") == "HiSo (f, H in probe only)"
+    assert "\n" in maps[-1].get_title()

@@ -116,6 +116,30 @@ def test_the_label_has_the_curvature_where_it_is_not_the_methods_own(
     assert load.trial_row(experiment.model_dump(), None)["method"] == label
 
 
+@pytest.mark.parametrize(
+    ("changed", "label"),
+    [
+        ({"method.name": "mezo", "method.probe": "central"}, "mezo"),
+        ({"method.name": "mezo", "method.probe": "forward"}, "mezo (forward)"),
+        ({"method.name": "fedadam", "method.server_lr": 0.3}, "fedadam"),
+        ({"method.curvature_in": "update"}, "hiso (H in update only)"),
+        ({"method.directions": "per_client"}, "hiso (per_client directions)"),
+        ({"method.momentum": 0.9}, "hiso (momentum 0.9)"),
+        ({"uplink.precision": "int8"}, "hiso (int8)"),
+        (
+            {"method.curvature": "tensor", "method.curvature_in": "probe", "method.probe": "exact"},
+            "hiso (tensor, H in probe only, exact)",
+        ),
+    ],
+)
+def test_the_label_has_what_departs_from_the_methods_own(
+    changed: dict[str, Any], label: str
+) -> None:
+    alone = {"federation.num_clients": 1, "federation.clients_per_round": 1}
+    experiment = Experiment().changed(**(alone | changed))
+    assert load.trial_row(experiment.model_dump(), None)["method"] == label
+
+
 def test_a_cell_is_the_configuration_without_seed_and_resources() -> None:
     def cell(**changed: Any) -> str:
         return load.trial_row(Experiment().changed(**changed).model_dump(), None)["cell"]

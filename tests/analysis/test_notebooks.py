@@ -16,6 +16,7 @@ SHOWN = {
     "convergence": ("stress_sweep", 3, 1, ["32 trials", "HiSo", "(highest tried)"]),
     "stress": ("stress_sweep", 2, 2, ["a fair comparison", "neither", "not reached"]),
     "learning_rates": ("stress_sweep", 1, 2, ["0.01, 0.02", "a better one may lie beyond"]),
+    "curvature": ("curvature_sweep", 8, 1, ["shown: 12 trials", "12 of them", "HiSo (oracle H)"]),
     "communication": ("probe_sweep", 4, 1, ["14 trials", "paper's rule", "protocol, down"]),
 }
 

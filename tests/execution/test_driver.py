@@ -16,7 +16,7 @@ import torch
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.client import take_turns
-from hiso_ray.execution.driver import average
+from hiso_ray.execution.combine import combine, in_order, mean_loss, received
 from hiso_ray.execution.header import check_header
 from hiso_ray.execution.worker import Worker
 from hiso_ray.ledger import Ledger, LedgerError
@@ -24,6 +24,7 @@ from hiso_ray.messages import Description, NonFiniteLoss, Turn
 from hiso_ray.metrics import COLUMNS, read_rows
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks import load, resolve
+from hiso_ray.uplink import encode
 
 Make = Callable[..., Experiment]
 
@@ -37,13 +38,18 @@ def worker(experiment: Experiment) -> Worker:
 def test_the_average_does_not_depend_on_the_order_of_arrival() -> None:
     # 1e30 - 1e30 + 1 is 1 in one order and 0 in another.
     values = {2: 1e30, 3: 1.0, 5: -1e30, 7: 1.0}
-    turns = [Turn(c, np.full((1, 1), v, np.float32), np.array([v])) for c, v in values.items()]
+    turns = [
+        Turn(c, np.array([v]), encode(np.full((1, 1), v, np.float32), "float32", None))
+        for c, v in values.items()
+    ]
     clients = np.array(list(values))
     expected = ((1e30 + 1.0) - 1e30 + 1.0) / 4
+    e = Experiment().changed(**{"method.num_perturbations": 1})
     for order in itertools.permutations(turns):
-        scalars, loss = average(order, clients)
-        assert scalars.tolist() == [[np.float32(expected)]]
-        assert loss == expected
+        arrived = in_order(order, clients)
+        scalars = combine(e, 0, received(e, 0, arrived), np.ones(4, np.int64))
+        assert scalars.tolist() == [[[np.float32(expected)]]]
+        assert mean_loss(arrived) == expected
         assert scalars.dtype == np.float32
 
 
@@ -55,7 +61,8 @@ def test_a_turn_is_the_same_alone_or_in_company(experiment: Make, tau: int) -> N
     together = {t.client: t for t in take_turns(one.replica, one.partition, [1, 4, 7], seeds)}
     for client in (7, 1, 4):
         (alone,) = take_turns(one.replica, one.partition, [client], seeds)
-        assert np.array_equal(alone.scalars, together[client].scalars)
+        assert alone.payload == together[client].payload
+        assert len(alone.payload) == 4 * tau * 2
         assert np.array_equal(alone.losses, together[client].losses)
 
 

@@ -22,7 +22,8 @@ from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.patience import AT_LEAST, FIRST_ANSWER, SLACK, Patience
 from hiso_ray.execution.cluster.reservation import reserved
-from hiso_ray.execution.driver import Job, run_rounds
+from hiso_ray.execution.contract import Job
+from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.faults import Faults, count
 from hiso_ray.execution.header import identity_of
 from hiso_ray.execution.history import History
@@ -72,11 +73,15 @@ def pid(executor: ClusterExecutor, actor: int) -> int:
     return session.ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
 
 
-@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("method", "every"),
+    [("hiso", 1), ("fedadam", 4), pytest.param("hiso", 4, marks=pytest.mark.slow)],
+)
 def test_killed_actors_come_back_and_change_nothing(
-    experiment: Make, tmp_path: Path, every: int
+    experiment: Make, tmp_path: Path, method: str, every: int
 ) -> None:
     base = {"federation.rounds": 12, "eval.every": every, "resources.snapshot_every": 5}
+    base |= {"method.name": method, "method.num_perturbations": 5}
     expected = run(experiment(**base), tmp_path / "serial")
 
     def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place, share_for
+from hiso_ray.execution.placement import (
+    CURVATURE_COPIES,
+    LIBRARIES,
+    Node,
+    actor_bytes,
+    place,
+    share_for,
+)
 from hiso_ray.messages import UserError
 
 
@@ -98,6 +105,19 @@ def test_memory_bounds_the_actors() -> None:
         ({"method.name": "decomfl"}, 10**9, 0, 2),  # x and the buffer
         ({"method.name": "hiso"}, 10**9, 0, 3),  # and H
         ({"method.curvature": "scalar"}, 10**9, 0, 2),
+        ({"method.curvature": "row"}, 10**9, 0, 2),
+        ({"method.curvature": "oracle"}, 10**9, 0, 3),
+        ({"method.curvature": "random"}, 10**9, 0, 4),  # and its draws
+        ({"method.curvature": "permuted"}, 10**9, 0, 5),  # and the order, and the next H
+        ({"method.momentum": 0.9}, 10**9, 0, 4),
+        ({"method.name": "fedzo"}, 10**9, 0, 4),  # x, the buffer, a client's x, the sum
+        ({"method.name": "fedavg"}, 10**9, 0, 5),  # and a gradient
+        (
+            {"method.name": "fedavg", "method.momentum": 0.9, "federation.local_steps": 2},
+            10**9,
+            0,
+            6,
+        ),
         ({"federation.local_steps": 2}, 10**9, 0, 4),  # and a client's local x
         ({"task.dtype": "bfloat16"}, 10**9, 0, 2.5),  # half a buffer
         ({}, 10**6, 10**9, 8e-3),  # frozen float32 weights are shared; 5 directions are kept
@@ -109,6 +129,15 @@ def test_memory_bounds_the_actors() -> None:
 def test_what_an_actor_holds(dotted: dict[str, Any], d: int, frozen: int, floats: float) -> None:
     need = actor_bytes(Experiment().changed(**dotted), d, frozen)
     assert need == pytest.approx(4e9 * floats + LIBRARIES, rel=1e-6)
+
+
+def test_what_h_takes_is_what_its_arms_say() -> None:
+    from hiso_ray.method.curvature import ARMS, stored_floats
+
+    d, layout = 10**6, (("x", (1000, 1000)),)
+    assert set(CURVATURE_COPIES) == set(ARMS)
+    for arm in ARMS:
+        assert stored_floats(arm, layout) // d == CURVATURE_COPIES[arm], arm
 
 
 def test_a_share_of_a_gpu_that_is_too_small_says_how_much_is_needed(

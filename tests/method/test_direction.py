@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def gather(directions: Directions, seed: int, p: int) -> torch.Tensor:
     out = torch.empty(directions.dimension)
-    for where, u in directions.chunks(seed, p):
+    for where, u in directions.chunks((seed, p)):
         out[where] = u
     return out
 
@@ -50,7 +50,7 @@ def test_the_state_is_a_mersenne_twister_that_numpy_agrees_with() -> None:
     twister = np.random.MT19937()
     words = np.random.Philox(key).random_raw(direction._MT_WORDS // 2).view(np.uint32)
     twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": 624}}
-    drawn = torch.empty(2000, dtype=torch.int32).random_(generator=stream(77, 2, CPU))
+    drawn = torch.empty(2000, dtype=torch.int32).random_(generator=stream((77, 2), CPU))
     expected = twister.random_raw(2000) & (2**31 - 1)
     assert drawn.tolist() == expected.tolist()
 
@@ -77,3 +77,22 @@ def test_global_torch_state_is_neither_read_nor_written() -> None:
 def test_the_generator_is_described() -> None:
     found = direction.describe_generator(CPU)
     assert found == {"name": "torch-cpu-vectorised", "scheme": direction.SCHEME}
+
+
+def test_the_norm_is_of_the_whole_direction() -> None:
+    d = CHUNK["cpu"] + 77
+    directions = Directions(d, CPU, 0)
+    assert directions.norm((4, 2)) == pytest.approx(float(whole(4, 2, d).double().norm()), rel=1e-6)
+
+
+def test_a_clients_own_directions_are_no_others() -> None:
+    directions = Directions(64, CPU, 10**6)
+
+    def drawn(*name: int) -> torch.Tensor:
+        ((_, u),) = directions.chunks(name)
+        return u
+
+    found = [drawn(5, 1), drawn(5, 1, 0), drawn(5, 0, 1), drawn(5, 1, 1), drawn(5, 0, 0)]
+    for i, one in enumerate(found):
+        assert not any(torch.equal(one, other) for other in found[:i])
+    assert torch.equal(drawn(5, 0, 1), found[2])

@@ -12,7 +12,17 @@ import torch
 from hiso_ray.method import reference
 from hiso_ray.method.curvature import Diagonal, initial
 from hiso_ray.method.direction import CHUNK, Directions
-from hiso_ray.method.scalar import Probe, State, apply_record, deltas, step_out_of_place
+from hiso_ray.method.naming import Name, Naming
+from hiso_ray.method.probe import Probe
+from hiso_ray.method.scalar import (
+    STREAMS,
+    Rule,
+    State,
+    Step,
+    apply_record,
+    deltas,
+    step_out_of_place,
+)
 
 CPU = torch.device("cpu")
 
@@ -27,16 +37,53 @@ def quadratic(lam: torch.Tensor) -> Any:
     return losses
 
 
-def state(d: int, arm: str = "none", h: torch.Tensor | None = None) -> State:
-    curvature = initial(arm, d, CPU)
+def slopes_of_quadratic(lam: torch.Tensor) -> Any:
+    """Exact ⟨∇F, z⟩ and F of :func:`quadratic`."""
+
+    def slopes(
+        weights: torch.Tensor, z: torch.Tensor, batches: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x = weights.double()
+        found = np.array([float((lam * (x - b)) @ z.double()) for b in batches])
+        return found, quadratic(lam)(weights, batches)
+
+    return slopes
+
+
+def no_slopes(*_: Any) -> Any:
+    raise AssertionError("a finite difference asks for no derivative")
+
+
+def names(seed: int, count: int) -> list[Name]:
+    """Of a step's shared directions."""
+    return Naming(count).of(seed, client=0)
+
+
+def state(d: int, arm: str = "none", h: torch.Tensor | None = None, scaled: Any = "both") -> State:
+    curvature = initial(arm, (("x", (d,)),), CPU, seed=0, rounds=100)
     if h is not None:
         curvature.h = h
-    return State(torch.linspace(-1, 1, d), curvature)
+    return State(torch.linspace(-1, 1, d), curvature, scaled)
 
 
-def measure(s: State, losses: Any, batches: Any, probe: Probe, seed: int = 5) -> np.ndarray:
-    directions = Directions(len(s.x), CPU, 0)
-    return probe.scalars(losses, s.x, batches, seed, s, directions, torch.empty_like(s.x))[0]
+def measure(
+    s: State,
+    losses: Any,
+    batches: Any,
+    probe: Probe,
+    perturbations: int,
+    seed: int = 5,
+    slopes: Any = no_slopes,
+) -> np.ndarray:
+    return probe.scalars(
+        losses, slopes, s.x, batches, names(seed, perturbations), s.in_probe,
+        Directions(len(s.x), CPU, 0), torch.empty_like(s.x),
+    )[0]  # fmt: skip
+
+
+def steps(seeds: Sequence[int], g: np.ndarray) -> list[Step]:
+    """Of a record with shared directions."""
+    return [Step(names(seed, len(row)), row) for seed, row in zip(seeds, g, strict=True)]
 
 
 def test_g_of_a_quadratic_is_exact() -> None:
@@ -51,11 +98,46 @@ def test_g_of_a_quadratic_is_exact() -> None:
     )
     slope = z @ (lam * (s.x.double() - 0.3))
     bend = 0.5 * mu * (z**2 @ lam)
-    forward = measure(s, quadratic(lam), [0.3], Probe(4, mu))
-    central = measure(s, quadratic(lam), [0.3], Probe(4, mu, central=True))
+    forward = measure(s, quadratic(lam), [0.3], Probe(mu), 4)
+    central = measure(s, quadratic(lam), [0.3], Probe(mu, "central"), 4)
     assert forward[0] == pytest.approx((slope + bend).numpy(), rel=1e-4, abs=1e-4)
     assert central[0] == pytest.approx(slope.numpy(), rel=1e-4, abs=1e-4)
     assert forward.dtype == central.dtype == np.float32
+    exact = measure(
+        s, quadratic(lam), [0.3], Probe(mu, "exact"), 4, slopes=slopes_of_quadratic(lam)
+    )
+    assert exact[0] == pytest.approx(slope.numpy(), rel=1e-5, abs=1e-5)
+    assert exact.dtype == np.float32
+
+
+def test_the_second_difference_of_a_quadratic_is_exact() -> None:
+    # c = zᵀ diag(λ) z, whatever x, b and μ are; the central difference beside it is as ever.
+    d, mu = 50, 1e-2
+    lam = torch.linspace(0.1, 2, d, dtype=torch.float64)
+    s = state(d, "diagonal", torch.linspace(0.5, 3, d))
+    z = torch.stack([reference.direction(5, p, d) for p in range(4)]) / s.curvature.h.sqrt()
+    g = measure(s, quadratic(lam), [0.3, -2.0], Probe(mu, "central", second=True), 4)
+    assert g.shape == (2, 8)
+    assert g[:, :4] == pytest.approx(
+        measure(s, quadratic(lam), [0.3, -2.0], Probe(mu, "central"), 4)
+    )
+    for row in g:
+        assert row[4:] == pytest.approx((z.double() ** 2 @ lam).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["forward", "central", "exact"])
+def test_directions_on_the_sphere(kind: Any) -> None:
+    # v = √d u/‖u‖; g multiplies u in the update, so it is v's slope times √d/‖u‖.
+    d, mu = 50, 1e-2
+    lam = torch.linspace(0.1, 2, d, dtype=torch.float64)
+    s = state(d)
+    u = torch.stack([reference.direction(5, p, d) for p in range(4)]).double()
+    scale = d**0.5 / u.norm(dim=1, keepdim=True)
+    v = u * scale
+    slope = v @ (lam * (s.x.double() - 0.3)) + (kind == "forward") * 0.5 * mu * (v**2 @ lam)
+    probe = Probe(mu, kind, sphere=True)
+    g = measure(s, quadratic(lam), [0.3], probe, 4, slopes=slopes_of_quadratic(lam))
+    assert g[0] == pytest.approx((slope * scale[:, 0]).numpy(), rel=1e-4, abs=1e-4)
 
 
 def test_g_agrees_with_autograd_on_a_network() -> None:
@@ -65,11 +147,11 @@ def test_g_agrees_with_autograd_on_a_network() -> None:
     ).double()
     inputs, labels = torch.randn(10, 6, dtype=torch.float64), torch.randint(0, 3, (10,))
     shapes = [p.shape for p in net.parameters()]
-    names = [n for n, _ in net.named_parameters()]
+    tensor_names = [n for n, _ in net.named_parameters()]
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
         parts = flat.split([shape.numel() for shape in shapes])
-        tensors = {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
+        tensors = {n: p.view(s) for n, p, s in zip(tensor_names, parts, shapes, strict=True)}
         return torch.nn.functional.cross_entropy(
             torch.func.functional_call(net, tensors, (inputs,)), labels
         )
@@ -77,10 +159,8 @@ def test_g_agrees_with_autograd_on_a_network() -> None:
     s = state(sum(shape.numel() for shape in shapes))
     x = s.x.double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(x), x)
-    for mu, tolerance, central in ((1e-3, 2e-2, False), (1e-3, 1e-3, True)):
-        g = measure(
-            s, lambda w, bs: np.array([float(loss(w.double()))]), [0], Probe(5, mu, central)
-        )
+    for mu, tolerance, kind in ((1e-3, 2e-2, "forward"), (1e-3, 1e-3, "central")):
+        g = measure(s, lambda w, bs: np.array([float(loss(w.double()))]), [0], Probe(mu, kind), 5)
         exact = [float(gradient @ reference.direction(5, p, len(x)).double()) for p in range(5)]
         assert g[0] == pytest.approx(np.array(exact), abs=tolerance)
 
@@ -96,7 +176,7 @@ def test_expected_step_is_the_whitened_gradient_with_the_stated_second_moment() 
     for i in range(n):
         z = reference.direction(i, 0, d) / h.sqrt()
         g = np.array([float(gradient @ z)], np.float32)
-        ((_, samples[i]),) = list(deltas(g, i, s, directions))
+        ((_, samples[i]),) = list(deltas(g, names(i, 1), s, directions))
     white = gradient / h.sqrt()
     square = (white.square().sum() + 2 * white**2) / h
     assert samples.mean(0).tolist() == pytest.approx((gradient / h).tolist(), abs=0.25)
@@ -126,28 +206,30 @@ def test_equals_the_plain_reference(case: dict[str, Any], d: int) -> None:
     s = state(d, case["curvature"])
     x, h = s.x.clone(), torch.ones(d)
     directions = Directions(d, CPU, 3 * 4 * d)
-    probe = Probe(case["perturbations"], mu, case["central"])
+    probe = Probe(mu, "central" if case["central"] else "forward")
+    perturbations = case["perturbations"]
+    rule = Rule(lr, beta, eps, case["all"])
     for round_ in range(3):
         here = [seed + 10 * round_ for seed in seeds]
         x, h, expected = reference.one_round(
             lambda client, k, w: losses(w, [client + k])[0], x, h, cohort, here, lr=lr, mu=mu,
-            perturbations=case["perturbations"], central=case["central"], beta=beta, eps=eps,
+            perturbations=perturbations, central=case["central"], beta=beta, eps=eps,
             curvature=case["curvature"], learn_from_all=case["all"],
         )  # fmt: skip
         buffer = torch.empty_like(s.x)
-        g = np.empty((3, case["tau"], case["perturbations"]), np.float32)
+        g = np.empty((3, case["tau"], perturbations), np.float32)
         for i, client in enumerate(cohort):
             local = s.x.clone()
             for k, seed in enumerate(here):
+                here_names = names(seed, perturbations)
                 (g[i, k],), _ = probe.scalars(
-                    losses, local, [client + k], seed, s, directions, buffer
-                )
-                step_out_of_place(local, local, g[i, k], seed, lr, s, directions)
+                    losses, no_slopes, local, [client + k], here_names, s.in_probe, directions,
+                    buffer,
+                )  # fmt: skip
+                step_out_of_place(local, local, g[i, k], here_names, lr, s, directions)
         mean = g.astype(np.float64).mean(0).astype(np.float32)
         assert mean == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-4)
-        apply_record(
-            s, directions, here, mean, lr=lr, beta=beta, eps=eps, learn_from_all=case["all"]
-        )
+        apply_record(s, directions, steps(here, mean), rule)
         directions.forget()
     assert torch.allclose(s.x, x, rtol=1e-4, atol=1e-5)
     if case["curvature"] != "none":
@@ -161,8 +243,8 @@ def test_a_lone_client_walks_exactly_where_the_record_leads(arm: str) -> None:
     g = np.array([[0.5, -1.25], [2.0, 0.125], [-0.75, 1.0]], np.float32)
     local = s.x
     for k in range(3):
-        local = step_out_of_place(torch.empty(d), local, g[k], k, 0.1, s, directions)
-    apply_record(s, directions, [0, 1, 2], g, lr=0.1, beta=0.9, eps=0, learn_from_all=False)
+        local = step_out_of_place(torch.empty(d), local, g[k], names(k, 2), 0.1, s, directions)
+    apply_record(s, directions, steps([0, 1, 2], g), Rule(0.1, beta=0.9, eps=0))
     assert torch.equal(local, s.x)
 
 
@@ -173,7 +255,7 @@ def test_probes_never_write_to_the_weights() -> None:
     s.x.requires_grad_(False)
     for seed in range(50):
         measure(
-            s, quadratic(torch.ones(500, dtype=torch.float64)), [0.1, 0.2], Probe(3, 1e-3), seed
+            s, quadratic(torch.ones(500, dtype=torch.float64)), [0.1, 0.2], Probe(1e-3), 3, seed
         )
     assert torch.equal(s.x, x)
     assert torch.equal(s.curvature.values(), h)
@@ -185,7 +267,7 @@ def test_h_learns_once_per_step_from_the_averaged_delta() -> None:
     s, directions = state(d, "diagonal"), Directions(d, CPU, 0)
     g = np.array([[1.0, -2.0, 0.5]], np.float32)
     delta = sum(float(g[0, p]) * reference.direction(8, p, d) for p in range(3)) / 3
-    apply_record(s, directions, [8], g, lr=0.1, beta=beta, eps=eps, learn_from_all=False)
+    apply_record(s, directions, steps([8], g), Rule(0.1, beta, eps))
     assert torch.allclose(s.curvature.values(), beta + (1 - beta) * (delta**2 + eps), rtol=1e-6)
     assert s.update_norm == pytest.approx(float(delta.norm()), rel=1e-5)
 
@@ -198,14 +280,15 @@ def test_h_is_frozen_within_a_round() -> None:
     for k, seed in enumerate((1, 2)):
         for p in range(2):
             x -= 0.1 / 2 * float(g[k, p]) * reference.direction(seed, p, d)  # H = 1 in both steps
-    apply_record(s, directions, [1, 2], g, lr=0.1, beta=0.5, eps=1.0, learn_from_all=True)
+    apply_record(s, directions, steps([1, 2], g), Rule(0.1, 0.5, 1.0, learn_from_all=True))
     assert torch.allclose(s.x, x, atol=1e-6)
 
 
 def test_bf16_forwards_keep_fp32_masters() -> None:
     # Trap: a 1e-5 update changes 12 % of bf16 weights.
     d = 4096
-    s, directions = State(torch.full((d,), 0.5), initial("none", d, CPU)), Directions(d, CPU, 0)
+    s, directions = state(d), Directions(d, CPU, 0)
+    s.x.fill_(0.5)
     seen = []
 
     def losses(weights: torch.Tensor, batches: Any) -> np.ndarray:
@@ -213,12 +296,11 @@ def test_bf16_forwards_keep_fp32_masters() -> None:
         return np.zeros(len(batches))
 
     buffer = torch.empty(d, dtype=torch.bfloat16)
-    Probe(1, 1e-2).scalars(losses, s.x, [0], 4, s, directions, buffer)
+    Probe(1e-2).scalars(losses, no_slopes, s.x, [0], names(4, 1), s.in_probe, directions, buffer)
     u = reference.direction(4, 0, d)
     assert torch.equal(seen[0], s.x.bfloat16())
     assert torch.equal(seen[1], (s.x + 1e-2 * u).bfloat16())  # rounded once, from fp32
-    apply_record(s, directions, [4], np.ones((1, 1), np.float32), lr=1e-5, beta=0.9, eps=0,
-                 learn_from_all=False)  # fmt: skip
+    apply_record(s, directions, steps([4], np.ones((1, 1), np.float32)), Rule(1e-5, 0.9, 0))
     assert s.x.dtype == torch.float32
     assert (s.x != 0.5).float().mean() > 0.99
 
@@ -233,8 +315,8 @@ def test_descends_as_fast_as_theory_allows_and_diverges_beyond() -> None:
         s, directions = state(d), Directions(d, CPU, 0)
         loss = quadratic(lam)
         for seed in range(400):
-            g = measure(s, loss, [0.0], Probe(1, 1e-3, central=True), seed)
-            apply_record(s, directions, [seed], g, lr=lr, beta=0.9, eps=0, learn_from_all=False)
+            g = measure(s, loss, [0.0], Probe(1e-3, "central"), 1, seed)
+            apply_record(s, directions, steps([seed], g), Rule(lr, beta=0.9, eps=0))
             if float(loss(s.x, [0.0])[0]) > 1e6:
                 break
         end[name] = float(loss(s.x, [0.0])[0])
@@ -244,3 +326,68 @@ def test_descends_as_fast_as_theory_allows_and_diverges_beyond() -> None:
 
 def test_diagonal_is_created_in_float32() -> None:
     assert Diagonal(3, CPU).h.dtype == torch.float32
+
+
+# The family beyond HiSo, each by hand from the update rule.
+
+
+def test_h_learns_second_differences() -> None:
+    # HiZOO: H <- β H + (1-β)(mean_p ½|c_p| H u_p² + ε); x moves as ever.
+    d, beta, eps, h = 20, 0.5, 0.01, torch.linspace(0.5, 3, 20)
+    s, directions = state(d, "diagonal", h.clone()), Directions(d, CPU, 0)
+    x = s.x.clone()
+    g, c = np.array([1.0, -2.0], np.float32), np.array([-3.0, 0.5], np.float32)
+    u = [reference.direction(8, p, d) for p in range(2)]
+    apply_record(s, directions, [Step(names(8, 2), g, c)], Rule(0.1, beta, eps))
+    sample = (1.5 * h * u[0] ** 2 + 0.25 * h * u[1] ** 2) / 2
+    assert torch.allclose(s.curvature.values(), beta * h + (1 - beta) * (sample + eps), rtol=1e-5)
+    assert torch.allclose(s.x, x - 0.1 * (u[0] - 2 * u[1]) / 2 / h.sqrt(), atol=1e-6)
+
+
+def test_momentum_adds_up_updates_from_round_to_round() -> None:
+    d, lr, kept = 20, 0.1, 0.5
+    s, directions = state(d), Directions(d, CPU, 0)
+    s.velocity = torch.zeros(d)
+    x, velocity = s.x.clone(), torch.zeros(d)
+    for round_ in range(3):
+        seeds, g = (2 * round_, 2 * round_ + 1), np.array([[1.0], [-0.5]], np.float32)
+        apply_record(s, directions, steps(seeds, g), Rule(lr, 0.9, 0, momentum=kept))
+        moved = [reference.direction(seed, 0, d) for seed in seeds]
+        velocity = kept * velocity + moved[0] - 0.5 * moved[1]
+        x = x - lr * velocity
+    assert torch.allclose(s.x, x, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [STREAMS, STREAMS + 1])
+def test_any_number_of_directions_is_averaged(count: int) -> None:
+    # Few are read side by side, many one after the other.
+    d = CHUNK["cpu"] + 33
+    s, directions = state(d), Directions(d, CPU, 0)
+    g = np.linspace(-1, 2, count, dtype=np.float32)
+    own = Naming(1, shared=False).of_record(9, range(count))
+    found = torch.empty(d)
+    for where, delta in deltas(g, own, s, directions):
+        found[where] = delta
+    expected = torch.zeros(d)
+    for scalar, name in zip(g, own, strict=True):
+        for where, u in directions.chunks(name):
+            expected[where] += float(scalar) * u
+    assert torch.allclose(found, expected / count, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", ["both", "probe", "update"])
+def test_where_directions_are_scaled(scaled: Any) -> None:
+    d, h = 50, torch.linspace(0.5, 3, 50)
+    lam = torch.linspace(0.1, 2, d, dtype=torch.float64)
+    s, directions = state(d, "diagonal", h.clone(), scaled), Directions(d, CPU, 0)
+    u, x = reference.direction(5, 0, d), s.x.clone()
+    in_probe, in_update = (
+        u / h.sqrt() if scaled in ("both", w) else u for w in ("probe", "update")
+    )
+    g = measure(s, quadratic(lam), [0.3], Probe(1e-2, "central"), 1)
+    slope = float(in_probe.double() @ (lam * (x.double() - 0.3)))
+    assert g[0, 0] == pytest.approx(slope, rel=1e-4)
+    apply_record(s, directions, steps([5], g), Rule(0.1, 0.5, 0))
+    assert torch.allclose(s.x, x - 0.1 * g[0, 0] * in_update, atol=1e-5)
+    learned = 0.5 * h + 0.5 * (g[0, 0] * in_update) ** 2
+    assert torch.allclose(s.curvature.h, learned, rtol=1e-4)

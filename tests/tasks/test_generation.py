@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.execution.driver import total
+from hiso_ray.execution.contract import total
 from hiso_ray.tasks.generation import GenerationTask
 
 CPU = torch.device("cpu")

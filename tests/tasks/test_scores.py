@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.execution.driver import total
+from hiso_ray.execution.contract import total
 from hiso_ray.messages import Score
 from hiso_ray.tasks.scores import SCORES, best, exact_match, f1, normalize
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
 
 from hiso_ray.config import Experiment
@@ -40,8 +42,10 @@ class ClientActor:
         """See ``Worker.gpu_bytes``."""
         return self.worker.gpu_bytes()
 
-    def call(self, message: bytes) -> bytes:
+    def call(self, message: bytes, weights: np.ndarray | None = None) -> bytes:
         """(what it missed, method of the worker, arguments) -> when it was born, and the result.
+
+        The weights that it missed, where methods send them, come from the node's object store.
 
         Exceptions are answers too: ``Behind`` when it lacks records, ``UserError`` (a non-finite
         loss), and ``TurnFailed`` with the traceback of anything else.
@@ -49,7 +53,7 @@ class ClientActor:
         missed, method, arguments = pickle.loads(message)
         answer: Any
         try:
-            self.worker.catch_up(missed)
+            self.worker.catch_up(replace(missed, weights=weights))
             answer = getattr(self.worker, method)(*arguments)
         except (Behind, UserError) as error:
             answer = error

@@ -10,7 +10,8 @@ from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.gauges import Gauges
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.execution.driver import Job, run_rounds
+from hiso_ray.execution.contract import Job
+from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.faults import Faults
 from hiso_ray.ledger import LedgerError
 from hiso_ray.messages import NodesLost, TurnFailed, UserError

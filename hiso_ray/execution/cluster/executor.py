@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import ray
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.fleet import Fleet, Piece
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.execution.driver import Evaluation, total
+from hiso_ray.execution.contract import Evaluation, total
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, Turn
+from hiso_ray.method.server import chunks
 
 
 class ClusterExecutor:
-    """One message per actor and round, answered in any order; see ``driver.Executor``."""
+    """One message per actor and round, answered in any order; see ``contract.Executor``."""
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class ClusterExecutor:
     ) -> None:
         self.actors = reservation.placement.actors
         self._one_each = reservation.placement.one_each
+        self._in_chunks, self._x0 = experiment.sends_weights, shared[0].x0
         self.fleet = Fleet(experiment, reservation, shared, faults, actor_class)
         self.description = self.fleet.description
         self._writer = 0  # the actor that wrote the last snapshot
@@ -38,8 +42,17 @@ class ClusterExecutor:
     def message_bytes(self) -> int:
         return self.fleet.message_bytes
 
+    def x0(self) -> np.ndarray:
+        return ray.get(self._x0)
+
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
         present = self.fleet.present
+        if self._in_chunks:
+            work = [
+                Piece("turns", chunk, (seeds,), present[i % len(present)])
+                for i, chunk in enumerate(chunks(clients.tolist()))
+            ]
+            return list(self.fleet.ask(history, work).values())
         lists: dict[int, list[int]] = {}
         for position, client in enumerate(clients.tolist()):
             actor = client if self._one_each else present[position % len(present)]
@@ -57,6 +70,9 @@ class ClusterExecutor:
 
     def digest(self, history: History) -> str:
         return self.fleet.ask_one(history, "digest")
+
+    def diagnose(self, history: History) -> dict[str, Any]:
+        return self.fleet.ask_one(history, "diagnose")
 
     def snapshot(self, history: History) -> Snapshot | str:
         """Asks one actor after the other, because not every node need see the run folder."""

@@ -31,7 +31,7 @@ from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
-from hiso_ray.messages import Behind, NodesLost, TurnFailed, UserError
+from hiso_ray.messages import Behind, Missed, NodesLost, TurnFailed, UserError
 
 
 @dataclass
@@ -107,6 +107,7 @@ class Fleet:
     ) -> None:
         self.message_bytes = 0
         self._reservation, self._checked_at = reservation, 0.0
+        self._weights: tuple[int, ray.ObjectRef] | None = None  # of a round
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
         self._members, self.description = start(experiment, reservation, shared, actor_class)
@@ -155,7 +156,8 @@ class Fleet:
     def _send(self, call: _Round, piece: Piece, number: int) -> None:
         member = self._members[number]
         missed = call.history.missed(member.known, member.blind)
-        message = pickle.dumps((missed, piece.method, piece.arguments))
+        weights = missed.weights if missed.weights is None else self._put(missed)
+        message = pickle.dumps((replace(missed, weights=None), piece.method, piece.arguments))
         self.message_bytes += len(message)
         units = 1 + len(piece.items or ()) + len(missed.records)
         now = time.monotonic()
@@ -167,7 +169,15 @@ class Fleet:
             now + self._patience.allowed(piece.method, units),
             units,
         )
-        call.pending[member.handle.call.remote(message)] = sent
+        call.pending[member.handle.call.remote(message, weights)] = sent
+
+    def _put(self, missed: Missed) -> ray.ObjectRef:
+        """x_r in the object store, once a round: a node that needs it fetches it once."""
+        if self._weights is None or self._weights[0] != missed.round:
+            assert missed.weights is not None
+            self._weights = (missed.round, ray.put(missed.weights))
+            self.message_bytes += missed.weights.nbytes
+        return self._weights[1]
 
     def _wait(self, call: _Round) -> None:
         """Until something happens: an answer, a failure, a deadline, a member's return."""

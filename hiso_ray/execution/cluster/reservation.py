@@ -28,7 +28,7 @@ from ray.util.placement_group import (
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.execution.driver import OnNote
+from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
 
 MEASURE_SECONDS = 600.0  # for an actor to start and take a turn

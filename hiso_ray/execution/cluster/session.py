@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
-from hiso_ray.execution.driver import Job, OnNote, OnRow
+from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows

@@ -1,0 +1,170 @@
+"""The evidence about H in ``diagnostics.csv``: of run folders and sweep folders, one tidy frame.
+
+Runs have it where ``diagnostics.every`` was set; ``docs/columns.md`` says what each column is. Of a
+sweep that is kept as its tables only, the ``runs/ID/diagnostics.csv`` must be kept with them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import load, settings, style
+from analysis.spread import before, over_seeds
+
+FILE = "diagnostics.csv"
+KEYS = ("run", "cell", "seed", "method")
+BIN = 0.1  # decades between the edges of the histogram of H
+BELOW = -12.0  # log10 of its first edge: what lies below is in one bin
+# What the table of the last measurement holds, and how it is headed.
+LAST = {
+    "round": "round",
+    "h_median": "median H",
+    "h_spread": "max H ÷ min H",
+    "h_hessian_spearman": "rank correlation with diag ∇²f",
+    "h_gradient_spearman": "with (∇f)²",
+    "rank_gain": "effective rank, whitened ÷ plain",
+    "lr_use": "η ÷ upper bound",
+}
+
+
+def folders(path: Path | str) -> list[Path]:
+    """A run folder or sweep folder itself; of any other folder, the run and sweep folders in it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(path)
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    for found in ([path], inside):
+        ours = [f for f in found if any((f / n).exists() for n in ("plan.yaml", "config.yaml"))]
+        if ours:
+            return ours
+    raise ValueError(
+        f"{path} is no run folder or sweep folder and holds none: give one, such as runs/NAME"
+    )
+
+
+def read(paths: load.Paths) -> pd.DataFrame:
+    """:func:`of` the runs of folders.
+
+    Args:
+        paths: run folders and sweep folders, mixed.
+
+    Raises:
+        ValueError: as :func:`analysis.load.trials`, or no run has measured anything.
+    """
+    rows = of(load.trials(paths))
+    if rows.empty:
+        given = ", ".join(map(str, paths))
+        raise ValueError(
+            f"no {FILE} with a measurement in the runs of {given}: run them with "
+            "diagnostics.every = 50, or give other folders"
+        )
+    return rows
+
+
+def of(trials: pd.DataFrame) -> pd.DataFrame:
+    """What was measured in these trials.
+
+    Args:
+        trials: of :func:`analysis.load.trials`.
+
+    Returns:
+        One row per run and measured round, sorted by neither: as they came. Columns ``run``,
+        ``cell``, ``seed``, ``method``, every configuration field, and those of ``diagnostics.csv``,
+        where a number that is missing or not finite is nan. Empty, with ``KEYS`` and fields only,
+        where nothing was measured.
+    """
+    fields = [name for name in map(str, trials.columns) if "." in name]
+    found = [table for run in trials["run"] if len(table := _measured(Path(run), run))]
+    if not found:
+        return trials.loc[[], [*KEYS, *fields]]
+    return trials[[*KEYS, *fields]].merge(pd.concat(found), on="run", validate="1:m")
+
+
+def _measured(folder: Path, run: str) -> pd.DataFrame:
+    """One run's measurements, without the torn last line of a killed run."""
+    path = folder / FILE
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return pd.DataFrame()
+    table = pd.read_csv(io.StringIO(whole), dtype={"h_histogram": "str"})
+    numbers = [name for name in table.columns if name not in ("round", "h_histogram")]
+    table[numbers] = table[numbers].astype(float).replace([math.inf, -math.inf], math.nan)
+    return table.assign(run=run)
+
+
+def histograms(rows: pd.DataFrame) -> pd.DataFrame:
+    """H's histogram, long.
+
+    Returns:
+        One row per measurement and bin that is not empty: ``KEYS``, ``round``, ``low`` (log10 of
+        the bin's lower edge; a bin is a tenth of a decade, and the one below all edges is given as
+        if it were one too) and ``count`` of weights.
+    """
+    bins = rows[[*KEYS, "round"]].assign(bins=rows["h_histogram"].str.split()).explode("bins")
+    low, count = (bins["bins"].str.partition(":")[part] for part in (0, 2))
+    edges = low.astype(float).replace(-math.inf, BELOW - BIN)
+    long = bins.drop(columns="bins").assign(low=edges, count=count.astype(float))
+    return long.dropna(subset=["low"]).astype({"count": int}).reset_index(drop=True)
+
+
+def dimension(rows: pd.DataFrame) -> pd.Series:
+    """Number of weights d of each row: the histogram counts them all."""
+    counts = rows["h_histogram"].str.findall(r":(\d+)")
+    return counts.map(lambda texts: sum(map(int, texts)) if isinstance(texts, list) else math.nan)
+
+
+def has_curvature(rows: pd.DataFrame) -> pd.Series:
+    """Which rows belong to a run whose H was ever another number than 1."""
+    other = (rows["h_min"] != 1) | (rows["h_max"] != 1)
+    return other.groupby(rows["run"]).transform("any")
+
+
+def probes(rows: pd.DataFrame) -> pd.Series:
+    """Which rows belong to a run of a method that probes: first-order ones have no scalars."""
+    return rows["g_std"].notna().groupby(rows["run"]).transform("any")
+
+
+def at_end(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last measurement of each run, over seeds.
+
+    Returns:
+        One row per setting, method and learning rate: :func:`~analysis.spread.over_seeds` of
+        ``round``; ``h_median``; ``h_spread`` = max H / min H; the rank correlations of H;
+        ``rank_gain``, how many times the effective rank whitening makes; ``lr_use`` = η over the
+        upper stability bound.
+    """
+    last = rows.loc[rows.groupby("run", sort=False)["round"].idxmax()]
+    plain, white = last["effective_rank"], last["whitened_effective_rank"]
+    ratios = last.assign(
+        h_spread=last["h_max"] / last["h_min"],
+        rank_gain=(white / plain).where((white > 0) & (plain > 0)),
+        lr_use=(last["lr"] / last["lr_stable_high"]).where(probes(last)),
+    )
+    by = [*settings.setting_fields(rows), "method", "method.lr"]
+    return over_seeds(ratios, list(LAST), by, partial=True)
+
+
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`at_end` as text: means, in brackets the lowest and highest seed."""
+    cells: dict[str, Sequence[str]] = {}
+    for name in before(table, "seeds"):
+        said = style.name if name == "method" else style.value_name
+        cells[style.field_name(name)] = [said(value) for value in table[name]]
+    for value, header in LAST.items():
+        numbers = zip(*(table[f"{value}_{how}"] for how in ("mean", "min", "max")), strict=True)
+        cells[header] = [_spread(*three) for three in numbers]
+    return pd.DataFrame(cells, dtype=object)
+
+
+def _spread(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.3g}" if low == high else f"{mean:.3g} ({low:.3g}–{high:.3g})"

@@ -1,0 +1,156 @@
+"""Whether the sections of an experiment fit each other, and the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hiso_ray.config.aggregation import check_attackers, check_cohort
+from hiso_ray.config.privacy import refusal
+from hiso_ray.config.section import given
+
+if TYPE_CHECKING:
+    from hiso_ray.config.experiment import Experiment
+
+LARGEST_HESSIAN = 20_000_000  # weights; a Hessian-vector product holds several graphs of the model
+
+
+def check(experiment: Experiment) -> None:
+    """
+    Raises:
+        ValueError: what does not fit, and what to change.
+    """
+    _one_client(experiment)
+    _something_to_aggregate(experiment)
+    if experiment.method.row.aggregation == "mean":
+        check_cohort(experiment.aggregation, experiment.federation.clients_per_round)
+    check_attackers(experiment.attack, experiment.federation.num_clients)
+    _privacy(experiment)
+    _controls(experiment)
+    _differentiable(experiment)
+
+
+def check_dimension(experiment: Experiment, dimension: int) -> None:
+    """
+    Raises:
+        ValueError: a model of so many trainable weights is too large to be differentiated twice.
+    """
+    wanted = {
+        "method.curvature = oracle": experiment.method.curvature == "oracle",
+        f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
+    }
+    for what, is_wanted in wanted.items():
+        if is_wanted and dimension > LARGEST_HESSIAN:
+            raise ValueError(
+                f"{what} measures the Hessian's diagonal, too much for {dimension:,} trainable "
+                f"weights (at most {LARGEST_HESSIAN:,}): leave it out, or train fewer weights "
+                "(task.lora.r 8, or task.sparse_fraction)"
+            )
+
+
+def _one_client(experiment: Experiment) -> None:
+    federation, method = experiment.federation, experiment.method
+    if method.row.one_client and federation.num_clients > 1:
+        raise ValueError(
+            f"method.name = {method.name} is not federated, federation.num_clients = "
+            f"{federation.num_clients}: set num_clients and clients_per_round to 1 (the one client "
+            "then holds all examples), or use decomfl with probe central"
+        )
+
+
+def _something_to_aggregate(experiment: Experiment) -> None:
+    """Options of aggregation, precision and attack that nothing would read, or read wrongly."""
+    method, name = experiment.method, experiment.method.name
+    precision, rule = experiment.uplink.precision, experiment.aggregation.rule
+    scalars = {
+        f"uplink.precision = {precision}": precision != "float32",
+        f"aggregation.rule = {rule}": rule != "mean",
+        f"attack.kind = {experiment.attack.kind}": experiment.attack.kind != "none",
+    }
+    found = [what for what, is_given in scalars.items() if is_given]
+    if experiment.sends_weights and found:
+        raise ValueError(
+            f"{', '.join(found)}: of scalars only, and {name} sends weights; leave it out"
+        )
+    weights = experiment.aggregation.weights
+    if method.row.aggregation == "majority":
+        own = ("rule", "weights")
+        found = [f"aggregation.{f}" for f in own if f in given(experiment.aggregation)]
+        found += ["uplink.precision"] * (precision != "float32")
+        if found:
+            raise ValueError(
+                f"{', '.join(found)}: {name} sends signs and takes their majority; leave it out, "
+                "or use decomfl with uplink.precision sign"
+            )
+    if method.directions == "per_client" and rule != "mean":
+        raise ValueError(
+            f"aggregation.rule = {rule} compares clients that probe along the same directions; "
+            f"with method.directions per_client ({name}) use mean"
+        )
+    if method.row.second_differences and precision in ("int8", "sign"):
+        raise ValueError(
+            f"uplink.precision = {precision}: {name} sends first and second differences in one "
+            "message, which differ too much in size; use float32 or float16"
+        )
+    if method.probe == "exact" and "mu" in given(method):
+        raise ValueError(
+            f"method.mu = {method.mu:g} with probe exact: there is no finite difference; leave mu "
+            "out, or set probe to forward or central"
+        )
+    if method.row.one_client and weights != "uniform":
+        raise ValueError(f"aggregation.weights = {weights}: {name} has one client; leave it out")
+
+
+def _controls(experiment: Experiment) -> None:
+    method = experiment.method
+    if method.curvature not in ("random", "permuted"):
+        return
+    if method.row.second_differences or method.curvature_in == "probe":
+        where = f"method.name {method.name}, method.curvature_in {method.curvature_in}"
+        raise ValueError(
+            f"method.curvature = {method.curvature} with {where}: this control learns H from steps "
+            "that H has scaled; use method.name hiso and curvature_in both or update"
+        )
+
+
+def _differentiable(experiment: Experiment) -> None:
+    wanted = {
+        "method.probe = exact": experiment.method.probe == "exact",
+        "method.curvature = oracle": experiment.method.curvature == "oracle",
+        f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
+    }
+    dtype, found = experiment.task.dtype, [what for what, is_wanted in wanted.items() if is_wanted]
+    if found and dtype != "float32":
+        raise ValueError(
+            f"{', '.join(found)} with task.dtype = {dtype}: derivatives of half-precision forward "
+            "passes are off by per cents, or overflow; set task.dtype to float32"
+        )
+    federation, method = experiment.federation, experiment.method
+    if federation.local_steps == 1 and method.row.first_order:
+        unread = [f"method.{name}" for name in ("momentum", "prox") if getattr(method, name) > 0]
+        if unread:
+            raise ValueError(
+                f"{' and '.join(unread)} of {method.name} would change nothing before the second "
+                "local step, and federation.local_steps = 1: raise local_steps, or use fedavg "
+                "without momentum"
+            )
+
+
+def _privacy(experiment: Experiment) -> None:
+    federation, method = experiment.federation, experiment.method
+    why = refusal(
+        experiment.privacy,
+        method=method.name,
+        sends=method.row.sends,
+        second_differences=method.row.second_differences,
+        directions=method.directions,
+        curvature=method.curvature,
+        num_clients=federation.num_clients,
+        clients_per_round=federation.clients_per_round,
+        participation=federation.participation,
+        deadline=experiment.devices.deadline,
+        rule=experiment.rule,
+        weights=experiment.aggregation.weights,
+        attack=experiment.attack.kind,
+    )
+    if why is not None:
+        raise ValueError(why)

@@ -1,0 +1,145 @@
+"""The table of methods: what each is, what it sends, and its own values of the method's fields.
+
+A method is one row. Its mathematics is in ``hiso_ray.method``: the scalar family in ``scalar``
+(with ``naming``, ``direction``, ``probe`` and ``curvature``), clients' first-order steps in
+``first_order``, the server's optimizers in ``server``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+_PROBING = frozenset({"lr", "mu", "num_perturbations", "probe"})
+_CURVED = frozenset(
+    {"curvature", "curvature_in", "curvature_rounds", "hessian_retention", "hessian_eps"}
+    | {"hessian_update"}
+)
+_FLAT_SCALARS = _PROBING | {"directions", "momentum"}
+_LOCAL_SGD = frozenset({"lr", "momentum", "weight_decay", "server_lr"})
+_ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        paper: where it comes from.
+        rule: what a round does, in a line.
+        reads: the fields of ``method`` that mean something to it, besides ``name``.
+        sends: scalars (a client's finite differences; the model is a fold over the ledger) or
+            weights (d floats up and down).
+        own: its values of fields, where they differ from those of HiSo.
+        fixed: fields of ``own`` that it would not be itself without.
+        second_differences: a probe gives a second scalar, and H learns from that (HiZOO).
+        uplink, rule_of_scalars: precision and aggregation that are part of the method.
+        server: the server's optimizer of a mean of weights: sgd, adam, yogi or adagrad.
+        one_client: it is not federated.
+    """
+
+    paper: str
+    rule: str
+    reads: frozenset[str]
+    sends: Literal["scalars", "weights"] = "scalars"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
+    second_differences: bool = False
+    uplink: Literal["float32", "sign"] = "float32"
+    aggregation: Literal["mean", "majority"] = "mean"
+    server: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
+    one_client: bool = False
+
+    @property
+    def first_order(self) -> bool:
+        """Clients compute gradients; otherwise they probe."""
+        return "mu" not in self.reads
+
+
+METHODS: dict[str, Method] = {
+    "hiso": Method(
+        "Li et al. 2026, arXiv 2506.02370",
+        "x ← x − η H^{-1/2} ḡu, H ← βH + (1−β)(Δ² + ε); ḡ is the cohort's mean scalar",
+        _FLAT_SCALARS | _CURVED,
+    ),
+    "decomfl": Method(
+        "Li et al. 2025, arXiv 2405.15861",
+        "x ← x − η ḡu: HiSo with H = 1",
+        _FLAT_SCALARS,
+        own={"curvature": "none"},
+    ),
+    "mezo": Method(
+        "Malladi et al. 2023, arXiv 2305.17333",
+        "x ← x − η g u, one client, central differences",
+        _FLAT_SCALARS - {"directions"},
+        own={"curvature": "none", "num_perturbations": 1, "probe": "central"},
+        one_client=True,
+    ),
+    "hizoo": Method(
+        "Zhao et al. 2025, arXiv 2402.15173",
+        "x ← x − η H^{-1/2} ḡu, H ← βH + (1−β)(½|c̄| H u² + ε); c is the second difference",
+        _FLAT_SCALARS | _CURVED,
+        own={"num_perturbations": 1, "probe": "central", "hessian_retention": 0.999}
+        | {"hessian_update": "all"},
+        fixed=frozenset({"probe"}),
+        second_differences=True,
+    ),
+    "feedsign": Method(
+        "Cai et al. 2025, arXiv 2501.17610",
+        "x ← x − η s u; s = ±1 is the majority of the clients' signs of g",
+        _PROBING | {"momentum"},
+        own={"curvature": "none", "num_perturbations": 1, "probe": "central"},
+        uplink="sign",
+        aggregation="majority",
+    ),
+    "fedkseed": Method(
+        "Qin et al. 2024, arXiv 2312.06353",
+        "x ← x − (η/m) Σ_i g_i u_{j(i)}; j(i) is drawn from K seeds, whose sums are all there is",
+        _PROBING | {"seed_pool"},
+        own={
+            "curvature": "none",
+            "num_perturbations": 1,
+            "probe": "central",
+            "directions": "per_client",
+            "seed_pool": 4096,
+        },
+    ),
+    "fedzo": Method(
+        "Fang et al. 2022, arXiv 2201.09531",
+        "x ← x + η_s mean_i(x_{i,τ} − x); clients take τ zeroth-order steps on their own",
+        _PROBING | {"server_lr"},
+        sends="weights",
+        own={"curvature": "none", "directions": "per_client"},
+    ),
+    "fedavg": Method(
+        "McMahan et al. 2017, arXiv 1602.05629",
+        "x ← x + η_s Δ, Δ = mean_i(x_{i,τ} − x); clients take τ steps of SGD",
+        _LOCAL_SGD,
+        sends="weights",
+        own={"curvature": "none"},
+    ),
+    "fedadam": Method(
+        "Reddi et al. 2021, arXiv 2003.00295",
+        "m ← β₁m + (1−β₁)Δ, v ← β₂v + (1−β₂)Δ², x ← x + η_s m/(√v + τ)",
+        _ADAPTIVE,
+        sends="weights",
+        own={"curvature": "none", "server_lr": 0.01},
+        server="adam",
+    ),
+    "fedadagrad": Method(
+        "Reddi et al. 2021, arXiv 2003.00295",
+        "as FedAdam, with v ← v + Δ² and β₁ = 0",
+        _ADAPTIVE - {"server_beta2"},
+        sends="weights",
+        own={"curvature": "none", "server_lr": 0.01, "server_beta1": 0.0},
+        server="adagrad",
+    ),
+    "fedprox": Method(
+        "Li et al. 2020, arXiv 1812.06127",
+        "FedAvg whose clients minimise F_i + (ϱ/2)‖x − x_r‖²",
+        _LOCAL_SGD | {"prox"},
+        sends="weights",
+        own={"curvature": "none", "prox": 0.01},
+    ),
+}

@@ -1,0 +1,99 @@
+"""What the round loop and whoever computes for it agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hiso_ray.attendance import Population
+from hiso_ray.config import Experiment
+from hiso_ray.execution.history import History
+from hiso_ray.messages import Description, Score, Snapshot, Turn
+from hiso_ray.metrics import Row
+
+OnRow = Callable[[Row], None]
+OnNote = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One federation to be run.
+
+    Attributes:
+        folder: the run folder.
+        identity: digests for the ledger's header.
+    """
+
+    experiment: Experiment
+    folder: Path
+    identity: dict[str, str]
+    population: Population
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The whole evaluation set at one round.
+
+    Attributes:
+        loss: mean over examples, or for generation over the tokens of their answers.
+        metrics: mean over examples of each of the task's metrics; accuracy is correct / total.
+        statistics: of the update and of H.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    statistics: dict[str, float]
+
+
+class Executor(Protocol):
+    """What the loop asks for, always of x_r: the fold of a history of r records."""
+
+    description: Description
+    actors: int
+
+    @property
+    def message_bytes(self) -> int:
+        """Serialized messages so far."""
+        ...
+
+    def x0(self) -> np.ndarray:
+        """(d,) float32 initial weights, read only; asked for by methods that send weights."""
+        ...
+
+    def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> Iterable[Turn]:
+        """The turns of a cohort, in any order."""
+        ...
+
+    def evaluate(self, history: History) -> Evaluation: ...
+
+    def digest(self, history: History) -> str:
+        """SHA-256 of the weights."""
+        ...
+
+    def diagnose(self, history: History) -> dict[str, Any]:
+        """The evidence about H; see ``diagnostics``."""
+        ...
+
+    def snapshot(self, history: History) -> Snapshot | str:
+        """Writes x_r and H_r into the history's folder, or says why nobody could; asked for by the
+        scalar family, where replicas hold them."""
+        ...
+
+
+def total(scores: Iterable[Score], statistics: dict[str, float]) -> Evaluation:
+    """Sums evaluation batches, which must come in batch order."""
+    loss, terms, examples = 0.0, 0, 0
+    points: dict[str, float] = {}
+    for score in scores:
+        loss += score.loss
+        terms += score.terms
+        examples += score.examples
+        for name, value in score.points.items():
+            points[name] = points.get(name, 0.0) + value
+    return Evaluation(
+        loss / terms, {name: value / examples for name, value in points.items()}, statistics
+    )

@@ -1,0 +1,62 @@
+"""The loss of the whole federation around x_r, as far as one batch of its training examples shows
+it: gradient, Hessian-vector products, the Hessian's diagonal. For small models.
+
+No client could compute this; the simulator does, to give H an oracle and to say what H is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiso_ray.method.direction import stream
+from hiso_ray.method.hutchinson import diagonal
+from hiso_ray.seeds import Purpose, generator
+from hiso_ray.tasks.contract import Task
+
+BATCH = 256  # training examples that stand for all
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A task at one point, on one batch.
+
+    Attributes:
+        x: (d,) float32.
+        rng: draws vectors to multiply with; on the device of x.
+    """
+
+    task: Task
+    x: Tensor
+    batch: Any
+    rng: torch.Generator
+
+    def gradient(self) -> Tensor:
+        """∇f, (d,) float32."""
+        return self.task.gradient(self.x, self.batch)[1]
+
+    def hessian_vector(self, v: Tensor) -> Tensor:
+        """∇²f v, (d,) float32."""
+        return self.task.hessian_vector(self.x, v, self.batch)
+
+    def hessian_diagonal(self, samples: int) -> Tensor:
+        """(d,) float32 Hutchinson estimate of diag(∇²f) from so many random vectors."""
+        return diagonal(self.hessian_vector, self.x.numel(), samples, self.rng)
+
+
+def look(
+    task: Task, x: Tensor, train_examples: int, run_seed: int, purpose: Purpose, round_: int
+) -> Landscape:
+    """A landscape whose batch and random vectors are drawn for this purpose and round: every
+    replica sees the same one.
+
+    Args:
+        train_examples: of the whole federation.
+    """
+    size = min(BATCH, train_examples)
+    chosen = generator(run_seed, purpose, round_).choice(train_examples, size, replace=False)
+    rng = stream((run_seed, int(purpose), round_), x.device)
+    return Landscape(task, x, task.batch(chosen), rng)

@@ -1,0 +1,123 @@
+"""H, the shared curvature estimate: z = H^{-1/2} u, and H <- β H + (1-β)(sample + ε).
+
+REFERENCE: HiSo, arXiv 2506.02370, whose sample is Δ²; HiZOO, arXiv 2402.15173, takes second
+differences instead. β (``hessian_retention``) is the share of the *old* H that is kept; ε stands
+inside the average, so H never falls below it. H is float32 whatever the weights are.
+
+============  =============================  ==============================================
+``none``      H = 1                          DeComFL (arXiv 2405.15861)
+``diagonal``  one H_i per weight             HiSo
+``row``       its mean over each row         does one number per output neuron do?
+``tensor``    its mean over each tensor      does one number per tensor do?
+``scalar``    its mean                       does the diagonal do more than one number?
+``frozen``    diagonal, fixed after k rounds is it enough to learn H early?
+``random``    drawn like the learned H       is it the spread of H alone that helps?
+``permuted``  the learned H, shuffled        does it matter which weight has which H_i?
+``oracle``    the loss's own |diag ∇²f|      would a perfect H help more?
+============  =============================  ==============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from hiso_ray.method.curvature.contract import Curvature, Layout, dimension
+from hiso_ray.method.curvature.controls import PermutedDiagonal, RandomDiagonal, index_dtype
+from hiso_ray.method.curvature.diagonal import Diagonal, FrozenDiagonal, OracleDiagonal
+from hiso_ray.method.curvature.identity import Identity
+from hiso_ray.method.curvature.means import BlockMeans, rows, tensors, whole
+
+__all__ = [
+    "ARMS",
+    "Curvature",
+    "Diagonal",
+    "Identity",
+    "OracleDiagonal",
+    "initial",
+    "stored_floats",
+]
+
+
+class Arm(NamedTuple):
+    """How an arm is built, and what it holds.
+
+    Attributes:
+        build: (layout, device, seed, rounds) -> H_0.
+        floats: layout -> number of float32-sized elements held.
+    """
+
+    build: Callable[[Layout, torch.device, int, int], Curvature]
+    floats: Callable[[Layout], int]
+
+
+def _permuted_floats(layout: Layout) -> int:
+    d = dimension(layout)
+    return d * (2 + index_dtype(d).itemsize // 4)
+
+
+ARMS: dict[str, Arm] = {
+    "none": Arm(lambda layout, device, seed, k: Identity(), lambda layout: 0),
+    "diagonal": Arm(lambda layout, device, seed, k: Diagonal(dimension(layout), device), dimension),
+    "row": Arm(
+        lambda layout, device, seed, k: BlockMeans(rows(layout), device),
+        lambda layout: sum(run.blocks for run in rows(layout)),
+    ),
+    "tensor": Arm(
+        lambda layout, device, seed, k: BlockMeans(tensors(layout), device),
+        lambda layout: sum(run.blocks for run in tensors(layout)),
+    ),
+    "scalar": Arm(
+        lambda layout, device, seed, k: BlockMeans(whole(layout), device), lambda layout: 1
+    ),
+    "frozen": Arm(
+        lambda layout, device, seed, k: FrozenDiagonal(dimension(layout), device, k), dimension
+    ),
+    "random": Arm(
+        lambda layout, device, seed, k: RandomDiagonal(dimension(layout), device, seed),
+        lambda layout: 2 * dimension(layout),
+    ),
+    "permuted": Arm(
+        lambda layout, device, seed, k: PermutedDiagonal(dimension(layout), device, seed),
+        _permuted_floats,
+    ),
+    "oracle": Arm(
+        lambda layout, device, seed, k: OracleDiagonal(dimension(layout), device), dimension
+    ),
+}
+
+
+def _arm(name: str) -> Arm:
+    if name not in ARMS:
+        raise ValueError(f"curvature {name!r} is unknown; choose one of {', '.join(ARMS)}")
+    return ARMS[name]
+
+
+def initial(arm: str, layout: Layout, device: torch.device, *, seed: int, rounds: int) -> Curvature:
+    """H_0 = 1 of an arm.
+
+    Args:
+        arm: one of :data:`ARMS`.
+        layout: (name, shape) of every trainable tensor, in the order of the flat vector.
+        device: where H lives and chunks come from.
+        seed: of the run; ``permuted`` and ``random`` draw what is fixed about them from it.
+        rounds: k, for ``frozen`` only: how many rounds H learns.
+
+    Raises:
+        ValueError: no such arm.
+    """
+    return _arm(arm).build(layout, device, seed, rounds)
+
+
+def stored_floats(arm: str, layout: Layout) -> int:
+    """How many float32-sized elements an arm holds besides x: H, fixed draws and indices.
+
+    Not counted are a counter or two moments, and what ``row`` and ``tensor`` add up while H is
+    updated (one float64 per block and sample).
+
+    Raises:
+        ValueError: no such arm.
+    """
+    return _arm(arm).floats(layout)

@@ -1,0 +1,55 @@
+"""What a curvature arm does, whatever it stores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+# As in tasks: (name, shape) of every trainable tensor, in the order of the flat vector.
+Layout = Sequence[tuple[str, tuple[int, ...]]]
+
+
+class Curvature(Protocol):
+    """H of one replica. Chunks are float32, 1-D and contiguous, on the arm's device.
+
+    A round reads H with ``whiten`` and ``color``, then gives every chunk's samples to ``absorb``
+    and ends with ``commit``. A chunk may be read until it is itself absorbed: what it reads is
+    still H_r, however many other chunks were absorbed before.
+    """
+
+    def whiten(self, u: Tensor, where: slice) -> Tensor:
+        """H^{-1/2} u on the chunk ``where`` of the flat vector; may return ``u`` itself."""
+        ...
+
+    def color(self, u: Tensor, where: slice) -> Tensor:
+        """H^{1/2} u on one chunk; may return ``u`` itself."""
+        ...
+
+    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
+        """H <- β H + (1-β)(sample + ε), once per sample, in order, on one chunk.
+
+        Args:
+            samples: chunks of non-negative estimates of H; may be overwritten. The same number
+                for every chunk of a round.
+        """
+        ...
+
+    def commit(self, beta: float, eps: float) -> None:
+        """Ends the round: every chunk was absorbed."""
+        ...
+
+    def values(self) -> Tensor | None:
+        """The H that divides the directions, in as few floats as the arm has; None for H = 1."""
+        ...
+
+    def stored(self) -> dict[str, Tensor]:
+        """The float32 tensors a snapshot keeps; to restore one, ``copy_`` into it in place."""
+        ...
+
+
+def dimension(layout: Layout) -> int:
+    """d, the number of trainable weights."""
+    return sum(math.prod(shape) for _, shape in layout)

@@ -1,0 +1,115 @@
+"""One H_i per weight: learned (HiSo, arXiv 2506.02370), learned for a while, or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOOR = 0.01  # the least that the oracle's H may be, whose mean is 1
+
+
+class Diagonal:
+    """H_i for every weight, H_0 = 1.
+
+    A chunk of H is updated as it is absorbed, so H is read and written once a round.
+
+    Attributes:
+        h: (d,) float32, the learned H.
+    """
+
+    def __init__(self, dimension: int, device: torch.device) -> None:
+        self.h = torch.ones(dimension, device=device)
+
+    def used(self, where: slice) -> Tensor:
+        """The H that divides the directions, on one chunk; not to be written to."""
+        return self.h[where]
+
+    def whiten(self, u: Tensor, where: slice) -> Tensor:
+        return torch.rsqrt(self.used(where)).mul_(u)
+
+    def color(self, u: Tensor, where: slice) -> Tensor:
+        return torch.sqrt(self.used(where)).mul_(u)
+
+    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
+        average(self.h[where], samples, beta, eps)
+
+    def commit(self, beta: float, eps: float) -> None:
+        return None
+
+    def values(self) -> Tensor | None:
+        return self.used(slice(0, len(self.h)))
+
+    def stored(self) -> dict[str, Tensor]:
+        return {"h": self.h}
+
+
+def average(h: Tensor, samples: Sequence[Tensor], beta: float, eps: float) -> None:
+    """h <- β h + (1-β)(sample + ε) in place, once per sample, which it overwrites."""
+    for sample in samples:
+        h.mul_(beta).add_(sample.add_(eps), alpha=1 - beta)
+
+
+class FrozenDiagonal(Diagonal):
+    """Learns for the first k rounds that reach ``commit``, then keeps that H.
+
+    Attributes:
+        rounds: (1,) float32, rounds committed so far. On the CPU wherever H is, so that looking
+            at it never waits for a GPU.
+    """
+
+    def __init__(self, dimension: int, device: torch.device, rounds: int) -> None:
+        super().__init__(dimension, device)
+        self._last = rounds
+        self.rounds = torch.zeros(1)
+
+    @property
+    def _learning(self) -> bool:
+        return self.rounds.item() < self._last
+
+    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
+        if self._learning:
+            super().absorb(samples, where, beta, eps)
+
+    def commit(self, beta: float, eps: float) -> None:
+        if self._learning:  # counting on would stop being exact at 2^24
+            self.rounds.add_(1)
+
+    def stored(self) -> dict[str, Tensor]:
+        return super().stored() | {"rounds": self.rounds}
+
+
+class OracleDiagonal(Diagonal):
+    """H is what :meth:`measure` was last told, and 1 before that; rounds teach it nothing."""
+
+    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
+        return None
+
+    def measure(self, diagonal: Tensor) -> None:
+        """H <- max(|diagonal| / mean|diagonal|, 0.01), or 1 if the diagonal is all zero.
+
+        The size of H is the learning rate's business, its shape is what an oracle can tell: divided
+        by its mean, the same rates suit it as suit H = 1. Weights that the loss bends nowhere would
+        get H = 0 and infinite directions: the floor bounds H^{-1/2} by ten times that of average
+        curvature.
+
+        Args:
+            diagonal: (d,), diag(∇²f) or an estimate of it.
+
+        Raises:
+            ValueError: the diagonal has another size than H or is not finite.
+        """
+        if diagonal.shape != self.h.shape:
+            raise ValueError(
+                f"a diagonal of shape {tuple(diagonal.shape)} was measured for H of shape "
+                f"{tuple(self.h.shape)}; measure all trainable weights as one flat vector"
+            )
+        size = diagonal.detach().abs()
+        mean = float(size.mean(dtype=torch.float64))
+        if not mean < float("inf"):
+            raise ValueError(
+                "the measured diagonal of the Hessian is not finite: the loss has overflowed at "
+                "these weights; lower method.lr"
+            )
+        self.h.copy_(size.div_(mean).clamp_(min=FLOOR) if mean > 0 else torch.ones_like(self.h))

@@ -1,0 +1,147 @@
+"""Prints the README's table of methods: what each sends and keeps, by formula and as measured.
+
+::
+
+    python scripts/method_table.py
+
+Formulas follow from the method's row of ``hiso_ray.config.METHODS``. Numbers are those of a run of
+each method on digits, a few rounds in which every client is sampled: nobody has missed a record in
+the first round, and everybody one in the others. Up is the length of a real answer, down what the
+run's ``metrics.csv`` counts, memory what its snapshot holds, the ledger's growth that of its file.
+All of it takes a quarter of a minute.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.numpy import load_file
+
+from hiso_ray import Experiment, run, tasks
+from hiso_ray.config import METHODS
+from hiso_ray.config.methods import Method
+from hiso_ray.execution.worker import Worker
+from hiso_ray.metrics import read_rows
+from hiso_ray.seeds import step_seeds
+
+CLIENTS, ROUNDS, TAU = 3, 4, 2
+HEADER = (
+    "method", "paper", "up", "down, no record missed", "down, one missed",
+    "held from round to round beside x_r", "replayable from the ledger",
+)  # fmt: skip
+
+
+class Measured(NamedTuple):
+    """Of one run.
+
+    Attributes:
+        d: trainable weights.
+        up: bytes of a client's answer.
+        down, down_after_one: bytes to a client that missed no record, and one.
+        kept: floats in the snapshot, by name.
+        ledger: bytes a round.
+    """
+
+    d: int
+    up: int
+    down: int
+    down_after_one: int
+    kept: dict[str, int]
+    ledger: float
+
+
+def experiment(name: str) -> Experiment:
+    clients = 1 if METHODS[name].one_client else CLIENTS
+    small = {
+        "method.name": name,
+        "method.lr": 0.01,
+        "task.name": "digits",
+        "task.model": "mlp-8",
+        "federation.num_clients": clients,
+        "federation.clients_per_round": clients,
+        "federation.rounds": ROUNDS,
+        "federation.local_steps": TAU,
+        "resources.executor": "serial",
+        "resources.snapshot_every": ROUNDS,
+    }
+    return Experiment().changed(**small)
+
+
+def measure(name: str, folder: Path) -> Measured:
+    """Runs a method in a new folder."""
+    e = experiment(name)
+    run(e, folder)
+    worker = Worker(e, *tasks.load(e))
+    (turn,) = worker.turns([0], step_seeds(e.seed, 0, TAU))
+    downs = [row["downlink_bytes"] for row in read_rows(folder / "metrics.csv")]
+    (snapshot,) = (folder / "snapshots").iterdir()
+    kept = {tensor: array.size for tensor, array in load_file(snapshot).items()}
+    _header, *records = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    return Measured(
+        d=kept["x"],
+        up=len(turn.payload) if turn.update is None else turn.update.nbytes,
+        down=(downs[1] - downs[0]) // e.federation.num_clients,
+        down_after_one=(downs[2] - downs[1]) // e.federation.num_clients,
+        kept=kept,
+        ledger=sum(map(len, records)) / len(records),
+    )
+
+
+def formulas(row: Method, method: str) -> tuple[str, str, str]:
+    """Bytes up; down to a client that missed nothing; and on top of that for each missed record."""
+    own = experiment(method).method
+    if row.sends == "weights":
+        return "4d", "4d + 8" if row.first_order else "4d + 8τ + 8", ""
+    up = "8τP" if row.second_differences else "⌈τP/8⌉" if row.uplink == "sign" else "4τP"
+    scalars = up if own.directions == "shared" else "4m(1 + τP)"
+    at_most = ", at most 4K" if own.seed_pool else ""
+    return up, "8τ + 8", f"8τ + 8 + {scalars} each{at_most}"
+
+
+def memory(row: Method, found: Measured) -> str:
+    """Of a replica beside x; of the server, which holds nothing unless weights are sent."""
+    names = {"h": "H", "velocity": "momentum"}
+    held = [names.get(name, name) for name in found.kept if name != "x"]
+    all_of_it = sum(found.kept.values()) / found.d
+    if row.sends == "weights":
+        return f"server: {all_of_it:g} d ({', '.join(['x', *held])})"
+    words = f"{all_of_it - 1:g} d ({', '.join(held)})" if held else "nothing"
+    return words + "; 1 d more with momentum" * ("momentum" in row.reads)
+
+
+def line(name: str, found: Measured) -> tuple[str, ...]:
+    """One row's cells."""
+    row = METHODS[name]
+    up, down, missed = formulas(row, name)
+    authors, _, number = row.paper.rpartition(", arXiv ")
+    probes = "" if row.first_order else f" (P = {experiment(name).method.num_perturbations})"
+    after_one = f"{found.down_after_one:,}"
+    again = "no: rounds are run again"
+    return (
+        f"`{name}`",
+        f"[{authors}](https://arxiv.org/abs/{number})",
+        f"{up} = {found.up:,}{probes}",
+        f"{down} = {found.down:,}",
+        f"+ {missed} = {after_one}" if missed else f"the same = {after_one}",
+        memory(row, found),
+        f"yes: {found.ledger:,.0f} B a round" if row.sends == "scalars" else again,
+    )
+
+
+def table() -> str:
+    """The whole of it, with what its numbers are for."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = {name: measure(name, Path(folder) / name) for name in METHODS}
+    lines = [HEADER, tuple("---" for _ in HEADER), *(line(n, f) for n, f in found.items())]
+    note = (
+        f"Bytes of one sampled client and round, measured at d = {found['hiso'].d}, τ = {TAU}, "
+        f"m = {CLIENTS} (mezo: 1) and K = {experiment('fedkseed').method.seed_pool}. At work a "
+        "process holds some more d for a while; `hiso-ray run --dry-run` says how much."
+    )
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{note}"
+
+
+if __name__ == "__main__":
+    print(table())
