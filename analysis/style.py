@@ -46,6 +46,7 @@ NAMES = {
     "fedzo": "FedZO",
     "fedavg": "FedAvg",
     "fedadam": "FedAdam",
+    "fedyogi": "FedYogi",
     "fedadagrad": "FedAdagrad",
     "fedprox": "FedProx",
 }
@@ -114,6 +115,7 @@ KNOWN = {
     "fedzo": Look(COLOURS[5], "<", "--"),
     "fedavg": Look(COLOURS[6], ">", "--"),
     "fedadam": Look(COLOURS[2], "^", "--"),
+    "fedyogi": Look(COLOURS[3], "*", "--"),
     "fedadagrad": Look(COLOURS[4], "d", "--"),
     "fedprox": Look(COLOURS[0], "p", "--"),
     "hiso (scalar)": Look(COLOURS[2], "^", filled=False),

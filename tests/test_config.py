@@ -136,6 +136,7 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
     "fedzo": PLAIN | {"directions": "per_client"},
     "fedavg": PLAIN,
     "fedadam": PLAIN | {"server_lr": 0.01},
+    "fedyogi": PLAIN | {"server_lr": 0.01},
     "fedadagrad": PLAIN | {"server_lr": 0.01, "server_beta1": 0.0},
     "fedprox": PLAIN | {"prox": 0.01},
 }
@@ -182,7 +183,7 @@ def test_how_scalars_travel_and_are_combined_is_the_methods_or_what_was_asked() 
 
 
 def test_who_sends_weights_and_who_computes_gradients() -> None:
-    first_order = {"fedavg", "fedadam", "fedadagrad", "fedprox"}
+    first_order = {"fedavg", "fedadam", "fedyogi", "fedadagrad", "fedprox"}
     assert {n for n, row in METHODS.items() if row.first_order} == first_order
     assert {n for n, row in METHODS.items() if row.sends == "weights"} == first_order | {"fedzo"}
 
@@ -209,7 +210,7 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
         (of("fedkseed", method__curvature="diagonal"), ["curvature = diagonal", "it is none"]),
         (of("fedkseed", method__momentum=0.9), ["momentum = 0.9", "does not read it"]),
         (of("fedkseed", method__seed_pool=0), ["seed_pool = 0", "at least one seed"]),
-        (of("fedadagrad", method__server_beta2=0.5), ["server_beta2 = 0.5", "fedadam"]),
+        (of("fedadagrad", method__server_beta2=0.5), ["server_beta2 = 0.5", "fedadam or fedyogi"]),
         (of("hiso", method__curvature_rounds=5), ["curvature_rounds = 5", "frozen or oracle"]),
         (
             of("hiso", method__curvature="none", method__curvature_in="probe"),

@@ -35,8 +35,8 @@ SCALARS = [name for name, row in METHODS.items() if row.sends == "scalars"]
 WEIGHTS = [name for name, row in METHODS.items() if row.sends == "weights"]
 
 # What each method needs to get down the quadratic; others take 0.05.
-RATES = {"fedavg": 0.3, "fedprox": 0.3, "fedadam": 0.3, "fedadagrad": 0.3}
-SERVER_RATES = {"fedadam": 0.1, "fedadagrad": 0.1}
+RATES = {"fedavg": 0.3, "fedprox": 0.3, "fedadam": 0.3, "fedyogi": 0.3, "fedadagrad": 0.3}
+SERVER_RATES = {"fedadam": 0.1, "fedyogi": 0.1, "fedadagrad": 0.1}
 
 OTHER_VALUES: dict[str, Any] = {
     "lr": 0.03, "mu": 1.0, "num_perturbations": 3, "probe": "exact", "directions": "per_client",
@@ -94,6 +94,7 @@ def wires(m: int, tau: int, p: int, k: int, d: int) -> dict[str, Wire]:
         "fedzo": weights._replace(request=seeds + 4 * d),
         "fedavg": weights,
         "fedadam": weights,
+        "fedyogi": weights,
         "fedadagrad": weights,
         "fedprox": weights,
     }

@@ -203,6 +203,7 @@ CASES: list[tuple[str, Callable[[Plain], None], dict[str, Any]]] = [
     ("fedavg", first_order, TWO),
     ("fedavg", first_order, {"method.momentum": 0.9, "method.weight_decay": 0.1}),
     ("fedadam", first_order, TWO),
+    ("fedyogi", first_order, TWO),
     ("fedadagrad", first_order, TWO),
     ("fedprox", first_order, TWO | {"method.prox": 1.0}),
 ]

@@ -127,6 +127,14 @@ METHODS: dict[str, Method] = {
         own={"curvature": "none", "server_lr": 0.01},
         server="adam",
     ),
+    "fedyogi": Method(
+        "Reddi et al. 2021, arXiv 2003.00295",
+        "as FedAdam, with v ← v − (1−β₂)Δ² sign(v − Δ²)",
+        _ADAPTIVE,
+        sends="weights",
+        own={"curvature": "none", "server_lr": 0.01},
+        server="yogi",
+    ),
     "fedadagrad": Method(
         "Reddi et al. 2021, arXiv 2003.00295",
         "as FedAdam, with v ← v + Δ² and β₁ = 0",
