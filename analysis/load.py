@@ -31,7 +31,7 @@ RESULTS = (
     "rounds", "metric", "initial_score", "final_score", "best_score", "initial_accuracy",
     "final_accuracy", "best_accuracy", "uplink_bytes", "downlink_bytes", "paper_bytes_per_client",
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
-    "simulated_seconds", "actors", "faults",
+    "simulated_seconds", "epsilon", "delta", "actors", "faults",
 )  # fmt: skip
 # fields that make a variant of a method, and how its label says so
 VARIANTS = {

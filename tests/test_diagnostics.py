@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., Experiment]
 D, MU = 37, 0.1
 OF_PROBES = {"g_mean", "g_std", "g_bias", "g_error", "update_cosine"}
+STABLE = {"lr_stable_low", "lr_stable_high"}  # of steps along probes
 
 
 def watched(experiment: Make, **dotted: Any) -> tuple[Worker, torch.Tensor, torch.Tensor]:
@@ -111,7 +112,8 @@ def test_methods_without_probes_leave_theirs_empty(experiment: Make) -> None:
     worker, lam, _ = watched(experiment, **dotted)
     row = diagnose(worker.replica, samples=1)
     missing = {name for name, value in row.items() if value is None}
-    assert missing == OF_PROBES | {n for n in COLUMNS if n.endswith(("pearson", "spearman"))}
+    correlations = {name for name in COLUMNS if name.endswith(("pearson", "spearman"))}
+    assert missing == OF_PROBES | STABLE | correlations
     assert row["trace"] == pytest.approx(float(lam.sum()), rel=1e-4)
 
 

@@ -126,6 +126,13 @@ class MethodConfig(Section):
                 f"curvature_rounds = {self.curvature_rounds}: curvature {self.curvature} does not "
                 "read it; leave it out, or use curvature frozen or oracle"
             )
+        if self.curvature in ("none", "oracle"):
+            learning = ("hessian_retention", "hessian_eps", "hessian_update")
+            unread = [n for n in learning if getattr(self, n) != own_value(self.name, n)]
+            if unread:
+                raise ValueError(
+                    f"{', '.join(unread)}: curvature {self.curvature} learns nothing; leave it out"
+                )
         if self.curvature == "none" and self.curvature_in != "both":
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"

@@ -33,7 +33,7 @@ class ClusterExecutor:
     ) -> None:
         self.actors = reservation.placement.actors
         self._one_each = reservation.placement.one_each
-        self._in_chunks, self._x0 = experiment.sends_weights, shared[0].x0
+        self._in_chunks, self._shared = experiment.sends_weights, shared
         self.fleet = Fleet(experiment, reservation, shared, faults, actor_class)
         self.description = self.fleet.description
         self._writer = 0  # the actor that wrote the last snapshot
@@ -43,7 +43,7 @@ class ClusterExecutor:
         return self.fleet.message_bytes
 
     def x0(self) -> np.ndarray:
-        return ray.get(self._x0)
+        return ray.get(self._shared[0].x0)
 
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
         present = self.fleet.present
