@@ -73,6 +73,8 @@ class Clients:
         advice = [f"lower method.lr (now {method.lr:g})"]
         if np.isfinite(loss) and not (method.row.first_order or method.probe == "exact"):
             advice.append(f"lower method.mu (now {method.mu:g})")
+        if self.replica.experiment.sends_weights:
+            advice.append(f"lower method.server_lr (now {method.server_lr:g})")
         if dtype != "float32":
             advice.append(f"use task.dtype float32 (now {dtype})")
         return NonFiniteLoss(
@@ -123,9 +125,8 @@ def take_turns(
 
 
 def _walked(experiment: Experiment, g: np.ndarray) -> np.ndarray:
-    """What a client's own step goes by: its scalars, or their signs where the method has those
-    (FeedSign)."""
-    signs = experiment.method.row.uplink == "sign"
+    """What a client's own step goes by: its scalars, or their signs where the others get those."""
+    signs = experiment.precision == "sign"
     return np.where(g >= 0, np.float32(1), np.float32(-1)) if signs else g
 
 

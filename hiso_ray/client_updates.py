@@ -53,14 +53,10 @@ def _train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor,
     """x_{i,τ} - x_r, and the (τ,) losses on the way."""
     method = clients.replica.experiment.method
     train = _descend if method.row.first_order else _probe
-    try:
-        change, losses = train(clients, client, seeds)
-    except UserError:
-        raise
-    except Exception as error:
-        raise clients.failed([client], 0, error) from error
-    if not (np.isfinite(losses).all() and bool(torch.isfinite(change).all())):
-        step = int(np.argmin(np.isfinite(losses)))
+    change, losses = train(clients, client, seeds)
+    finite = np.isfinite(losses)
+    if not (finite.all() and bool(torch.isfinite(change).all())):
+        step = len(losses) - 1 if finite.all() else int(np.argmin(finite))
         raise clients.non_finite(client, step, float(losses[step]), "its weights")
     return change, losses
 
@@ -70,7 +66,12 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
     method = replica.experiment.method
 
     def gradient(weights: Tensor, step: int) -> tuple[float, Tensor]:
-        return replica.task.gradient(weights, clients.batch(client, step))
+        try:
+            return replica.task.gradient(weights, clients.batch(client, step))
+        except UserError:
+            raise
+        except Exception as error:
+            raise clients.failed([client], step, error) from error
 
     return local_sgd(
         gradient,
@@ -92,4 +93,5 @@ def _probe(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor,
         (g,), (losses[step],) = clients.measure(x, [client], step, seed)
         names = replica.naming.of(seed, client)
         x = step_out_of_place(local, x, g, names, lr, replica.state, replica.directions)
+        replica.directions.forget()  # they are this client's alone
     return local.sub_(start), losses

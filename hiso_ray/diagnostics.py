@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiso_ray.config import Experiment
 from hiso_ray.landscape import Landscape, look
 from hiso_ray.method import evidence
 from hiso_ray.method.curvature import Curvature
@@ -20,6 +21,7 @@ from hiso_ray.replica import Replica
 from hiso_ray.seeds import Purpose
 
 PROBES = 32  # directions along which the difference is compared with the exact derivative
+SAMPLES = 32  # random vectors of the estimate of diag Σ
 ITERATIONS = 30  # of a power iteration
 NAN = float("nan")
 
@@ -34,12 +36,8 @@ COLUMNS = (
 Row = dict[str, float | int | str | None]
 
 
-def diagnose(replica: Replica, samples: int) -> Row:
-    """All of ``COLUMNS`` at x_r; None where a number does not exist.
-
-    Args:
-        samples: random vectors of the estimate of diag Σ.
-    """
+def diagnose(replica: Replica) -> Row:
+    """All of ``COLUMNS`` at x_r; None where a number does not exist."""
     experiment, state = replica.experiment, replica.state
     view = look(
         replica.task,
@@ -50,7 +48,7 @@ def diagnose(replica: Replica, samples: int) -> Row:
         replica.round,
     )
     h = _in_use(state.curvature, state.x)
-    gradient, diagonal = view.gradient(), view.hessian_diagonal(samples)
+    gradient, diagonal = view.gradient(), view.hessian_diagonal(SAMPLES)
     row: Row = {"round": replica.round, "update_norm": state.update_norm}
     row |= {"lr": experiment.method.lr, "gradient_norm": float(gradient.norm())}
     row |= _of_h(h) | _correlations(h, gradient, diagonal) | _probes(replica, view, gradient)
@@ -107,7 +105,8 @@ def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
     for p, name in enumerate(names):
         z = torch.zeros_like(state.x)
         perturb(z, z, replica.directions.chunks(name), state.in_probe, 1.0)
-        exact[p] = torch.dot(gradient.double(), z.double())
+        scale = replica.probe.scale(replica.directions, name)
+        exact[p] = torch.dot(gradient.double(), z.double()) * scale**2
         if p < experiment.method.num_perturbations:
             u = torch.zeros_like(state.x)
             perturb(u, u, replica.directions.chunks(name), state.in_update, 1.0)
@@ -125,7 +124,7 @@ def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
 
 def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) -> Row:
     """Traces, largest eigenvalues and what follows, of Σ and of H^{-1/2} Σ H^{-1/2}. The
-    stability bound is that of scalar methods whose directions are scaled in probe and update."""
+    stability bound is that of plain steps by the mean of g z; other methods have none."""
     experiment, d = replica.experiment, len(h)
     # directions that a step averages over
     own = 1 if replica.naming.shared else experiment.federation.clients_per_round
@@ -136,7 +135,7 @@ def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) ->
     white_trace = float((diagonal / h).sum(dtype=torch.float64))
     white_largest = evidence.largest_eigenvalue(white, d, ITERATIONS, view.rng)
     low, high = NAN, NAN
-    if not experiment.sends_weights and replica.state.scaled == "both":
+    if _is_plain(experiment):
         low, high = evidence.stability_bound(white_trace, white_largest, averaged)
     return {
         "trace": trace,
@@ -148,3 +147,14 @@ def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) ->
         "lr_stable_low": low,
         "lr_stable_high": high,
     }
+
+
+def _is_plain(experiment: Experiment) -> bool:
+    """Whether a round is x - η mean(g z), as the stability bound has it."""
+    method = experiment.method
+    return (
+        not experiment.sends_weights
+        and method.curvature_in == "both"
+        and method.momentum == 0
+        and experiment.precision != "sign"
+    )

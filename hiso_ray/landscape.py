@@ -58,5 +58,5 @@ def look(
     """
     size = min(BATCH, train_examples)
     chosen = generator(run_seed, purpose, round_).choice(train_examples, size, replace=False)
-    rng = stream((run_seed, int(purpose), round_), x.device)
+    rng = stream((run_seed, int(purpose), round_, 1), x.device)  # another key than the batch's
     return Landscape(task, x, task.batch(chosen), rng)

@@ -14,6 +14,7 @@ from hiso_ray.attendance import describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension
 from hiso_ray.execution.placement import CURVATURE_COPIES, actor_bytes
+from hiso_ray.method.server import chunks
 from hiso_ray.traffic import Sizes, forward_passes, paper_bytes_per_client
 
 GPUS = (24, 40, 80)  # GiB, of common kinds
@@ -33,6 +34,8 @@ class Plan:
         initial_model_bytes: once to each client.
         forward_passes: of training, if every sampled client answers; evaluation comes on top.
         actor_bytes: memory of an actor, activations not included.
+        server_bytes: memory of the driver, where it holds weights: x, moments, the sums of a
+            cohort's chunks, their mean, and the copy that goes out.
         clock: how long turns take on the virtual clock, if there is one.
         actors_per_gpu: how many such actors the memory of a GPU holds, by its size [GiB].
     """
@@ -46,6 +49,7 @@ class Plan:
     initial_model_bytes: int
     forward_passes: int
     actor_bytes: int
+    server_bytes: int
     clock: tuple[str, ...]
     actors_per_gpu: dict[int, int]
 
@@ -77,9 +81,18 @@ def plan(experiment: Experiment) -> Plan:
         * federation.clients_per_round
         * forward_passes(method, federation.local_steps),
         actor_bytes=need,
+        server_bytes=_server_bytes(experiment, trainable),
         clock=tuple(describe(sizes, devices.load(experiment))),
         actors_per_gpu={size: size * 2**30 // gpu_need for size in GPUS},
     )
+
+
+def _server_bytes(experiment: Experiment, dimension: int) -> int:
+    if not experiment.sends_weights:
+        return 0
+    held = {"sgd": 1, "adagrad": 2, "adam": 3, "yogi": 3}[experiment.method.row.server]
+    sums = len(chunks(range(experiment.federation.clients_per_round)))
+    return 4 * dimension * (held + sums + 2)
 
 
 def curvature_memory(experiment: Experiment, dimension: int) -> str:

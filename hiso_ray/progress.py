@@ -111,6 +111,8 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (
+            ("paper", method.row.paper),
+            ("a round", method.row.rule),
             ("model", task.model),
             ("trainable weights d", f"{plan.trainable:,} of {whole:,}"),
             *_curvature(method.curvature, plan.curvature),
@@ -128,12 +130,17 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
             *(("virtual clock", line) for line in plan.clock),
             ("memory of an actor", f"{readable_bytes(plan.actor_bytes)} without activations"),
+            *_server(plan.server_bytes),
             (
                 "actors a GPU's memory holds",
                 ", ".join(f"{n} on {size} GiB" for size, n in plan.actors_per_gpu.items()),
             ),
         ),
     )
+
+
+def _server(memory: int) -> list[tuple[str, str]]:
+    return [("memory of the driver", readable_bytes(memory))] if memory else []
 
 
 def _curvature(arm: str, memory: str) -> list[tuple[str, str]]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # it needs ray, the serial executor does not
 
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
 SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
+# Of second differences, whose rounding grows as 1/μ²; below 1e-3 H follows it on digits.
+SMALLEST_MU_TWICE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 3e-2}
 
 
 def _ignore(_: Any) -> None:
@@ -86,7 +88,7 @@ def resume(
 
     Args:
         changes: dotted fields to change: ``federation.rounds`` for more rounds, and what decides
-            no result (``resources``, ``eval``).
+            no result (``resources``, ``eval``, ``diagnostics``).
         task: as in :func:`run`.
 
     Raises:
@@ -252,12 +254,15 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
 
 
 def _warn_of_precision(experiment: Experiment) -> list[str]:
-    dtype, mu = experiment.task.dtype, experiment.method.mu
-    if experiment.method.row.first_order or mu >= SMALLEST_MU[dtype]:
+    dtype, method = experiment.task.dtype, experiment.method
+    smallest = (SMALLEST_MU_TWICE if method.row.second_differences else SMALLEST_MU)[dtype]
+    if method.row.first_order or method.mu >= smallest:
         return []
     return [
-        f"warning: {dtype} forward passes hide differences at μ = {mu:g}; use method.mu "
-        f"{SMALLEST_MU[dtype]:g} or task.dtype float32 (docs/models.md has the errors measured)"
+        f"warning: {dtype} forward passes hide {method.name}'s differences at μ = {method.mu:g}; "
+        f"use method.mu {smallest:g}"
+        + " or task.dtype float32 (docs/models.md has the errors measured)"
+        * (dtype != "float32")
     ]
 
 

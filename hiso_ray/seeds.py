@@ -29,13 +29,13 @@ class Purpose(IntEnum):
     DEVICES = 10
     JITTER = 11
     CURVATURE = 12
-    SEED_POOL = 17
-    ORACLE = 18
-    DIAGNOSTICS = 19
     QUANTIZE = 13
     ATTACK = 14
     ATTACKERS = 15
     NOISE = 16
+    SEED_POOL = 17
+    ORACLE = 18
+    DIAGNOSTICS = 19
 
 
 def key(run_seed: int, purpose: Purpose, *index: int) -> np.random.SeedSequence:

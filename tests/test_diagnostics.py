@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, resume, run, tasks
+from hiso_ray.config import METHODS
 from hiso_ray.diagnostics import COLUMNS, PROBES, diagnose
 from hiso_ray.execution.worker import Worker
 from hiso_ray.landscape import BATCH
@@ -51,7 +52,7 @@ def test_curvature_of_the_quadratic_as_h_sees_it(experiment: Make, h_is: str) ->
     state = worker.replica.state
     h = {"one": torch.ones_like(lam), "lambda": lam, "its inverse": 1 / lam}[h_is]
     state.curvature.h.copy_(h)  # type: ignore[attr-defined]
-    row = diagnose(worker.replica, samples=1)
+    row = diagnose(worker.replica)
     assert tuple(row) == COLUMNS
     white = lam / h
     expected = {
@@ -73,7 +74,7 @@ def test_curvature_of_the_quadratic_as_h_sees_it(experiment: Make, h_is: str) ->
         assert row["h_hessian_pearson"] == pytest.approx(sign, abs=1e-4)
         assert row["h_hessian_spearman"] == pytest.approx(sign, abs=1e-4)
     assert 0 < row["lr_stable_low"] < row["lr_stable_high"]  # type: ignore[operator]
-    assert row == diagnose(worker.replica, samples=1)  # a second look sees the same
+    assert row == diagnose(worker.replica)  # a second look sees the same
 
 
 @pytest.mark.parametrize("scaled", ["both", "probe", "update"])
@@ -82,7 +83,7 @@ def test_probes_beside_the_exact_derivative(experiment: Make, scaled: str) -> No
     worker, lam, gradient = watched(experiment, **dotted)
     h = torch.linspace(0.5, 4, D)
     worker.replica.state.curvature.h.copy_(h)  # type: ignore[attr-defined]
-    row = diagnose(worker.replica, samples=1)
+    row = diagnose(worker.replica)
     u, white = directions(PROBES), directions(PROBES) / h.double().sqrt()
     z = u if scaled == "update" else white
     bend = 0.5 * MU * (z**2 @ lam)
@@ -103,14 +104,14 @@ def test_probes_beside_the_exact_derivative(experiment: Make, scaled: str) -> No
 def test_better_probes_have_less_error(experiment: Make, kind: str) -> None:
     mu = {} if kind == "exact" else {"method.mu": MU}
     worker, _, _ = watched(experiment, **{"method.probe": kind}, **mu)
-    row = diagnose(worker.replica, samples=1)
+    row = diagnose(worker.replica)
     assert row["g_error"] == pytest.approx(0, abs=1e-4)
 
 
 def test_methods_without_probes_leave_theirs_empty(experiment: Make) -> None:
     dotted = {"method.name": "fedavg", "method.num_perturbations": 5}
     worker, lam, _ = watched(experiment, **dotted)
-    row = diagnose(worker.replica, samples=1)
+    row = diagnose(worker.replica)
     missing = {name for name, value in row.items() if value is None}
     correlations = {name for name in COLUMNS if name.endswith(("pearson", "spearman"))}
     assert missing == OF_PROBES | STABLE | correlations
@@ -135,7 +136,7 @@ def test_rows_as_often_as_asked_decide_nothing_and_survive_a_stop(
 
     own = {"method.name": method, "method.num_perturbations": 5}
     blind = run(experiment(**own), tmp_path / "blind")
-    e = experiment(**own, **{"diagnostics.every": 2, "diagnostics.samples": 2})
+    e = experiment(**own, **{"diagnostics.every": 2})
     whole = run(e, tmp_path / "whole")
     assert whole["model_sha256"] == blind["model_sha256"]
     assert not (tmp_path / "blind" / "diagnostics.csv").exists()
@@ -153,8 +154,36 @@ def test_rows_as_often_as_asked_decide_nothing_and_survive_a_stop(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_actors_see_what_one_process_sees(experiment: Make, tmp_path: Path) -> None:
-    asked = {"diagnostics.every": 3, "diagnostics.samples": 2}
+    asked = {"diagnostics.every": 3}
     run(experiment(**asked), tmp_path / "serial")
     ray = {"resources.executor": "ray", "resources.max_actors": 2}
     run(experiment(**asked, **ray), tmp_path / "ray")
     assert read(tmp_path / "ray") == read(tmp_path / "serial")
+
+
+@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if not row.first_order])
+def test_an_exact_probe_has_no_error_whatever_the_method(experiment: Make, name: str) -> None:
+    own = {} if name == "hizoo" else {"method.probe": "exact"}  # it measures both sides
+    one = METHODS[name].one_client
+    alone = {"federation.num_clients": 1, "federation.clients_per_round": 1} if one else {}
+    row = diagnose(watched(experiment, **{"method.name": name}, **own, **alone)[0].replica)
+    assert row["g_error"] < (0.01 if name == "hizoo" else 1e-5) * row["g_std"]  # type: ignore[operator]
+
+
+def test_a_run_stopped_while_it_measures_measures_again(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e, measure = experiment(**{"diagnostics.every": 2}), Worker.diagnose
+
+    def stop(worker: Worker) -> dict[str, Any]:
+        if worker.round == 2:
+            raise KeyboardInterrupt
+        return measure(worker)
+
+    monkeypatch.setattr(Worker, "diagnose", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(e, tmp_path / "r")
+    monkeypatch.setattr(Worker, "diagnose", measure)
+    resume(tmp_path / "r")
+    with open(tmp_path / "r" / "diagnostics.csv", newline="") as file:
+        assert [row["round"] for row in csv.DictReader(file)] == ["0", "2", "4", "6"]

@@ -45,7 +45,7 @@ ALLOWED = {
         "snapshots",
         "tasks",
     },
-    "diagnostics": {"landscape", "method", "replica", "seeds"},
+    "diagnostics": {"config", "landscape", "method", "replica", "seeds"},
     "client": {
         "config",
         "messages",
@@ -83,7 +83,7 @@ ALLOWED = {
         "uplink",
     },
     "run_folder": {"config", "ledger"},
-    "plan": {"attendance", "config", "devices", "execution", "tasks", "traffic"},
+    "plan": {"method", "attendance", "config", "devices", "execution", "tasks", "traffic"},
     "runs": {
         "attendance",
         "config",

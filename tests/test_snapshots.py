@@ -52,7 +52,9 @@ def test_a_run_resumed_from_a_snapshot_ends_the_same(
     arm = dotted | {"federation.local_steps": 2}
     whole = run(often(**arm, **{"federation.rounds": 9}), tmp_path / "whole")
     run(often(**arm, **{"federation.rounds": 7}), tmp_path / "r")
-    assert only(tmp_path / "r").name == "round-00000006.safetensors"  # older ones are removed
+    # Older ones are removed; where weights are nowhere else, the end has one too.
+    newest = 7 if arm.get("method.name") in ("fedavg", "fedadam") else 6
+    assert only(tmp_path / "r").name == f"round-{newest:08d}.safetensors"
     notes: list[str] = []
     end = resume(tmp_path / "r", on_note=notes.append, changes={"federation.rounds": 9})
     assert end["model_sha256"] == whole["model_sha256"]

@@ -86,10 +86,18 @@ def _something_to_aggregate(experiment: Experiment) -> None:
             f"aggregation.rule = {rule} compares clients that probe along the same directions; "
             f"with method.directions per_client ({name}) use mean"
         )
-    if method.row.second_differences and precision in ("int8", "sign"):
+    clip = experiment.privacy.clip
+    mixed = {
+        f"uplink.precision = {precision}": precision in ("int8", "sign"),
+        f"aggregation.rule = {rule}": rule in ("krum", "multi_krum"),
+        f"privacy.clip = {clip}": clip != "none",
+    }
+    found = [what for what, is_given in mixed.items() if is_given]
+    if method.row.second_differences and found:
         raise ValueError(
-            f"uplink.precision = {precision}: {name} sends first and second differences in one "
-            "message, which differ too much in size; use float32 or float16"
+            f"{', '.join(found)}: {name} sends first and second differences together, which differ "
+            "too much in size to share a scale or a norm; use float32 or float16, another rule, "
+            "and no clip"
         )
     if method.probe == "exact" and "mu" in given(method):
         raise ValueError(
@@ -125,14 +133,18 @@ def _differentiable(experiment: Experiment) -> None:
             "passes are off by per cents, or overflow; set task.dtype to float32"
         )
     federation, method = experiment.federation, experiment.method
-    if federation.local_steps == 1 and method.row.first_order:
-        unread = [f"method.{name}" for name in ("momentum", "prox") if getattr(method, name) > 0]
-        if unread:
-            raise ValueError(
-                f"{' and '.join(unread)} of {method.name} would change nothing before the second "
-                "local step, and federation.local_steps = 1: raise local_steps, or use fedavg "
-                "without momentum"
-            )
+    if federation.local_steps > 1:
+        return
+    unread = [n for n in ("momentum", "prox") if method.row.first_order and getattr(method, n) > 0]
+    if method.hessian_update == "all" and not method.row.second_differences:
+        unread.append("hessian_update")
+    if unread:
+        raise ValueError(
+            f"method.{' and method.'.join(unread)} of {method.name} would change nothing before "
+            "the second local step: set federation.local_steps to 2 or more"
+            + ", or use fedavg"
+            * ("prox" in unread)
+        )
 
 
 def _privacy(experiment: Experiment) -> None:

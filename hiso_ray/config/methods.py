@@ -34,7 +34,7 @@ class Method:
         own: its values of fields, where they differ from those of HiSo.
         fixed: fields of ``own`` that it would not be itself without.
         second_differences: a probe gives a second scalar, and H learns from that (HiZOO).
-        uplink, rule_of_scalars: precision and aggregation that are part of the method.
+        uplink, aggregation: precision and rule that are part of the method.
         server: the server's optimizer of a mean of weights: sgd, adam, yogi or adagrad.
         one_client: it is not federated.
     """

@@ -72,6 +72,3 @@ class DiagnosticsConfig(Section):
         description="rounds between measurements of H, Δ, the gradient and the Hessian, written to "
         "diagnostics.csv; 0 for none (small models: it differentiates twice)",
     )
-    samples: PositiveInt = Field(
-        16, description="random vectors of the estimate of the Hessian's diagonal"
-    )

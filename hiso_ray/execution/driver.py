@@ -71,7 +71,7 @@ def _rounds(
     traffic = Traffic(experiment, executor.description.dimension)
     for record in ledger.scan():
         traffic.count(record)
-    _run_again(history, executor)
+    _run_again(history, executor, on_note)
     with history.writing():
         reports = Reports(experiment, folder, history, traffic, executor, on_row)
 
@@ -79,7 +79,7 @@ def _rounds(
         reports.close()
         write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
 
-    keeper = Keeper(experiment.resources.snapshot_every, executor, on_note)
+    keeper = Keeper(experiment, executor, on_note)
     try:
         reports.catch_up()
         for round_ in range(history.round, experiment.federation.rounds):
@@ -107,11 +107,18 @@ def _rounds(
     return summary
 
 
-def _run_again(history: History, executor: Executor) -> None:
+def _run_again(history: History, executor: Executor, on_note: OnNote) -> None:
     """The rounds between the server's newest weights and the ledger's end; the scalar family has
     none."""
     server = history.server
-    while server is not None and server.round < history.ledger.round:
+    if server is None:
+        return
+    if server.round < history.ledger.round:
+        on_note(
+            f"weights of round {server.round} are the newest that were kept: running "
+            f"{history.ledger.round - server.round} rounds again"
+        )
+    while server.round < history.ledger.round:
         record = history.ledger.since(server.round)[0]
         clients = np.array(record.cohort, np.int64)
         turns = executor.turns(history, clients, record.seeds) if len(clients) else ()

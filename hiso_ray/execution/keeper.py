@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from hiso_ray.config import Experiment
 from hiso_ray.execution.contract import Executor, OnNote
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, TurnFailed
 
 
 class Keeper:
-    """Has a snapshot written every so many rounds; a run goes on without where that fails."""
+    """Has a snapshot written every so many rounds, and at the end where weights are nowhere else; a
+    run goes on without where that fails."""
 
-    def __init__(self, every: int, executor: Executor, on_note: OnNote) -> None:
-        self._every, self._executor, self._on_note = every, executor, on_note
+    def __init__(self, experiment: Experiment, executor: Executor, on_note: OnNote) -> None:
+        self._every, self._last = experiment.resources.snapshot_every, experiment.federation.rounds
+        self._executor, self._on_note = executor, on_note
 
     def after_round(self, history: History) -> None:
-        if self._every == 0 or history.round % self._every:
+        ends = history.server is not None and history.round == self._last
+        if self._every == 0 or (history.round % self._every and not ends):
             return
-        try:
-            written = (
-                self._executor.snapshot(history)
-                if history.server is None
-                else history.server.write(history.folder, history.check)
-            )
-        except TurnFailed as error:
-            written = str(error).splitlines()[0]
-        if isinstance(written, Snapshot) and not written.path.exists():
-            written = f"{written.path} was written where the driver cannot see it"
+        written = self._write(history)
         if isinstance(written, Snapshot):
             history.start_from(written)
-        else:
-            self._every = 0
-            self._on_note(
-                f"no snapshot ({written}), and no more will be tried: actors that restart replay "
-                "every round, and all records stay in memory"
-            )
+            return
+        self._every = 0
+        lost = (
+            "actors that restart replay every round, and all records stay in memory"
+            if history.server is None
+            else "resume runs every round again"
+        )
+        self._on_note(f"no snapshot ({written}), and no more will be tried: {lost}")
+
+    def _write(self, history: History) -> Snapshot | str:
+        if history.server is not None:
+            return history.server.write(history.folder, history.check)
+        try:
+            written = self._executor.snapshot(history)
+        except TurnFailed as error:
+            return str(error).splitlines()[0]
+        if isinstance(written, Snapshot) and not written.path.exists():
+            return f"{written.path} was written where the driver cannot see it"
+        return written

@@ -64,7 +64,10 @@ def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
     shared = width == 4 and _gpus(resources) == 0 and task.sparse_fraction == 1
     whole = dimension * (task.sparse_fraction < 1) + frozen * (not shared)
     kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
-    used = 4 * dimension * experiment.federation.local_steps * method.num_perturbations
+    own = method.directions == "per_client" and not experiment.sends_weights
+    clients = experiment.federation.clients_per_round if own else 1
+    steps = 1 if experiment.sends_weights else experiment.federation.local_steps
+    used = 4 * dimension * steps * method.num_perturbations * clients
     directions = 0 if method.row.first_order else min(kept, used)
     return 4 * dimension * copies + width * (dimension + whole) + directions + LIBRARIES
 

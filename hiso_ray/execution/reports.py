@@ -93,20 +93,25 @@ class Reports:
             "simulated_seconds": self.traffic.simulated_seconds,
             "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
+        if self._diagnostics is not None and done % experiment.diagnostics.every == 0:
+            # Before the row, whose absence is what makes an interrupted run come back here.
+            found = self.executor.diagnose(self.history) | self._of_server()
+            with self.history.writing():
+                self._diagnostics.add(found)
         self.course.add(row)
         with self.history.writing():
             self.file.add(row)
         self.on_row(row)
-        if self._diagnostics is not None and done % experiment.diagnostics.every == 0:
-            with self.history.writing():
-                self._diagnostics.add(self.executor.diagnose(self.history) | self._of_server())
 
     def _evaluation(self) -> Row:
         result = self.executor.evaluate(self.history)
         if not math.isfinite(result.loss):
+            method = self.experiment.method
             raise NonFiniteLoss(
                 f"non-finite evaluation loss after round {self.history.round}; lower method.lr "
-                f"(now {self.experiment.method.lr:g})"
+                f"(now {method.lr:g})"
+                + f" or method.server_lr (now {method.server_lr:g})"
+                * self.experiment.sends_weights
             )
         scores = {f"eval_{name}": value for name, value in result.metrics.items()}
         return {"eval_loss": result.loss, **scores, **result.statistics, **self._of_server()}

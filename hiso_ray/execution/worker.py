@@ -126,7 +126,7 @@ class Worker:
         return self.replica.statistics()
 
     def diagnose(self) -> dict[str, Any]:
-        return diagnose(self.replica, self.replica.experiment.diagnostics.samples)
+        return diagnose(self.replica)
 
     def digest(self) -> str:
         return self.replica.digest()

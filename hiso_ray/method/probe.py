@@ -95,7 +95,7 @@ class Probe:
                 [F(x+μz) + F(x-μz)] / 2.
         """
         count = len(names)
-        scale = [self._scale(directions, name) for name in names]
+        scale = [self.scale(directions, name) for name in names]
 
         def at(mu: float, p: int) -> np.ndarray:
             u = directions.chunks(names[p])
@@ -127,5 +127,6 @@ class Probe:
                 g[:, p] = difference(at(self.mu, p), base, self.mu) * scale[p]
         return g, base
 
-    def _scale(self, directions: Directions, name: Name) -> float:
+    def scale(self, directions: Directions, name: Name) -> float:
+        """What a direction is multiplied by."""
         return directions.dimension**0.5 / directions.norm(name) if self.sphere else 1.0

@@ -20,7 +20,7 @@ from hiso_ray import Experiment, run
 SMALL = {
     "task.name": "digits", "task.model": "mlp-8", "federation.num_clients": 12,
     "federation.clients_per_round": 3, "federation.rounds": 4, "eval.every": 2,
-    "diagnostics.every": 2, "diagnostics.samples": 2, "resources.executor": "serial",
+    "diagnostics.every": 2, "resources.executor": "serial",
 }  # fmt: skip
 RUNS = {
     "hiso": {},

@@ -69,6 +69,7 @@ class Sent:
         number: of the member that has it.
         since: the round that the member was believed to stand at.
         units: how much work it is: turns or batches, records to apply, and one.
+        slow: it will measure the oracle of H before it answers.
     """
 
     piece: Piece
@@ -77,6 +78,7 @@ class Sent:
     at: float
     deadline: float
     units: int
+    slow: bool = False
 
 
 @dataclass
@@ -107,6 +109,8 @@ class Fleet:
     ) -> None:
         self.message_bytes = 0
         self._reservation, self._checked_at = reservation, 0.0
+        method = experiment.method
+        self._oracle_every = method.curvature_rounds * (method.curvature == "oracle")
         self._weights: tuple[int, ray.ObjectRef] | None = None  # of a round
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
@@ -160,15 +164,10 @@ class Fleet:
         message = pickle.dumps((replace(missed, weights=None), piece.method, piece.arguments))
         self.message_bytes += len(message)
         units = 1 + len(piece.items or ()) + len(missed.records)
-        now = time.monotonic()
-        sent = Sent(
-            piece,
-            number,
-            member.known,
-            now,
-            now + self._patience.allowed(piece.method, units),
-            units,
-        )
+        now, every = time.monotonic(), self._oracle_every
+        slow = every > 0 and missed.round // every != member.known // every
+        allowed = self._patience.allowed(piece.method, units, slow)
+        sent = Sent(piece, number, member.known, now, now + allowed, units, slow)
         call.pending[member.handle.call.remote(message, weights)] = sent
 
     def _put(self, missed: Missed) -> ray.ObjectRef:
@@ -255,7 +254,8 @@ class Fleet:
         elif isinstance(answer, UserError):
             raise answer
         else:
-            self._patience.learn(piece.method, sent.units, time.monotonic() - sent.at)
+            if not sent.slow:
+                self._patience.learn(piece.method, sent.units, time.monotonic() - sent.at)
             member.known = call.history.round
             results = [answer] if piece.items is None else answer
             call.answers |= zip(piece.items or (None,), results, strict=True)

@@ -18,11 +18,15 @@ class Patience:
         self._given = None if given == "auto" else float(given)
         self._slowest: dict[str, float] = {}  # seconds per unit of work, by what was asked for
 
-    def allowed(self, method: str, units: int) -> float:
-        """Seconds that a message with so many turns, batches and records to apply may take."""
+    def allowed(self, method: str, units: int, slow: bool = False) -> float:
+        """Seconds that a message with so many turns, batches and records to apply may take.
+
+        Args:
+            slow: other answers tell nothing of how long this one takes.
+        """
         if self._given is not None:
             return self._given
-        if method not in self._slowest:
+        if slow or method not in self._slowest:
             return FIRST_ANSWER
         return AT_LEAST + SLACK * self._slowest[method] * units
 
