@@ -33,7 +33,7 @@ def hiso(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("executor", "kills"), [("serial", 2), pytest.param("ray", 10, marks=pytest.mark.slow)]
+    ("executor", "kills"), [("serial", 2), pytest.param("ray", 5, marks=pytest.mark.slow)]
 )
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
     experiment: Make, tmp_path: Path, executor: str, kills: int

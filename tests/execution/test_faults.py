@@ -73,10 +73,7 @@ def pid(executor: ClusterExecutor, actor: int) -> int:
     return session.ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
 
 
-@pytest.mark.parametrize(
-    ("method", "every"),
-    [("hiso", 1), ("fedadam", 4), pytest.param("hiso", 4, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("method", "every"), [("hiso", 1), ("fedadam", 4)])
 def test_killed_actors_come_back_and_change_nothing(
     experiment: Make, tmp_path: Path, method: str, every: int
 ) -> None:
