@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FORMAT = 3
+# Fields of a record that most methods have no use for: left out of the line where they say so.
+OFTEN: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
@@ -208,7 +210,8 @@ class Ledger:
             OSError: it could not be written whole (a full disk); the ledger is as it was before.
         """
         assert record.round == self.round, (record.round, self.round)
-        line, check = _line(asdict(record), self.check(self.round))
+        content = {n: v for n, v in asdict(record).items() if n not in OFTEN or v != OFTEN[n]}
+        line, check = _line(content, self.check(self.round))
         assert self._file is not None, "opened for reading only"
         left = line.encode()
         try:
@@ -273,7 +276,7 @@ def _record(content: dict[str, Any]) -> Record:
     for name in ("cohort", "seeds", "dropped", "late"):
         content[name] = tuple(content[name])
     for name in ("scalars", "second"):
-        content[name] = tuple(tuple(step) for step in content[name])
+        content[name] = tuple(tuple(step) for step in content.get(name, ()))
     return Record(**content)
 
 
