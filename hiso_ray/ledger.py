@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FORMAT = 3
-# Fields of a record that most methods have no use for: left out of the line where they say so.
-OFTEN: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
+# Fields that most methods have no use for: a record with these values leaves them out of its line.
+UNUSED: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
@@ -210,7 +210,7 @@ class Ledger:
             OSError: it could not be written whole (a full disk); the ledger is as it was before.
         """
         assert record.round == self.round, (record.round, self.round)
-        content = {n: v for n, v in asdict(record).items() if n not in OFTEN or v != OFTEN[n]}
+        content = {n: v for n, v in asdict(record).items() if n not in UNUSED or v != UNUSED[n]}
         line, check = _line(content, self.check(self.round))
         assert self._file is not None, "opened for reading only"
         left = line.encode()

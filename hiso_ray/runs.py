@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hiso_ray import devices, run_folder, tasks
+from hiso_ray import devices, opening, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension
@@ -24,18 +24,12 @@ from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
 from hiso_ray.method.server import chunks
-from hiso_ray.plan import curvature_memory
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition, skew, split
+from hiso_ray.tasks.partition import Partition, split
 from hiso_ray.traffic import Sizes
 
 if TYPE_CHECKING:  # it needs ray, the serial executor does not
     from hiso_ray.execution.cluster.shared import SharedTask
-
-# Below these the rounding of the forward pass is a large part of the scalars that clients send.
-SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
-# Of second differences, whose rounding grows as 1/μ²; below 1e-3 H follows it on digits.
-SMALLEST_MU_TWICE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 3e-2}
 
 
 def _ignore(_: Any) -> None:
@@ -71,8 +65,8 @@ def run(
     clock = [f"virtual clock: {line}" for line in describe(sizes, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    notes = (*prepared.notes, _describe_model(experiment, prepared), _describe_skew(counts))
-    for note in (*notes, *clock, *_warn_of_precision(experiment)):
+    notes = (*prepared.notes, opening.model(experiment, prepared), opening.partition(counts))
+    for note in (*notes, *clock, *opening.precision(experiment)):
         on_note(note)
     return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
 
@@ -251,36 +245,3 @@ def _pictures(on_note: OnNote) -> Iterator[None]:
         yield
     except Exception as error:
         on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")
-
-
-def _warn_of_precision(experiment: Experiment) -> list[str]:
-    dtype, method = experiment.task.dtype, experiment.method
-    smallest = (SMALLEST_MU_TWICE if method.row.second_differences else SMALLEST_MU)[dtype]
-    if method.row.first_order or method.mu >= smallest:
-        return []
-    return [
-        f"warning: {dtype} forward passes hide {method.name}'s differences at μ = {method.mu:g}; "
-        f"use method.mu {smallest:g}"
-        + " or task.dtype float32 (docs/models.md has the errors measured)"
-        * (dtype != "float32")
-    ]
-
-
-def _describe_skew(counts: np.ndarray) -> str:
-    found = skew(counts)
-    return (
-        f"partition: {found['min']}–{found['max']} examples per client (median "
-        f"{found['median']:g}), {found['labels']:.1f} of {counts.shape[1]} groups on average, "
-        f"mix of groups {found['distance']:.2f} away from the whole (total variation)"
-    )
-
-
-def _describe_model(experiment: Experiment, prepared: Prepared) -> str:
-    d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
-    method = experiment.method
-    return (
-        f"{method.name} on {experiment.task.model}: d = {d:,} trainable weights"
-        f"{f' of {whole:,}' * (whole > d)}"
-        + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
-        * (method.curvature != "none")
-    )

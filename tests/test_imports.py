@@ -84,7 +84,9 @@ ALLOWED = {
     },
     "run_folder": {"config", "ledger"},
     "plan": {"method", "attendance", "config", "devices", "execution", "tasks", "traffic"},
+    "opening": {"config", "plan", "tasks"},
     "runs": {
+        "opening",
         "attendance",
         "config",
         "devices",
@@ -92,7 +94,6 @@ ALLOWED = {
         "ledger",
         "messages",
         "method",
-        "plan",
         "run_folder",
         "tasks",
         "traffic",

@@ -1,0 +1,55 @@
+"""What a run says of itself before its first round."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hiso_ray.config import Experiment
+from hiso_ray.plan import curvature_memory
+from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.partition import skew
+
+# Below these the rounding of the forward pass is a large part of the scalars that clients send.
+SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
+# Of second differences, whose rounding grows as 1/μ²; below 1e-3 H follows it on digits.
+SMALLEST_MU_TWICE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 3e-2}
+
+
+def precision(experiment: Experiment) -> list[str]:
+    """A warning where rounding is a large part of what clients send."""
+    dtype, method = experiment.task.dtype, experiment.method
+    smallest = (SMALLEST_MU_TWICE if method.row.second_differences else SMALLEST_MU)[dtype]
+    if method.row.first_order or method.mu >= smallest:
+        return []
+    return [
+        f"warning: {dtype} forward passes hide {method.name}'s differences at μ = {method.mu:g}; "
+        f"use method.mu {smallest:g}"
+        + " or task.dtype float32 (docs/models.md has the errors measured)"
+        * (dtype != "float32")
+    ]
+
+
+def partition(counts: np.ndarray) -> str:
+    """How unlike the clients are.
+
+    Args:
+        counts: (num_clients, groups) examples.
+    """
+    found = skew(counts)
+    return (
+        f"partition: {found['min']}–{found['max']} examples per client (median "
+        f"{found['median']:g}), {found['labels']:.1f} of {counts.shape[1]} groups on average, "
+        f"mix of groups {found['distance']:.2f} away from the whole (total variation)"
+    )
+
+
+def model(experiment: Experiment, prepared: Prepared) -> str:
+    """What is trained, and what H takes."""
+    d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
+    method = experiment.method
+    return (
+        f"{method.name} on {experiment.task.model}: d = {d:,} trainable weights"
+        f"{f' of {whole:,}' * (whole > d)}"
+        + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
+        * (method.curvature != "none")
+    )
