@@ -104,12 +104,12 @@ def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
     exact, step = torch.empty(PROBES, dtype=torch.float64), torch.zeros_like(state.x)
     for p, name in enumerate(names):
         z = torch.zeros_like(state.x)
-        perturb(z, z, replica.directions.chunks(name), state.in_probe, 1.0)
+        perturb(z, z, name, state.in_probe, replica.directions, 1.0)
         scale = replica.probe.scale(replica.directions, name)
         exact[p] = torch.dot(gradient.double(), z.double()) * scale**2
         if p < experiment.method.num_perturbations:
             u = torch.zeros_like(state.x)
-            perturb(u, u, replica.directions.chunks(name), state.in_update, 1.0)
+            perturb(u, u, name, state.in_update, replica.directions, 1.0)
             step.add_(u, alpha=float(measured[p]))
     replica.directions.forget()
     error = measured - exact

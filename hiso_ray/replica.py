@@ -66,7 +66,9 @@ class Replica:
         self.state = State(x, curvature, method.curvature_in, velocity)
         self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
         budget = int(experiment.resources.direction_cache_mb * 2**20)
-        self.directions = Directions(x.numel(), device, budget)
+        self.directions = Directions(
+            x.numel(), device, budget, method.generator, method.distribution
+        )
         pool = (pool_seed(experiment.seed), method.seed_pool) if method.seed_pool else None
         self.naming = Naming(method.num_perturbations, method.directions == "shared", pool)
         self.probe = Probe(

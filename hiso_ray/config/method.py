@@ -46,6 +46,16 @@ class MethodConfig(Section):
         description="sampled clients probe along the same directions, whose scalars are averaged, "
         "or each along its own, whose scalars are all sent on",
     )
+    generator: Literal["philox", "torch"] = Field(
+        "philox",
+        description="what makes directions: philox, the same on every processor and GPU, or "
+        "torch's own generator, whose numbers depend on the device",
+    )
+    distribution: Literal["gaussian", "rademacher"] = Field(
+        "gaussian",
+        description="of the elements of directions: standard normal, or ±1 with equal chances "
+        "(generator philox)",
+    )
     curvature: Literal[
         "none", "diagonal", "tensor", "row", "scalar", "frozen", "random", "permuted", "oracle"
     ] = Field(
@@ -136,6 +146,11 @@ class MethodConfig(Section):
         if self.curvature == "none" and self.curvature_in != "both":
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
+            )
+        if self.generator == "torch" and self.distribution != "gaussian":
+            raise ValueError(
+                f"distribution = {self.distribution} with generator torch, which makes normals "
+                "only: use generator philox, or leave distribution out"
             )
         if self.name == "fedkseed" and self.seed_pool < 1:
             raise ValueError("seed_pool = 0: fedkseed draws its directions from at least one seed")

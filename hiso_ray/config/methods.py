@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-_PROBING = frozenset({"lr", "mu", "num_perturbations", "probe"})
+_PROBING = frozenset({"lr", "mu", "num_perturbations", "probe", "generator", "distribution"})
 _CURVED = frozenset(
     {"curvature", "curvature_in", "curvature_rounds", "hessian_retention", "hessian_eps"}
     | {"hessian_update"}

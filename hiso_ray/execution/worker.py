@@ -94,7 +94,7 @@ class Worker:
             device=f"{device.type} {kind}",
             torch=torch.__version__,
             threads=torch.get_num_threads(),
-            generator=describe_generator(device),
+            generator=describe_generator(self.replica.directions.generator, device),
             dimension=self.replica.state.x.numel(),
             frozen=self.frozen,
             eval_batches=self.replica.task.eval_batches,

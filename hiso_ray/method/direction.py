@@ -1,63 +1,33 @@
-"""Name -> u ~ N(0, I_d): the directions every replica can rebuild from a 64-bit step seed.
+"""Name -> u, a direction of d independent elements that every replica can rebuild from its name.
 
-A direction is *defined* as a stream: one generator, seeded from its name (``naming``), fills the
-vector front to back in chunks of a fixed size. Nobody has to hold d floats to use it.
+Nobody has to hold d floats to use one: directions are streamed, a chunk at a time. Two generators
+make them: ``philox``, the same bits everywhere and any slice alone, and ``torch``, the framework's
+own, whose numbers depend on the device and come front to back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray.method import philox, torch_stream
 from hiso_ray.method.naming import Name
-from hiso_ray.seeds import direction_key
+from hiso_ray.method.philox import Distribution
 
 # 256 KiB of float32 keeps a chunk and its operands in a core's cache; a GPU wants long kernels.
 CHUNK = {"cpu": 1 << 16, "cuda": 1 << 22}
-SCHEME = 1  # of turning keys into generators; a change makes old ledgers unreadable, and says so
 
-_MT_WORDS = 624
-_MT_OFFSET = 24  # bytes before the words in torch's serialised Mersenne twister
+Generator = Literal["philox", "torch"]
 
 
-def describe_generator(device: torch.device) -> dict[str, str | int]:
-    """What decides the numbers a key gives; equal descriptions promise equal directions.
-
-    The CPU's Mersenne twister has been the same for years and with every vector width, but not
-    without vectors; CUDA's numbers depend on torch, on the GPU model and on the chunk.
-    """
-    if device.type == "cpu":
-        vectors = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX")
-        name = "torch-cpu-vectorised" if vectors else "torch-cpu-plain"
-        return {"name": name, "scheme": SCHEME}
-    return {
-        "name": f"torch-{device.type}",
-        "scheme": SCHEME,
-        "torch": torch.__version__,
-        "hardware": torch.cuda.get_device_name(device),
-        "chunk": CHUNK[device.type],
-    }
-
-
-def stream(name: Name, device: torch.device) -> torch.Generator:
-    """The generator of a direction.
-
-    On the CPU ``manual_seed`` keeps 32 bits of its argument, too few for the 10^5 directions of a
-    long run to stay distinct, so the key fills the whole state of the Mersenne twister instead.
-    """
-    key = direction_key(*name)
-    rng = torch.Generator(device)
-    if device.type != "cpu":
-        return rng.manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
-    state = rng.get_state()
-    words = np.random.Philox(key).random_raw(_MT_WORDS // 2).view(np.uint32)
-    target = state.numpy()[_MT_OFFSET : _MT_OFFSET + 8 * _MT_WORDS].view(np.uint64)
-    target[:] = words
-    rng.set_state(state)
-    return rng
+def describe_generator(generator: Generator, device: torch.device) -> dict[str, str | int]:
+    """What decides the numbers a name gives; equal descriptions promise equal directions."""
+    if generator == "philox":
+        return {"name": philox.NAME, "version": philox.VERSION}
+    return torch_stream.describe(device, CHUNK[device.type])
 
 
 class Directions:
@@ -70,27 +40,47 @@ class Directions:
         dimension: d.
         device: where directions are generated and live.
         budget_bytes: memory that remembered directions may take.
+        generator: who makes them.
+        distribution: of their elements; torch makes normals only.
+
+    Attributes:
+        fused: passes over the weights generate directions inside one kernel (``method.fused``) and
+            nothing is remembered: reading a direction would take longer than making it.
     """
 
-    def __init__(self, dimension: int, device: torch.device, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        device: torch.device,
+        budget_bytes: int,
+        generator: Generator = "philox",
+        distribution: Distribution = "gaussian",
+    ) -> None:
+        assert generator == "philox" or distribution == "gaussian"
         self.dimension, self.device = dimension, device
-        self._capacity = budget_bytes // (4 * dimension)
+        self.generator, self.distribution = generator, distribution
+        self.fused = generator == "philox" and device.type == "cuda" and philox.has_triton()
+        self._capacity = 0 if self.fused else budget_bytes // (4 * dimension)
         self._kept: dict[Name, Tensor] = {}
 
-    def chunks(self, name: Name) -> Iterator[tuple[slice, Tensor]]:
+    def chunks(self, name: Name, part: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yields (slice of the flat vector, u on that slice), front to back.
 
         The tensor is float32 and only valid until the next one is asked for; do not write to it.
+
+        Args:
+            part: of the vector, the whole by default; from ``torch`` only the whole can be had.
         """
         if name not in self._kept and len(self._kept) < self._capacity:
             whole = torch.empty(self.dimension, device=self.device)
-            for where, u in self._generate(name):
+            for where, u in self._generate(name, slice(0, self.dimension)):
                 whole[where] = u
             self._kept[name] = whole
+        part = part or slice(0, self.dimension)
         if name in self._kept:
             kept = self._kept[name]
-            return ((where, kept[where]) for where in self._slices())
-        return self._generate(name)
+            return ((where, kept[where]) for where in self._slices(part))
+        return self._generate(name, part)
 
     def norm(self, name: Name) -> float:
         """‖u‖₂."""
@@ -100,18 +90,22 @@ class Directions:
         """Drops what is remembered; call it when the round's seeds change."""
         self._kept.clear()
 
-    def _slices(self) -> Iterator[slice]:
+    def _slices(self, part: slice) -> Iterator[slice]:
         step = CHUNK[self.device.type]
-        return (slice(i, min(i + step, self.dimension)) for i in range(0, self.dimension, step))
+        return (slice(i, min(i + step, part.stop)) for i in range(part.start, part.stop, step))
 
-    def _generate(self, name: Name) -> Iterator[tuple[slice, Tensor]]:
-        rng = stream(name, self.device)
-        # torch draws normals in blocks of 16, so a short last chunk is drawn up to a whole block:
-        # the direction is then the prefix of one long draw.
-        scratch = torch.empty(
-            min(CHUNK[self.device.type], -(-self.dimension // 16) * 16), device=self.device
+    def _generate(self, name: Name, part: slice) -> Iterator[tuple[slice, Tensor]]:
+        length = min(CHUNK[self.device.type], part.stop - part.start)
+        scratch = torch.empty(-(-length // 16) * 16, device=self.device)
+        if self.generator == "torch":
+            assert part == slice(0, self.dimension)
+            return torch_stream.chunks(name, self._slices(part), scratch)
+        return (
+            (
+                where,
+                philox.fill(
+                    scratch[: where.stop - where.start], name, where.start, self.distribution
+                ),
+            )
+            for where in self._slices(part)
         )
-        for where in self._slices():
-            length = where.stop - where.start
-            scratch[: -(-length // 16) * 16].normal_(generator=rng)
-            yield where, scratch[:length]

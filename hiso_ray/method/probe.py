@@ -6,7 +6,7 @@ drift: after 50 probes 5e-8 relative in fp32, 3e-3 in bf16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.method.curvature import Curvature
+from hiso_ray.method.curvature import Curvature, is_plain
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name
 
@@ -25,22 +25,33 @@ Slopes = Callable[[Tensor, Tensor, Sequence[Any]], tuple[np.ndarray, np.ndarray]
 
 
 def perturb(
-    out: Tensor, x: Tensor, u: Iterator[tuple[slice, Tensor]], curvature: Curvature, mu: float
+    out: Tensor,
+    x: Tensor,
+    name: Name,
+    curvature: Curvature,
+    directions: Directions,
+    mu: float,
+    start: int = 0,
 ) -> Tensor:
-    """out = x + μ H^{-1/2} u, in one pass.
+    """out = x + μ H^{-1/2} u from element ``start`` on, in one pass.
 
     Args:
-        out: (d,) buffer of the forward passes' dtype; rounded once, from a float32 sum.
+        out: (n,) buffer of the forward passes' dtype; rounded once, from a float32 sum.
         x: (d,) float32, read only.
-        u: the chunks of one direction.
+        name: of the direction u.
         mu: μ; negative for the other side of a central difference.
     """
-    for where, chunk in u:
-        z = curvature.whiten(chunk, where)
+    if directions.fused and is_plain(curvature):
+        from hiso_ray.method import fused
+
+        h = curvature.values()
+        return fused.probe(out, x, h, name, mu, directions.distribution, start)
+    for where, u in directions.chunks(name, slice(start, start + len(out))):
+        z, here = curvature.whiten(u, where), slice(where.start - start, where.stop - start)
         if out.dtype == torch.float32:
-            torch.add(x[where], z, alpha=mu, out=out[where])
+            torch.add(x[where], z, alpha=mu, out=out[here])
         else:
-            out[where] = torch.add(x[where], z, alpha=mu)
+            out[here] = torch.add(x[where], z, alpha=mu)
     return out
 
 
@@ -98,15 +109,15 @@ class Probe:
         scale = [self.scale(directions, name) for name in names]
 
         def at(mu: float, p: int) -> np.ndarray:
-            u = directions.chunks(names[p])
-            return losses(perturb(buffer, x, u, curvature, mu * scale[p]), batches)
+            weights = perturb(buffer, x, names[p], curvature, directions, mu * scale[p])
+            return losses(weights, batches)
 
         g = np.empty((len(batches), count * (1 + self.second)), np.float32)
         if self.kind == "exact":
             base = np.empty(len(batches))
             for p in range(count):
                 z = torch.zeros_like(x)
-                perturb(z, z, directions.chunks(names[p]), curvature, 1.0)
+                perturb(z, z, names[p], curvature, directions, 1.0)
                 slope, base = slopes(x, z, batches)
                 g[:, p] = slope * scale[p] ** 2
             return g, base

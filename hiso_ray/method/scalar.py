@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.method.curvature import Curvature, Identity
+from hiso_ray.method.curvature import Curvature, Diagonal, Identity, is_plain
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name
 
@@ -103,8 +103,10 @@ def deltas(
     Args:
         g: (n,) float32.
     """
+    # A tensor, since GPUs multiply by the reciprocal of a plain number, which is other bits.
+    count = torch.full((), len(g), dtype=torch.float32, device=directions.device)
     for where, total in _weighted(g, names, directions, square=False):
-        yield where, state.in_update.whiten(total, where).div_(len(g))
+        yield where, state.in_update.whiten(total, where).div_(count)
 
 
 def _seconds(step: Step, state: State, directions: Directions) -> Iterator[tuple[slice, Tensor]]:
@@ -156,6 +158,12 @@ def step_out_of_place(
     directions: Directions,
 ) -> Tensor:
     """out = x - η Δ: a client's local step; ``out`` may be ``x`` when ``x`` is the client's own."""
+    if directions.fused and is_plain(state.in_update):
+        from hiso_ray.method import fused
+
+        h, of = state.in_update.values(), directions.distribution
+        fused.replay(out, x, h, [names], g[None], of, lr=lr, whiten=h is not None)
+        return out
     for where, delta in deltas(g, names, state, directions):
         torch.add(x[where], delta, alpha=-lr, out=out[where])
     return out
@@ -167,6 +175,8 @@ def apply_record(state: State, directions: Directions, steps: Sequence[Step], ru
     Args:
         steps: τ local steps, in order.
     """
+    if directions.fused and _fits_one_kernel(state, steps):
+        return _apply_fused(state, directions, steps, rule)
     norm = 0.0
     moves = [deltas(step.g, step.names, state, directions) for step in steps]
     learns = steps if rule.learn_from_all else steps[-1:]
@@ -182,6 +192,31 @@ def apply_record(state: State, directions: Directions, steps: Sequence[Step], ru
         state.curvature.absorb(samples, where, rule.beta, rule.eps)
     state.curvature.commit(rule.beta, rule.eps)
     state.update_norm = norm**0.5
+
+
+def _fits_one_kernel(state: State, steps: Sequence[Step]) -> bool:
+    plain = is_plain(state.curvature) and state.velocity is None
+    return plain and all(step.second is None for step in steps)
+
+
+def _apply_fused(state: State, directions: Directions, steps: Sequence[Step], rule: Rule) -> None:
+    from hiso_ray.method import fused
+
+    learning = isinstance(state.curvature, Diagonal) and state.curvature.learns
+    state.update_norm = fused.replay(
+        state.x,
+        state.x,
+        state.curvature.values(),
+        [step.names for step in steps],
+        np.stack([step.g for step in steps]),
+        directions.distribution,
+        lr=rule.lr,
+        whiten=not isinstance(state.in_update, Identity),
+        learn=("all" if rule.learn_from_all else "last") if learning else "none",
+        beta=rule.beta,
+        eps=rule.eps,
+    )
+    state.curvature.commit(rule.beta, rule.eps)
 
 
 def _move(state: State, where: slice, moved: Sequence[Tensor], rule: Rule) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hiso_ray.method import direction
-from hiso_ray.method.direction import CHUNK, Directions, stream
+from hiso_ray.method import direction, torch_stream
+from hiso_ray.method.direction import CHUNK, Directions
+from hiso_ray.method.torch_stream import stream
 from hiso_ray.method.reference import direction as whole
 from hiso_ray.seeds import direction_key
 

@@ -37,6 +37,7 @@ __all__ = [
     "Identity",
     "OracleDiagonal",
     "initial",
+    "is_plain",
     "stored_floats",
 ]
 
@@ -109,6 +110,14 @@ def initial(arm: str, layout: Layout, device: torch.device, *, seed: int, rounds
         ValueError: no such arm.
     """
     return _arm(arm).build(layout, device, seed, rounds)
+
+
+def is_plain(curvature: Curvature) -> bool:
+    """Whether directions are divided by a vector as it lies in memory, or not at all: what fused
+    passes can read."""
+    return isinstance(curvature, Identity) or (
+        isinstance(curvature, Diagonal) and type(curvature).used is Diagonal.used
+    )
 
 
 def stored_floats(arm: str, layout: Layout) -> int:

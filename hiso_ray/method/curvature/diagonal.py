@@ -26,14 +26,21 @@ class Diagonal:
         """The H that divides the directions, on one chunk; not to be written to."""
         return self.h[where]
 
+    @property
+    def learns(self) -> bool:
+        """Whether the round's samples change H."""
+        return True
+
     def whiten(self, u: Tensor, where: slice) -> Tensor:
-        return torch.rsqrt(self.used(where)).mul_(u)
+        # Not rsqrt, which GPUs approximate: a root and a quotient are the same bits everywhere.
+        return torch.sqrt(self.used(where)).reciprocal_().mul_(u)
 
     def color(self, u: Tensor, where: slice) -> Tensor:
         return torch.sqrt(self.used(where)).mul_(u)
 
     def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
-        average(self.h[where], samples, beta, eps)
+        if self.learns:
+            average(self.h[where], samples, beta, eps)
 
     def commit(self, beta: float, eps: float) -> None:
         return None
@@ -65,15 +72,11 @@ class FrozenDiagonal(Diagonal):
         self.rounds = torch.zeros(1)
 
     @property
-    def _learning(self) -> bool:
+    def learns(self) -> bool:
         return self.rounds.item() < self._last
 
-    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
-        if self._learning:
-            super().absorb(samples, where, beta, eps)
-
     def commit(self, beta: float, eps: float) -> None:
-        if self._learning:  # counting on would stop being exact at 2^24
+        if self.learns:  # counting on would stop being exact at 2^24
             self.rounds.add_(1)
 
     def stored(self) -> dict[str, Tensor]:
@@ -83,8 +86,9 @@ class FrozenDiagonal(Diagonal):
 class OracleDiagonal(Diagonal):
     """H is what :meth:`measure` was last told, and 1 before that; rounds teach it nothing."""
 
-    def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
-        return None
+    @property
+    def learns(self) -> bool:
+        return False
 
     def measure(self, diagonal: Tensor) -> None:
         """H <- max(|diagonal| / mean|diagonal|, 0.01), or 1 if the diagonal is all zero.

@@ -1,0 +1,136 @@
+"""Passes over the weights on a GPU, in one kernel each: nothing but weights and H goes through
+memory, directions are made where they are used.
+
+Probe and replay compute what ``probe.perturb`` and ``scalar.apply_record`` compute chunk by chunk,
+to the last bit: the same operations in the same order, each rounded as IEEE 754 says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hiso_ray.method.naming import Name
+from hiso_ray.method.philox import Distribution, identity
+from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, on, programs
+
+LEARN = {"none": 0, "last": 1, "all": 2}
+
+
+@triton.jit
+def _probe(
+    out, x, h, identity, start, stop, mu,
+    WHITEN: tl.constexpr, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    first = start // 4 + tl.program_id(0).to(tl.int64) * BLOCKS
+    at = first * 4 + tl.arange(0, 4 * BLOCKS)
+    inside = (at >= start) & (at < stop)
+    z = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    if WHITEN:
+        z = tl.div_rn(1.0, tl.sqrt_rn(tl.load(h + at, mask=inside, other=1.0))) * z
+    before = tl.load(x + at, mask=inside, other=0.0)
+    after = tl.fma(z, tl.zeros_like(z) + mu, before)
+    tl.store(out + (at - start), after.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _replay(
+    out, x, h, identities, g, squares, d, steps, n, count, lr, beta, learned, eps,
+    WHITEN: tl.constexpr, LEARN: tl.constexpr, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0).to(tl.int64) * BLOCKS
+    at = first * 4 + tl.arange(0, 4 * BLOCKS)
+    block = first + tl.arange(0, BLOCKS)
+    inside = at < d
+    weights = tl.load(x + at, mask=inside, other=0.0)
+    zero = tl.zeros_like(weights)
+    delta = zero
+    if WHITEN or LEARN > 0:
+        old = tl.load(h + at, mask=inside, other=1.0)
+        new = old
+    if WHITEN:
+        root = tl.div_rn(1.0, tl.sqrt_rn(old))
+    for k in range(steps):
+        total = draw(block, identities + 4 * k * n, GAUSSIAN) * tl.load(g + k * n)
+        for p in range(1, n):
+            u = draw(block, identities + 4 * (k * n + p), GAUSSIAN)
+            total = tl.fma(u, zero + tl.load(g + k * n + p), total)
+        if WHITEN:
+            total = root * total
+        delta = tl.div_rn(total, zero + count)
+        weights = tl.fma(delta, zero - lr, weights)
+        if LEARN > 0:
+            if (LEARN == 2) | (k == steps - 1):
+                new = tl.fma(delta * delta + eps, zero + learned, new * beta)
+    tl.store(out + at, weights, mask=inside)
+    if LEARN > 0:
+        tl.store(h + at, new, mask=inside)
+    tl.store(squares + tl.program_id(0), tl.sum(tl.where(inside, delta * delta, 0.0)))
+
+
+def probe(
+    out: Tensor,
+    x: Tensor,
+    h: Tensor | None,
+    name: Name,
+    mu: float,
+    distribution: Distribution,
+    start: int = 0,
+) -> Tensor:
+    """out = (x + μ H^{-1/2} u)[start : start + len(out)], reading x and H once.
+
+    Args:
+        out: (n,) in the dtype of the forward passes.
+        x: (d,) float32.
+        h: (d,) float32, or None for H = 1.
+    """
+    n = out.numel()
+    _probe[(programs(start, n),)](
+        out, x, x if h is None else h, on(x.device, identity(name)), start, start + n, mu,
+        h is not None, distribution == "gaussian", BLOCKS, **EXACT,
+    )  # fmt: skip
+    return out
+
+
+def replay(
+    out: Tensor,
+    x: Tensor,
+    h: Tensor | None,
+    names: Sequence[Sequence[Name]],
+    g: np.ndarray,
+    distribution: Distribution,
+    *,
+    lr: float,
+    whiten: bool,
+    learn: Literal["none", "last", "all"] = "none",
+    beta: float = 0.0,
+    eps: float = 0.0,
+) -> float:
+    """out = x - η Σ_k Δ_k, and H learns in place: reads and writes x and H once, whatever the
+    number of steps and directions.
+
+    Args:
+        out: (d,) float32; may be ``x``.
+        h: (d,) float32; None where nothing reads it.
+        names: τ lists of n directions.
+        g: (τ, n) float32 scalars.
+        learn: H from no step's Δ², from the last one's, or from each in turn.
+
+    Returns:
+        ‖Δ‖ of the last step.
+    """
+    d, (steps, n) = x.numel(), g.shape
+    identities = np.concatenate([identity(name) for some in names for name in some])
+    squares = torch.empty(programs(0, d), device=x.device)
+    _replay[(programs(0, d),)](
+        out, x, x if h is None else h, on(x.device, identities),
+        torch.from_numpy(np.ascontiguousarray(g)).to(x.device), squares, d, steps, n,
+        float(n), lr, beta, 1 - beta, eps, whiten, LEARN[learn], distribution == "gaussian", BLOCKS, **EXACT,
+    )  # fmt: skip
+    return float(squares.double().sum().sqrt())

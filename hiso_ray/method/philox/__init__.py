@@ -1,0 +1,62 @@
+"""The portable generator of directions: the same bits on every processor and GPU.
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
+and a key into four 32-bit words, with no state in between: any element of a direction can be made
+alone, in any order, anywhere. Element i of a direction has word i mod 4 of counter
+(⌊i/4⌋ mod 2^32, ⌊i/4⌋ / 2^32, id_2, id_3) under key (id_0, id_1), where id is 128 bits of the hash
+of the direction's name. Two words make two normals (Box and Muller 1958), one word makes a sign.
+
+Every step is integer arithmetic, or an operation that IEEE 754 rounds in one way (+, ·, √, ÷, fused
+multiply-add), in one order. So normals agree to the last bit too, wherever they are made:
+
+``reference``   numpy, as the formulas say: the oracle
+``compiled``    numba, for CPUs
+``kernels``     Triton, for CUDA; ``fused`` reads them inside its passes over the weights
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.method.naming import Name
+from hiso_ray.seeds import direction_key
+
+NAME, VERSION = "philox4x32-10", 1  # a change makes other directions of the same names
+
+Distribution = Literal["gaussian", "rademacher"]
+
+
+def identity(name: Name) -> np.ndarray:
+    """The 128 bits that tell a direction from all others: (4,) uint32."""
+    return direction_key(*name).generate_state(4, np.uint32)
+
+
+def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Tensor:
+    """out[j] = element ``start + j`` of a direction.
+
+    Args:
+        out: (n,) float32, contiguous; on a GPU without Triton it is made on the CPU and copied.
+    """
+    if out.device.type == "cpu":
+        from hiso_ray.method.philox import compiled
+
+        compiled.FILL[distribution](out.numpy(), identity(name), start)
+        return out
+    if not has_triton():
+        return out.copy_(fill(torch.empty(out.shape), name, start, distribution))
+    from hiso_ray.method.philox import kernels
+
+    return kernels.fill(out, identity(name), start, distribution)
+
+
+def has_triton() -> bool:
+    """Whether kernels for GPUs can be compiled here."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
