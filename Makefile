@@ -36,6 +36,7 @@ lint: setup  ## ruff and mypy
 
 bench: setup  ## what rounds, growing federations and faults cost (half an hour)
 	$(BIN)/python benchmarks/driver_overhead.py
+	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/round_cost.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/recovery.py

@@ -1,6 +1,6 @@
 """How far reduced precision moves the scalars a client sends: g in bf16 and fp16 against fp32.
 
-    python benchmarks/probe_precision.py MODEL DATA [--task sst2]
+    python benchmarks/probe_precision.py DATA MODEL [MODEL ...] [--task sst2]
 
 One minibatch, P directions, each μ; forward differences from float32 master weights. A row gives
 the median over directions of |g - g32| / |g32|, and the correlation of g with g32. "weights" rounds
@@ -11,6 +11,9 @@ the perturbed weights only and computes in float32: what is lost when x + μz is
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +23,12 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.method.curvature import Identity
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Naming
-from hiso_ray.method.probe import Probe
+from hiso_ray.method.probe import Probe, Weights
 from hiso_ray.tasks.contract import Task
 
 MUS = (1e-4, 1e-3, 1e-2)
 DTYPES = ("bfloat16", "float16")
-DIRECTIONS, BATCHES = 10, 2
+DIRECTIONS, BATCHES = 20, 2
 
 
 def scalars(
@@ -35,7 +38,8 @@ def scalars(
     cpu = torch.device("cpu")
     batches = [task.batch(np.arange(16 * i, 16 * i + 16)) for i in range(BATCHES)]
 
-    def losses(weights: Tensor, some: list) -> np.ndarray:
+    def losses(weights: Weights, some: Sequence[Any]) -> np.ndarray:
+        assert isinstance(weights, Tensor)  # built whole, in the buffer
         return task.losses(weights.float() if round_only else weights, some)
 
     names = Naming(DIRECTIONS).of(7, client=0)
@@ -45,33 +49,43 @@ def scalars(
     return g
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("model")
-    arguments.add_argument("data")
-    arguments.add_argument("--task", default="sst2")
-    given = arguments.parse_args()
-    torch.set_num_threads(1)
-    fields = {"task.name": given.task, "task.model": given.model, "task.data": given.data}
+def rows(model: str, data: str, task_name: str) -> Iterator[tuple[str, ...]]:
+    """Cells of the table for one model."""
+    device = torch.device("cpu")
+    fields = {"task.name": task_name, "task.model": model, "task.data": data}
     e = tasks.resolve(Experiment().changed(**fields))
     prepared = tasks.prepare(e)
-    device = torch.device("cpu")
     exact = tasks.build(e, prepared, device)
+    rounded = {
+        dtype: tasks.build(e.changed(**{"task.dtype": dtype}), prepared, device) for dtype in DTYPES
+    }
     x = torch.tensor(prepared.x0)
-    print(
-        "| μ | dtype | weights: median error | correlation | forward: median error | correlation |"
-    )
-    print("|---|---|---|---|---|---|")
     for mu in MUS:
         truth = scalars(exact, x, mu, torch.float32, round_only=False)
         for name in DTYPES:
-            rounded = tasks.build(e.changed(**{"task.dtype": name}), prepared, device)
-            row = [f"{mu:g}", name]
-            for task, round_only in ((exact, True), (rounded, False)):
+            cells = [Path(model).name, f"{x.numel():,}", f"{mu:g}", name]
+            for task, round_only in ((exact, True), (rounded[name], False)):
                 g = scalars(task, x, mu, getattr(torch, name), round_only=round_only)
                 error = np.median(np.abs(g - truth) / np.abs(truth))
-                row += [f"{error:.1%}", f"{np.corrcoef(g.ravel(), truth.ravel())[0, 1]:.3f}"]
-            print("| " + " | ".join(row) + " |", flush=True)
+                cells += [f"{error:.1%}", f"{np.corrcoef(g.ravel(), truth.ravel())[0, 1]:.3f}"]
+            yield tuple(cells)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("data")
+    arguments.add_argument("models", nargs="+", metavar="model")
+    arguments.add_argument("--task", default="sst2")
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    print(
+        "| model | d | μ | dtype | weights: median error | correlation "
+        "| forward: median error | correlation |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for model in given.models:
+        for cells in rows(model, given.data, given.task):
+            print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 One worker (what an actor holds) with one torch thread; forwards and rounds alternate, so that both
 meet the same machine. A round is everything: catch-up, minibatches, directions, probes, losses.
 
-    python benchmarks/round_cost.py [--rounds N] [digits | opt-1m | opt-125m ...]
+    python benchmarks/round_cost.py [digits | opt-1m | opt-125m | opt-1.3b | opt-2.7b ...]
+        [--device cpu|cuda] [--dtype float32 bfloat16] [--clients 1 8] [--batch N] [--length N]
+
+On a GPU memory is the most that torch's allocator held, on a CPU the process's own.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,99 +37,182 @@ from hiso_ray.messages import Missed
 from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Layout, Prepared, dimension
-from hiso_ray.tasks.partition import Partition, split
+from hiso_ray.tasks.partition import split
 
 OPT_1M = Path(__file__).resolve().parents[2] / "shared" / "models" / "opt-imdb-1m"
-CASES = ("digits", "opt-1m", "opt-125m")
-ROUNDS = {"digits": 60, "opt-1m": 8, "opt-125m": 2}
+SHAPES = ("opt-125m", "opt-1.3b", "opt-2.7b")  # of the published models
+CASES = {"cpu": ("digits", "opt-1m", "opt-125m"), "cuda": SHAPES}
+ROUNDS = {
+    "cpu": {"digits": 60, "opt-1m": 8} | dict.fromkeys(SHAPES, 2),
+    "cuda": {"digits": 60, "opt-1m": 20, "opt-125m": 10, "opt-1.3b": 5, "opt-2.7b": 4},
+}
+CLIENTS = 40  # of the federation
+DRAWN = 1 << 26  # random weights drawn; longer vectors repeat them, since 10 GiB take a while
 MIB = 2**20
 
 
-def case(name: str) -> tuple[Experiment, Prepared]:
-    experiment = Experiment().changed(  # batch 16, P = 5, τ = 1, m = 8
-        **{
-            "federation.num_clients": 40,
-            "federation.partition": "iid",
-            "federation.min_examples": 16,
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        clients: m, of a round.
+        batch: examples of a minibatch.
+        length: tokens of a prompt.
+    """
+
+    model: str
+    device: str
+    dtype: str = "float32"
+    clients: int = 8
+    batch: int = 16
+    length: int = 32
+
+    @property
+    def title(self) -> str:
+        """The model, and how this differs from the default."""
+        usual = Setting(self.model, self.device)
+        words = {
+            "dtype": self.dtype,
+            "clients": f"m = {self.clients}",
+            "batch": f"batch {self.batch}",
+            "length": f"{self.length} tokens",
         }
-    )
-    if name == "digits":
-        experiment = tasks.resolve(experiment.changed(**{"task.name": "digits"}))
-        return experiment, tasks.prepare(experiment)
-    from transformers import AutoConfig, OPTConfig
-
-    experiment = experiment.changed(**{"task.name": "sst2", "task.max_length": 32})
-    config = AutoConfig.from_pretrained(OPT_1M) if name == "opt-1m" else OPTConfig()
-    return experiment, random_text(config.to_dict())
+        return ", ".join(
+            [self.model, *(w for f, w in words.items() if getattr(self, f) != getattr(usual, f))]
+        )
 
 
-def random_text(config: dict) -> Prepared:
-    """640 prompts of exactly 32 random tokens for a model with random weights of this shape."""
+def experiment_of(setting: Setting) -> Experiment:
+    language = {"task.name": "sst2", "task.max_length": setting.length}
+    fields = {
+        "federation.num_clients": CLIENTS,
+        "federation.clients_per_round": setting.clients,
+        "federation.partition": "iid",
+        "federation.min_examples": setting.batch,
+        "task.batch_size": setting.batch,
+        "task.dtype": setting.dtype,
+        "resources.gpus_per_client": 1.0 if setting.device == "cuda" else 0,
+        **({"task.name": "digits"} if setting.model == "digits" else language),
+    }
+    return tasks.resolve(Experiment().changed(**fields))  # P = 5, τ = 1
+
+
+def prepared_for(setting: Setting) -> Prepared:
+    """Of these only model, batch and length matter."""
+    if setting.model == "digits":
+        return tasks.prepare(experiment_of(setting))
+    from hiso_ray.tasks.known_models import KNOWN
+    from hiso_ray.tasks.pretrained import configuration
+
+    small = setting.model == "opt-1m"
+    config = configuration(str(OPT_1M)) if small else KNOWN[f"facebook/{setting.model}"]
+    return random_text(config, CLIENTS * setting.batch, setting.length)
+
+
+def random_text(config: dict[str, Any], n: int, length: int) -> Prepared:
+    """n prompts of exactly so many random tokens for a model with random weights of this shape."""
     from hiso_ray.tasks.pretrained import skeleton
 
     rng = np.random.default_rng(0)
-    model = skeleton(config)
+    with torch.device("meta"):
+        model = skeleton(config)
     layout: Layout = tuple((n, tuple(p.shape)) for n, p in model.named_parameters())
-    n, labels = 640, rng.integers(0, 2, 640)
+    labels = rng.integers(0, 2, n)
     arrays = {
         f"{part}_{name}": value
         for part in ("train", "eval")
         for name, value in (
-            ("prompt_ids", rng.integers(5, config["vocab_size"], 32 * n).astype(np.int32)),
-            ("prompt_offsets", np.arange(0, 32 * n + 1, 32)),
+            ("prompt_ids", rng.integers(5, config["vocab_size"], length * n).astype(np.int32)),
+            ("prompt_offsets", np.arange(0, length * n + 1, length)),
             ("labels", labels),
         )
     }
-    x0 = rng.standard_normal(dimension(layout), dtype=np.float32) * 0.02
+    x0 = np.empty(dimension(layout), np.float32)
+    drawn = rng.standard_normal(min(DRAWN, len(x0)), dtype=np.float32) * np.float32(0.02)
+    for i in range(0, len(x0), DRAWN):
+        x0[i : i + DRAWN] = drawn[: len(x0) - i]
     spec = {"model": config, "layout": layout, "dense": layout, "answers": [7, 9]}
     return Prepared(spec, arrays, x0, labels, ("no", "yes"))
 
 
 class Bench:
-    """One worker in the middle of a run."""
+    """One worker in the middle of a run.
 
-    def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
-        self.experiment, self.partition = experiment, partition
-        self.worker = Worker(experiment, prepared, partition)
+    Attributes:
+        experiment: its cohort's size may change between rounds.
+    """
+
+    def __init__(self, experiment: Experiment, prepared: Prepared) -> None:
+        self.experiment = experiment
+        self.partition = split(experiment.federation, prepared.labels, 0)
+        self.worker = Worker(experiment, prepared, self.partition)
         self.records: list[Record] = []
 
     def cohort(self) -> np.ndarray:
         sizes = np.diff(self.partition.offsets)
         return cohort(0, len(self.records), self.experiment.federation, sizes)
 
+    def seconds(self, what: Callable[[], None]) -> float:
+        """How long it takes, all that was sent to the device included and nothing from before."""
+        self.synchronize()
+        start = time.perf_counter()
+        what()
+        self.synchronize()
+        return time.perf_counter() - start
+
+    def synchronize(self) -> None:
+        if self.worker.replica.device.type == "cuda":
+            torch.cuda.synchronize()
+
     def forwards(self) -> float:
         """Seconds of the next round's (P+1)·m losses alone, all at the same weights."""
-        replica = self.worker.replica
+        replica, size = self.worker.replica, self.experiment.task.batch_size
         examples = [
-            minibatch(0, len(self.records), int(c), 0, self.partition.of(int(c)), 16)
+            minibatch(0, len(self.records), int(c), 0, self.partition.of(int(c)), size)
             for c in self.cohort()
         ]
         batches = [replica.task.batch(e) for e in examples]
-        start = time.perf_counter()
-        for _ in range(self.experiment.method.num_perturbations + 1):
-            replica.task.losses(replica.state.x, batches)
-        return time.perf_counter() - start
+        weights = replica.forward_weights()
+
+        def all_losses() -> None:
+            for _ in range(self.experiment.method.num_perturbations + 1):
+                replica.task.losses(weights, batches)
+
+        return self.seconds(all_losses)
 
     def round(self) -> tuple[float, float]:
         """Seconds of a whole round, and of its catch-up."""
+        missed = Missed(len(self.records), self.records[-1:])
+        caught_up = self.seconds(lambda: self.worker.catch_up(missed))
+        return caught_up + self.seconds(self.turns), caught_up
+
+    def turns(self) -> None:
         method, r = self.experiment.method, len(self.records)
         clients, seeds = self.cohort(), step_seeds(0, r, 1)
-        start = time.perf_counter()
-        self.worker.catch_up(Missed(r, self.records[-1:]))
-        caught_up = time.perf_counter() - start
         turns = take_turns(self.worker.replica, self.partition, clients.tolist(), seeds)
         sizes = np.diff(self.partition.offsets)[clients]
         scalars = combine(self.experiment, r, received(self.experiment, r, turns), sizes)
-        took = time.perf_counter() - start
         members, means = tuple(map(int, clients)), tuple(map(float, scalars[0, :, 0]))
         eps, loss = method.hessian_eps, mean_loss(turns)
         self.records.append(Record(r, members, seeds, (means,), 1e-6, method.mu, 0.95, eps, loss))
-        return took, caught_up
 
 
-def cost(name: str, rounds: int) -> None:
-    experiment, prepared = case(name)
-    bench = Bench(experiment, prepared, split(experiment.federation, prepared.labels, 0))
+def costs(settings: Sequence[Setting], prepared: Prepared, rounds: int) -> None:
+    """A row for each setting; they differ in m only, so one worker serves them."""
+    bench = Bench(experiment_of(settings[0]), prepared)
+    own = "" if settings[0].device == "cuda" else memory_in_another_process(settings[0])
+    for setting in settings:
+        bench.experiment = experiment_of(setting)
+        if setting.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        row = cost(bench, rounds)
+        if setting.device == "cuda":
+            own = weighed(torch.cuda.max_memory_allocated(), prepared.x0.size)
+        print(f"| {setting.title} | {prepared.x0.size:,} | {row} | {own} |", flush=True)
+
+
+def cost(bench: Bench, rounds: int) -> str:
     bench.round()  # warm; its record makes the next round catch up
     ratios, forwards, totals, replays = [], [], [], []
     for _ in range(rounds):
@@ -135,28 +224,36 @@ def cost(name: str, rounds: int) -> None:
         replays.append(replay)
     middle = statistics.median
     passes = middle(totals) - middle(forwards) - middle(replays)
-    memory = subprocess.run(
-        [sys.executable, __file__, "--memory-of", name],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    print(
-        f"| {name} | {prepared.x0.size:,} | {middle(forwards) * 1e3:,.1f} ms | "
-        f"{middle(totals) * 1e3:,.1f} ms | **{middle(ratios):.2f}** | {passes * 1e3:,.1f} ms | "
-        f"{middle(replays) * 1e3:,.1f} ms | {memory} |",
-        flush=True,
+    return (
+        f"{middle(forwards) * 1e3:,.1f} ms | {middle(totals) * 1e3:,.1f} ms | "
+        f"**{middle(ratios):.2f}** | {passes * 1e3:,.1f} ms | {middle(replays) * 1e3:,.1f} ms"
     )
 
 
-def memory(name: str) -> None:
+def weighed(size: int, dimension: int) -> str:
+    """Bytes in MiB and in weights."""
+    return (
+        "below 1 MiB" if size < MIB else f"{size / MIB:,.0f} MiB ({size / (4 * dimension):.1f} ×)"
+    )
+
+
+def memory_in_another_process(setting: Setting) -> str:
+    """A worker's memory, from a process that has held nothing else."""
+    options = [f"--{name}={getattr(setting, name)}" for name in ("dtype", "batch", "length")]
+    command = [sys.executable, __file__, "--memory-of", setting.model, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def memory(setting: Setting) -> None:
     """Prints the peak of a worker's own memory over two rounds, in weights and MiB.
 
     x_0 lies in a memory-mapped file, as it lies in Ray's object store: shared, not the worker's.
     """
-    experiment, prepared = case(name)
-    experiment = experiment.changed(**{"federation.clients_per_round": 1})  # more add no memory
+    from hiso_ray.method.philox import compiled  # noqa: F401 - numba is a library, as torch is
+
+    prepared = prepared_for(setting)
     with tempfile.NamedTemporaryFile() as file:
         prepared.x0.tofile(file.name)
-        size = prepared.x0.size
         prepared = dataclasses.replace(prepared, x0=np.memmap(file.name, np.float32, "r"))
         gc.collect()
         before, peak, stop = private(), [0], threading.Event()
@@ -167,14 +264,13 @@ def memory(name: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        bench = Bench(experiment, prepared, split(experiment.federation, prepared.labels, 0))
+        bench = Bench(experiment_of(setting), prepared)
         for _ in range(2):
             bench.round()
         stop.set()
         peak[0] = max(peak[0], private())  # small rounds end before anybody looks
         watcher.join()
-    own = peak[0] - before
-    print("below 1 MiB" if own < MIB else f"{own / MIB:,.0f} MiB ({own / (4 * size):.1f} ×)")
+    print(weighed(peak[0] - before, prepared.x0.size))
 
 
 def private() -> int:
@@ -187,23 +283,36 @@ def private() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=CASES, metavar="|".join(CASES))
+    known = tuple(ROUNDS["cpu"])
+    parser.add_argument("cases", nargs="*", metavar="|".join(known))
+    parser.add_argument("--device", choices=tuple(CASES), default="cpu")
+    parser.add_argument("--dtype", nargs="+", default=["float32"])
+    parser.add_argument("--clients", nargs="+", type=int, default=[8], help="m, of a round")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=32, help="tokens of a prompt")
     parser.add_argument("--rounds", type=int, help="rounds to time (default: by case)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if unknown := set(given.cases) - set(known):
+        parser.error(f"unknown: {', '.join(unknown)} (allowed: {', '.join(known)})")
     torch.set_num_threads(1)
-    if given.memory_of:
-        return memory(given.memory_of)
+    size = {"batch": given.batch, "length": given.length}
+    if given.memory_of:  # more clients add no memory
+        return memory(Setting(given.memory_of, "cpu", given.dtype[0], 1, **size))
     print(
         "| model | d | forwards | round | round ÷ forwards | probes | replay "
         "| own memory (÷ weights) |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for name in given.cases:
-        if name == "opt-1m" and not OPT_1M.is_dir():
-            print(f"| {name} | not measured: {OPT_1M} is absent |")
+    for model in given.cases or CASES[given.device]:
+        if model == "opt-1m" and not OPT_1M.is_dir():
+            print(f"| {model} | not measured: {OPT_1M} is absent |")
             continue
-        cost(name, given.rounds or ROUNDS[name])
+        prepared = prepared_for(Setting(model, given.device, **size))
+        rounds = given.rounds or ROUNDS[given.device][model]
+        for dtype in given.dtype:
+            settings = [Setting(model, given.device, dtype, m, **size) for m in given.clients]
+            costs(settings, prepared, rounds)
 
 
 if __name__ == "__main__":

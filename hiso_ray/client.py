@@ -16,6 +16,7 @@ from torch import Tensor
 from hiso_ray.config import Experiment
 from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed, UserError
 from hiso_ray.method.scalar import step_out_of_place
+from hiso_ray.out_of_memory import out_of_memory
 from hiso_ray.privacy import clipped
 from hiso_ray.replica import Replica
 from hiso_ray.sampling import minibatch
@@ -46,7 +47,7 @@ class Clients:
         directions; see ``Probe.scalars``.
 
         Raises:
-            NonFiniteLoss, TurnFailed: as :func:`take_turns`.
+            NonFiniteLoss, UserError, TurnFailed: as :func:`take_turns`.
         """
         replica = self.replica
         names = replica.naming.of(seed, who[0])
@@ -61,12 +62,14 @@ class Clients:
                 raise self.non_finite(client, step, float(value), f"scalars {scalars.tolist()}")
         return g, loss
 
-    def failed(self, who: Sequence[int], step: int, error: Exception) -> TurnFailed:
+    def failed(self, who: Sequence[int], step: int, error: Exception) -> TurnFailed | UserError:
+        """What to raise in an error's place; memory that another actor would not have either is the
+        user's to find."""
         several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
-        return TurnFailed(
-            f"{several}, round {self.replica.round}, local step {step}: "
-            f"{type(error).__name__}: {error}"
-        )
+        where = f"{several}, round {self.replica.round}, local step {step}"
+        if isinstance(error, torch.OutOfMemoryError):
+            return out_of_memory(self.replica.experiment, self.replica.device, where, error)
+        return TurnFailed(f"{where}: {type(error).__name__}: {error}")
 
     def non_finite(self, client: int, step: int, loss: float, what: str) -> NonFiniteLoss:
         method, dtype = self.replica.experiment.method, self.replica.experiment.task.dtype
@@ -90,6 +93,7 @@ def take_turns(
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
+        UserError: a GPU, or the actor's share of it, is full.
         TurnFailed: from whatever else went wrong, naming the clients, round and step.
     """
     experiment, clients = replica.experiment, Clients(replica, partition)

@@ -29,6 +29,7 @@ def take_updates(
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
+        UserError: a GPU, or the actor's share of it, is full.
         TurnFailed: from whatever else went wrong, naming the client, round and step.
     """
     clients, losses = Clients(replica, partition), []

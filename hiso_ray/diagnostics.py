@@ -125,15 +125,15 @@ def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
 def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) -> Row:
     """Traces, largest eigenvalues and what follows, of Σ and of H^{-1/2} Σ H^{-1/2}. The
     stability bound is that of plain steps by the mean of g z; other methods have none."""
-    experiment, d = replica.experiment, len(h)
+    experiment, start = replica.experiment, view.random_vector()
     # directions that a step averages over
     own = 1 if replica.naming.shared else experiment.federation.clients_per_round
     averaged = own * experiment.method.num_perturbations
     trace = float(diagonal.sum(dtype=torch.float64))
-    largest = evidence.largest_eigenvalue(view.hessian_vector, d, ITERATIONS, view.rng)
+    largest = evidence.largest_eigenvalue(view.hessian_vector, start, ITERATIONS)
     white = evidence.whitened(view.hessian_vector, h)
     white_trace = float((diagonal / h).sum(dtype=torch.float64))
-    white_largest = evidence.largest_eigenvalue(white, d, ITERATIONS, view.rng)
+    white_largest = evidence.largest_eigenvalue(white, start, ITERATIONS)
     low, high = NAN, NAN
     if _is_plain(experiment):
         low, high = evidence.stability_bound(white_trace, white_largest, averaged)

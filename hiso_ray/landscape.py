@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiso_ray.method.direction import stream
+from hiso_ray.method import philox
 from hiso_ray.method.hutchinson import diagonal
+from hiso_ray.method.naming import Name
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Task
 
@@ -26,13 +27,13 @@ class Landscape:
 
     Attributes:
         x: (d,) float32.
-        rng: draws vectors to multiply with; on the device of x.
+        name: whose random vectors the Hessian is multiplied with.
     """
 
     task: Task
     x: Tensor
     batch: Any
-    rng: torch.Generator
+    name: Name
 
     def gradient(self) -> Tensor:
         """∇f, (d,) float32."""
@@ -44,7 +45,15 @@ class Landscape:
 
     def hessian_diagonal(self, samples: int) -> Tensor:
         """(d,) float32 Hutchinson estimate of diag(∇²f) from so many random vectors."""
-        return diagonal(self.hessian_vector, self.x.numel(), samples, self.rng)
+        signs = (self._draw(i, "rademacher") for i in range(samples))
+        return diagonal(self.hessian_vector, signs)
+
+    def random_vector(self) -> Tensor:
+        """(d,) float32, standard normal: always the same one."""
+        return self._draw(0, "gaussian")
+
+    def _draw(self, index: int, distribution: philox.Distribution) -> Tensor:
+        return philox.fill(torch.empty_like(self.x), (*self.name, index), 0, distribution)
 
 
 def look(
@@ -58,5 +67,5 @@ def look(
     """
     size = min(BATCH, train_examples)
     chosen = generator(run_seed, purpose, round_).choice(train_examples, size, replace=False)
-    rng = stream((run_seed, int(purpose), round_, 1), x.device)  # another key than the batch's
-    return Landscape(task, x, task.batch(chosen), rng)
+    name = (run_seed, int(purpose), round_, 1)  # another key than the batch's
+    return Landscape(task, x, task.batch(chosen), name)

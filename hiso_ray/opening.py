@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.plan import curvature_memory
-from hiso_ray.tasks.contract import Prepared
+from hiso_ray.plan import curvature_memory, probe_memory
+from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import skew
 
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
@@ -53,3 +53,11 @@ def model(experiment: Experiment, prepared: Prepared) -> str:
         + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
         * (method.curvature != "none")
     )
+
+
+def probes(experiment: Experiment, prepared: Prepared) -> list[str]:
+    """What probes save by holding one layer at a time, where they do."""
+    if experiment.resources.probe_weights == "whole":
+        return []
+    layer = largest_layer(prepared.spec["layout"])
+    return [f"probes hold {probe_memory(experiment, prepared.x0.size, layer)}"]

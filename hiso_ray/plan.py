@@ -12,8 +12,13 @@ import numpy as np
 from hiso_ray import devices, tasks
 from hiso_ray.attendance import describe
 from hiso_ray.config import Experiment
-from hiso_ray.config.fits import check_dimension
-from hiso_ray.execution.placement import CURVATURE_COPIES, actor_bytes
+from hiso_ray.config.fits import check_dimension, whole_only
+from hiso_ray.execution.placement import (
+    CURVATURE_COPIES,
+    actor_bytes,
+    actor_gpu_bytes,
+    probe_bytes,
+)
 from hiso_ray.method.server import chunks
 from hiso_ray.traffic import Sizes, forward_passes, paper_bytes_per_client
 
@@ -28,6 +33,7 @@ class Plan:
         trainable: d.
         frozen: weights that are not trained.
         curvature: memory of H in every actor, in words.
+        probes: memory of perturbed weights in every actor, in words; empty where there are none.
         uplink_bytes: of a sampled client and round.
         downlink_bytes: of a sampled client and round, when it missed one record.
         paper_bytes_per_client: by the published tables' rule.
@@ -43,6 +49,7 @@ class Plan:
     trainable: int
     frozen: int
     curvature: str
+    probes: str
     uplink_bytes: int
     downlink_bytes: int
     paper_bytes_per_client: int
@@ -62,17 +69,17 @@ def plan(experiment: Experiment) -> Plan:
             does not exist; devices that cannot be had, or none of which meets the deadline.
     """
     federation, method = experiment.federation, experiment.method
-    trainable, frozen = tasks.count(experiment)
+    trainable, frozen, layer = tasks.count(experiment)
     check_dimension(experiment, trainable)
     sizes = Sizes(experiment, trainable)
     record = sizes.record(federation.clients_per_round)
-    need = actor_bytes(experiment, trainable, frozen)
-    on_gpu = experiment.changed(**{"resources.gpus_per_client": 1})
-    gpu_need = actor_bytes(on_gpu, trainable, frozen)
+    need = actor_bytes(experiment, trainable, frozen, layer)
+    gpu_need = actor_gpu_bytes(experiment, trainable, frozen, layer)
     return Plan(
         trainable=trainable,
         frozen=frozen,
         curvature=curvature_memory(experiment, trainable),
+        probes=probe_memory(experiment, trainable, layer),
         uplink_bytes=sizes.up,
         downlink_bytes=sizes.request + int(sizes.missed(np.array(record))),
         paper_bytes_per_client=paper_bytes_per_client(experiment, federation.rounds, trainable),
@@ -101,3 +108,24 @@ def curvature_memory(experiment: Experiment, dimension: int) -> str:
     few = {"none": "nothing", "scalar": "4 bytes", "tensor": "4 bytes a tensor"}
     few["row"] = "4 bytes a row of each matrix"
     return few.get(arm, f"{4 * dimension * CURVATURE_COPIES[arm]:,} bytes")
+
+
+def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
+    """What the perturbed weights of an actor take, in words; none where nothing is perturbed.
+
+    Args:
+        dimension: d.
+        layer: trainable weights of the largest layer.
+    """
+    if experiment.method.row.first_order:
+        return ""
+    whole, largest = (_mebibytes(probe_bytes(experiment, n)) for n in (dimension, layer))
+    if experiment.resources.probe_weights == "layer":
+        return f"one layer at a time: {largest} instead of {whole} of perturbed weights"
+    less = f" ({largest} with resources.probe_weights layer)" * (not whole_only(experiment))
+    return f"the whole model: {whole} of perturbed weights{less}"
+
+
+def _mebibytes(count: int) -> str:
+    size = count / 2**20
+    return f"{size:,.0f} MiB" if size >= 10 else f"{size:.2g} MiB"

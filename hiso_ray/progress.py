@@ -116,6 +116,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("model", task.model),
             ("trainable weights d", f"{plan.trainable:,} of {whole:,}"),
             *_curvature(method.curvature, plan.curvature),
+            *([("probes hold", plan.probes)] if plan.probes else []),
             (
                 "federation",
                 f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "

@@ -4,6 +4,7 @@ by weights; the other methods send it x_r."""
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +18,11 @@ from hiso_ray import snapshots
 from hiso_ray.config import Experiment
 from hiso_ray.landscape import look
 from hiso_ray.ledger import Record
-from hiso_ray.messages import Behind, Missed, Score, Snapshot
+from hiso_ray.messages import Behind, Missed, NonFiniteLoss, Score, Snapshot
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name, Naming
-from hiso_ray.method.probe import Probe
+from hiso_ray.method.probe import Probe, Unperturbed, unperturbed
 from hiso_ray.method.scalar import Rule, State, Step, apply_record
 from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.tasks.contract import Layout, Task, views
@@ -33,13 +34,14 @@ STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
 class Replica:
     """The shared model as one process sees it.
 
-    Memory: x and one buffer for perturbed weights (in the forward dtype), H if the method has one,
-    and the remembered directions; with several local steps one more d for a client's local x.
+    Memory: x and one buffer for perturbed weights (in the forward dtype; where probes hold a layer
+    at a time, the task's buffer of that size instead), H if the method has one, and the remembered
+    directions; with several local steps one more d for a client's local x.
 
     Attributes:
         train_examples: of the whole federation.
         round: r, the number of records applied.
-        buffer: (d,) where probes build perturbed weights.
+        buffer: (d,) where probes build perturbed weights; None where the task does, layer by layer.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Replica:
         moves = method.momentum > 0 and not experiment.sends_weights
         velocity = torch.zeros_like(x) if moves else None
         self.state = State(x, curvature, method.curvature_in, velocity)
-        self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
+        self.buffer = None
+        if experiment.resources.probe_weights == "whole":
+            self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
         budget = int(experiment.resources.direction_cache_mb * 2**20)
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
@@ -143,6 +147,12 @@ class Replica:
                 record.lr, record.hessian_retention, record.hessian_eps, every, record.momentum
             )
             apply_record(self.state, self.directions, steps, rule)
+            if not math.isfinite(self.state.update_norm):
+                raise NonFiniteLoss(
+                    f"the update of round {record.round} has overflowed (‖Δ‖ = "
+                    f"{self.state.update_norm}), and H with it: lower method.lr (now "
+                    f"{record.lr:g}), or raise method.hessian_eps (now {record.hessian_eps:g})"
+                )
         self.directions.forget()
         self.round += 1
         self._consult_oracle()
@@ -176,10 +186,9 @@ class Replica:
         momentum = {} if velocity is None else {"velocity": velocity}
         return {"x": self.state.x} | momentum | self.state.curvature.stored()
 
-    def forward_weights(self) -> Tensor:
+    def forward_weights(self) -> Tensor | Unperturbed:
         """x in the dtype of the forward passes; valid until the next probe."""
-        same = self.buffer.dtype == self.state.x.dtype
-        return self.state.x if same else self.buffer.copy_(self.state.x)
+        return unperturbed(self.state.x, self.buffer)
 
     def score(self, batch: int) -> Score:
         return self.task.score(self.forward_weights(), batch)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place
+from hiso_ray.tasks.contract import Count
 from sweeps.table import Trial
 
 Bundle = dict[str, float]
@@ -35,14 +36,14 @@ class Room:
 
 def find_room(
     trials: Sequence[Trial],
-    sizes: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, Count],
     nodes: Sequence[Node],
     concurrency: int | None = None,
 ) -> Room:
     """Room for every trial of a sweep.
 
     Args:
-        sizes: by trial id, trained and frozen weights.
+        sizes: by trial id, how many weights there are.
         nodes: the machines of the cluster.
         concurrency: trials at once, as asked for; None is as many as fit.
 
@@ -70,7 +71,7 @@ def find_room(
     return Room(concurrency, bundles, concurrency * max(memory))
 
 
-def _limit(trial: Trial, size: tuple[int, int], nodes: Sequence[Node]) -> tuple[int, int]:
+def _limit(trial: Trial, size: Count, nodes: Sequence[Node]) -> tuple[int, int]:
     """The fewest actors the trial runs on, and how many such actors the cluster holds."""
     experiment = trial.experiment
     if experiment.resources.gpus_per_client == "auto":
@@ -90,7 +91,7 @@ def _limit(trial: Trial, size: tuple[int, int], nodes: Sequence[Node]) -> tuple[
 
 
 def _bundles(
-    experiment: Experiment, size: tuple[int, int], nodes: Sequence[Node], share: int
+    experiment: Experiment, size: Count, nodes: Sequence[Node], share: int
 ) -> list[Bundle]:
     resources = experiment.resources
     one = {"CPU": float(resources.cpus_per_client)}

@@ -29,6 +29,7 @@ from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.execution.cluster.shared import Once, SharedTask, share
 from hiso_ray.progress import Bar
+from hiso_ray.tasks.contract import Count
 from hiso_ray.tasks.partition import split
 from sweeps import folder as sweep_folder
 from sweeps.room import Room, find_room
@@ -145,9 +146,9 @@ def _run(
         ).fit()
 
 
-def count_weights(trials: Sequence[Trial]) -> dict[str, tuple[int, int]]:
-    """Trained and frozen weights by trial, each model counted once."""
-    counts: dict[str, tuple[int, int]] = {}
+def count_weights(trials: Sequence[Trial]) -> dict[str, Count]:
+    """How many weights there are by trial, each model counted once."""
+    counts: dict[str, Count] = {}
     for trial in trials:
         key = trial.experiment.task.model_dump_json()
         if key not in counts:

@@ -14,6 +14,8 @@ from hiso_ray import Experiment
 
 # `datasets` counts loads on a server, of local files too; without a network that takes seconds.
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: kernels run on the CPU
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = {"0": ["dull", "weak", "bad", "boring"], "1": ["warm", "good", "bright", "funny"]}

@@ -35,6 +35,7 @@ ALLOWED = {
     "method": {"seeds"},
     "tasks": {"config", "seeds", "messages"},
     "landscape": {"method", "seeds", "tasks"},
+    "out_of_memory": {"config", "messages"},
     "replica": {
         "config",
         "landscape",
@@ -50,6 +51,7 @@ ALLOWED = {
         "config",
         "messages",
         "method",
+        "out_of_memory",
         "privacy",
         "replica",
         "sampling",
@@ -73,6 +75,7 @@ ALLOWED = {
         "messages",
         "method",
         "metrics",
+        "out_of_memory",
         "privacy",
         "replica",
         "sampling",

@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.config import METHODS
 from hiso_ray.ledger import Ledger
-from hiso_ray.method.direction import stream
+from hiso_ray.method.philox import identity
+from hiso_ray.method.philox.reference import normals
 from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import direction_key, pool_seed, step_seeds
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Array = np.ndarray
-CPU = torch.device("cpu")
 
 
 def experiment(name: str, **dotted: Any) -> Experiment:
@@ -48,7 +47,7 @@ def experiment(name: str, **dotted: Any) -> Experiment:
 
 def whole(*name: int, d: int) -> Array:
     """u of a direction, drawn in one piece."""
-    return torch.randn(-(-d // 16) * 16, generator=stream(name, CPU))[:d].double().numpy()
+    return normals(identity(name), 0, d).astype(np.float64)
 
 
 class Plain:

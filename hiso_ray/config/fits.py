@@ -27,6 +27,7 @@ def check(experiment: Experiment) -> None:
     _privacy(experiment)
     _controls(experiment)
     _differentiable(experiment)
+    _layer_by_layer(experiment)
 
 
 def check_dimension(experiment: Experiment, dimension: int) -> None:
@@ -144,6 +145,33 @@ def _differentiable(experiment: Experiment) -> None:
             "the second local step: set federation.local_steps to 2 or more"
             + ", or use fedavg"
             * ("prox" in unread)
+        )
+
+
+def whole_only(experiment: Experiment) -> list[str]:
+    """Why perturbed weights cannot be made layer by layer."""
+    task, method = experiment.task, experiment.method
+    if method.row.first_order:
+        return [f"{method.name} computes gradients and perturbs nothing"]
+    reasons = []
+    if task.name == "quadratic":
+        reasons.append("task.name = quadratic has no layers")
+    if method.generator == "torch":
+        reasons.append("method.generator = torch makes no slice of a direction alone, use philox")
+    if method.probe == "exact":
+        reasons.append("method.probe = exact differentiates at all weights, use forward or central")
+    if task.sparse_fraction < 1:
+        reasons.append(
+            f"task.sparse_fraction = {task.sparse_fraction:g} keeps a dense copy of all weights, "
+            "use 1"
+        )
+    return reasons
+
+
+def _layer_by_layer(experiment: Experiment) -> None:
+    if experiment.resources.probe_weights == "layer" and (reasons := whole_only(experiment)):
+        raise ValueError(
+            f"resources.probe_weights = layer: {'; '.join(reasons)}, or use probe_weights whole"
         )
 
 

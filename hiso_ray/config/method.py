@@ -73,8 +73,8 @@ class MethodConfig(Section):
     hessian_retention: float = Field(
         0.95, ge=0, lt=1, description="share of the old H kept at each update (β); hizoo: 0.999"
     )
-    hessian_eps: PositiveFloat = Field(
-        1e-8, description="floor added to what H learns, inside the average (ε)"
+    hessian_eps: float = Field(
+        1e-8, ge=1e-37, description="floor added to what H learns, inside the average (ε)"
     )
     hessian_update: Literal["last", "all"] = Field(
         "last", description="H learns from the last local step of a round, or from each in turn"

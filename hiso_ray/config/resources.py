@@ -29,6 +29,12 @@ class ResourcesConfig(Section):
         description="memory for the directions of one round per actor [MiB]; "
         "directions that do not fit are generated again",
     )
+    probe_weights: Literal["whole", "layer"] = Field(
+        "whole",
+        description="what of the perturbed weights x + μz exists at once: all of them, or a layer, "
+        "which takes the memory of the largest one instead of the model's and makes directions "
+        "again for each minibatch; the results are the same",
+    )
     snapshot_every: int = Field(
         500,
         ge=0,

@@ -49,9 +49,14 @@ def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> 
         UserError: the run folder cannot be written to; the ledger is whole.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
-    on_gpu = job.experiment.resources.gpus_per_client not in (0, "auto")
-    if on_gpu and executor.description.device.startswith("cpu"):
+    device, fused = executor.description.device, executor.description.fused
+    if device.startswith("cpu") and job.experiment.resources.gpus_per_client not in (0, "auto"):
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
+    if device.startswith("cuda") and job.experiment.method.generator == "philox" and not fused:
+        on_note(
+            "Triton is missing: directions are made on the CPU and copied to the GPU, which is "
+            "slow and gives the same bits; pip install triton"
+        )
     ledger = open_ledger(job.folder, job.identity, executor.description, on_note)
     try:
         return _rounds(job, ledger, executor, on_row, on_note)

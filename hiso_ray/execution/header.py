@@ -94,7 +94,8 @@ def check_header(
     if header["generator"] != description.generator:
         raise LedgerError(
             f"the ledger's directions come from {header['generator']}, here they would come from "
-            f"{description.generator}: replay where it was written, or the weights would differ"
+            f"{description.generator}: replay where it was written, or the weights would differ "
+            "(runs with method.generator philox can be replayed anywhere)"
         )
     here = asdict(description)
     return [

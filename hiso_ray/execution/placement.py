@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hiso_ray.config import Experiment, ResourcesConfig
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
+# CUDA's context, kernels and handles in each process, outside torch's allocator [bytes]
+CONTEXT = 600 * 2**20
 CURVATURE_COPIES = {  # vectors of d floats that H takes; a handful of floats counts for nothing
     "none": 0, "scalar": 0, "tensor": 0, "row": 0,
     "diagonal": 1, "frozen": 1, "oracle": 1, "random": 2, "permuted": 3,
@@ -46,14 +48,18 @@ class Node:
     memory: float
 
 
-def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
-    """Memory an actor needs at least: x, H, local x, the buffer for perturbed weights, the frozen
-    weights, the directions it remembers, and the libraries; for methods that send weights, also
-    the sum of what clients send, a gradient and its momentum. Activations come on top.
+def actor_bytes(
+    experiment: Experiment, dimension: int, frozen: int = 0, layer: int | None = None
+) -> int:
+    """Memory an actor needs at least: x, H, local x, the perturbed weights of the model or of a
+    layer, the frozen weights, the directions it remembers, and the libraries; for methods that
+    send weights, also the sum of what clients send, a gradient and its momentum. Activations come
+    on top.
 
     Args:
         dimension: d.
         frozen: weights of the model that are not trained; in float32 on CPUs, actors share them.
+        layer: trainable weights of the largest layer; read where probes hold one at a time.
     """
     task, resources = experiment.task, experiment.resources
     method = experiment.method
@@ -69,11 +75,39 @@ def actor_bytes(experiment: Experiment, dimension: int, frozen: int = 0) -> int:
     steps = 1 if experiment.sends_weights else experiment.federation.local_steps
     used = 4 * dimension * steps * method.num_perturbations * clients
     directions = 0 if method.row.first_order else min(kept, used)
-    return 4 * dimension * copies + width * (dimension + whole) + directions + LIBRARIES
+    held = dimension
+    if resources.probe_weights == "layer":
+        assert layer is not None
+        held = layer
+    perturbed = probe_bytes(experiment, held)
+    return 4 * dimension * copies + perturbed + width * whole + directions + LIBRARIES
+
+
+def probe_bytes(experiment: Experiment, weights: int) -> int:
+    """Memory of so many perturbed weights."""
+    return (4 if experiment.task.dtype == "float32" else 2) * weights
+
+
+def actor_gpu_bytes(
+    experiment: Experiment, dimension: int, frozen: int = 0, layer: int | None = None
+) -> int:
+    """Memory of its GPU that an actor needs at least: as :func:`actor_bytes`, but CUDA's own in
+    place of the libraries, no philox directions, which GPUs make inside their kernels, and not the
+    sum of what clients send, which lies in the machine's memory."""
+    kept = experiment.resources.direction_cache_mb * (experiment.method.generator != "philox")
+    experiment = experiment.changed(
+        **{"resources.gpus_per_client": 1.0, "resources.direction_cache_mb": kept}
+    )
+    on_host = LIBRARIES + 4 * dimension * experiment.sends_weights
+    return actor_bytes(experiment, dimension, frozen, layer) - on_host + CONTEXT
 
 
 def place(
-    experiment: Experiment, nodes: Sequence[Node], dimension: int, frozen: int = 0
+    experiment: Experiment,
+    nodes: Sequence[Node],
+    dimension: int,
+    frozen: int = 0,
+    layer: int | None = None,
 ) -> Placement:
     """One client per actor where the nodes hold them all, else evenly packed.
 
@@ -81,12 +115,13 @@ def place(
         nodes: the machines of the cluster; an actor lives on one of them.
         dimension: d.
         frozen: weights of the model that are not trained.
+        layer: as in :func:`actor_bytes`.
 
     Raises:
         ValueError: not even one actor fits, or the packing asked for needs more than there is.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
-    need = actor_bytes(experiment, dimension, frozen)
+    need = actor_bytes(experiment, dimension, frozen, layer)
     per_node = tuple(_fits(resources, node, need) for node in nodes)
     fits = sum(per_node)
     if fits == 0:
@@ -113,7 +148,11 @@ def place(
 
 def share_for(held: int, total: int) -> float:
     """The share of a GPU for an actor that held so many of its bytes: a tenth more, and the largest
-    share of which as many fit."""
+    share of which as many fit.
+
+    Args:
+        held: CUDA's own included, as no less than ``CONTEXT``: a cap takes that off the share.
+    """
     fits = max(1, int(total / (1.1 * held)))
     return math.floor(1e4 / fits) / 1e4  # Ray counts in ten-thousandths
 

@@ -5,13 +5,11 @@ The serial executor owns one worker and calls it; a client actor owns one and is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hiso_ray import tasks
@@ -19,12 +17,15 @@ from hiso_ray.client import take_turns
 from hiso_ray.client_updates import take_updates
 from hiso_ray.config import Experiment
 from hiso_ray.diagnostics import diagnose
-from hiso_ray.execution.placement import actor_bytes
-from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn, UserError
+from hiso_ray.execution import gpu_memory
+from hiso_ray.execution.placement import actor_gpu_bytes
+from hiso_ray.ledger import Record
+from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
+from hiso_ray.out_of_memory import Batch, explained
 from hiso_ray.replica import Replica
 from hiso_ray.seeds import step_seeds
-from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import Partition
 
 
@@ -50,35 +51,20 @@ def torch_threads(experiment: Experiment) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_memory(experiment: Experiment, need: int, device: torch.device) -> None:
-    """Fails with words before a GPU share runs out of memory somewhere else.
-
-    Raises:
-        UserError: the share of the GPU that the actor holds is smaller than what it needs.
-    """
-    given = experiment.resources.gpus_per_client
-    if device.type != "cuda" or given == "auto":
-        return
-    whole = torch.cuda.get_device_properties(device).total_memory
-    share = min(1.0, given)
-    if need > whole * share:
-        raise UserError(
-            f"an actor needs about {need / 2**30:.1f} GiB, its {share:g} of this GPU is "
-            f"{whole * share / 2**30:.1f} GiB: raise resources.gpus_per_client to "
-            f"{math.ceil(100 * need / whole) / 100:g} or more, or take a smaller model, LoRA "
-            "(task.lora.r 8), or task.dtype bfloat16"
-        )
-
-
 class Worker:
     """A replica that takes turns and scores evaluation batches."""
 
     def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
         device = device_for(experiment)
-        check_memory(experiment, actor_bytes(experiment, prepared.x0.size, prepared.frozen), device)
+        layer = largest_layer(prepared.spec["layout"])
+        self._need = actor_gpu_bytes(experiment, prepared.x0.size, prepared.frozen, layer)
+        gpu_memory.check_memory(experiment, self._need, device)
+        gpu_memory.cap(experiment, device)
         self.partition, self.frozen = partition, prepared.frozen
-        task, examples = tasks.build(experiment, prepared, device), len(prepared.labels)
-        self.replica = Replica(experiment, task, prepared.x0, device, examples)
+        self._arrays, examples = prepared.arrays, len(prepared.labels)
+        with explained(experiment, device, "building the model"):
+            task = tasks.build(experiment, prepared, device)
+            self.replica = Replica(experiment, task, prepared.x0, device, examples)
 
     @property
     def round(self) -> int:
@@ -98,11 +84,13 @@ class Worker:
             dimension=self.replica.state.x.numel(),
             frozen=self.frozen,
             eval_batches=self.replica.task.eval_batches,
+            fused=self.replica.directions.fused,
         )
 
     def catch_up(self, missed: Missed) -> None:
         """Before anything else is asked: see ``Replica.catch_up``."""
-        self.replica.catch_up(missed)
+        with self._explained(f"bringing the weights to round {missed.round}"):
+            self.replica.catch_up(missed)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot | str:
         """Writes x and H into the run folder, or says why that cannot be done from here."""
@@ -116,34 +104,83 @@ class Worker:
     def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
         """One turn each; where weights travel, the clients are a piece of the cohort whose sum the
         first of them carries."""
+        return self._turns(self.partition, clients, seeds)
+
+    def _turns(
+        self, partition: Partition, clients: Sequence[int], seeds: Sequence[int]
+    ) -> list[Turn]:
         take = take_updates if self.replica.experiment.sends_weights else take_turns
-        return take(self.replica, self.partition, clients, seeds)
+        where = f"clients {list(clients)}, round {self.round}"
+        with self._explained(where, "batch_size"):
+            return take(self.replica, partition, clients, seeds)
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
-        return [self.replica.score(batch) for batch in batches]
+        found = []
+        for batch in batches:
+            where = f"evaluation batch {batch}, round {self.round}"
+            with self._explained(where, "eval_batch_size"):
+                found.append(self.replica.score(batch))
+        return found
 
     def statistics(self) -> dict[str, float]:
         return self.replica.statistics()
 
     def diagnose(self) -> dict[str, Any]:
-        return diagnose(self.replica)
+        with self._explained(f"diagnostics of round {self.round}"):
+            return diagnose(self.replica)
 
     def digest(self) -> str:
         return self.replica.digest()
 
-    def gpu_bytes(self) -> tuple[int, int] | None:
-        """What this process holds of its GPU after a turn of the client with most examples and an
-        evaluation batch, and what the GPU has; None on a CPU. It must have the GPU to itself.
+    def _explained(self, where: str, batch: Batch | None = None) -> AbstractContextManager[None]:
+        return explained(self.replica.experiment, self.replica.device, where, batch)
 
-        torch keeps the memory it once had, so what is held afterwards is the peak.
+    def gpu_bytes(self) -> tuple[int, int] | None:
+        """What this process holds of its GPU at most in a round whose minibatches and evaluation
+        batch are the heaviest there can be, and what the GPU has; None on a CPU.
+
+        It must have the GPU to itself, and is of no use afterwards: its weights have moved.
         """
-        device = self.replica.device
+        device, experiment = self.replica.device, self.replica.experiment
         if device.type != "cuda":
             return None
-        seeds = step_seeds(0, 0, self.replica.experiment.federation.local_steps)
-        largest = int(np.diff(self.partition.offsets).argmax())
-        self.turns([largest], seeds)
-        self.scores([0])
-        torch.cuda.synchronize(device)
-        free, total = torch.cuda.mem_get_info(device)
-        return total - free, total
+        task, federation = experiment.task, experiment.federation
+        # Directions of each client's own are remembered for as many clients as an actor may get.
+        shared = self.replica.naming.shared or self.replica.directions.fused
+        clients = range(1 if shared or experiment.sends_weights else federation.clients_per_round)
+        heavy = gpu_memory.heaviest_clients(
+            self.partition, gpu_memory.lengths(self._arrays, "train"), task.batch_size, len(clients)
+        )
+        batch = gpu_memory.heaviest_batch(
+            gpu_memory.lengths(self._arrays, "eval"),
+            self.replica.task.eval_batches,
+            task.eval_batch_size,
+        )
+        seeds = step_seeds(0, 0, federation.local_steps)
+        self._turns(heavy, clients, seeds)
+        if not experiment.sends_weights:
+            self.catch_up(Missed(1, [self._record(clients, seeds)]))
+        self.scores([batch])
+        if experiment.diagnostics.every:
+            self.diagnose()
+        held, total = gpu_memory.held_bytes(device)
+        return max(held, self._need), total
+
+    def _record(self, clients: Sequence[int], seeds: Sequence[int]) -> Record:
+        """A round that applies zeros."""
+        method = self.replica.experiment.method
+        each = method.num_perturbations * (1 if self.replica.naming.shared else len(clients))
+        zeros = ((0.0,) * each,) * len(seeds)
+        return Record(
+            round=0,
+            cohort=tuple(clients),
+            seeds=tuple(seeds),
+            scalars=zeros,
+            lr=method.lr,
+            mu=method.mu,
+            hessian_retention=method.hessian_retention,
+            hessian_eps=method.hessian_eps,
+            train_loss=None,
+            second=zeros if method.row.second_differences else (),
+            momentum=method.momentum,
+        )

@@ -93,20 +93,16 @@ def whitened(hessian_vector: HessianVector, h: Tensor) -> HessianVector:
     return lambda v: root * hessian_vector(root * v)
 
 
-def largest_eigenvalue(
-    hessian_vector: HessianVector, dimension: int, iterations: int, rng: torch.Generator
-) -> float:
+def largest_eigenvalue(hessian_vector: HessianVector, start: Tensor, iterations: int) -> float:
     """λmax of a symmetric matrix, by power iteration: approached from below.
 
     Power iteration finds the eigenvalue that is largest in magnitude. If that is negative, a second
     one on the matrix shifted by it finds λmax.
 
     Args:
-        dimension: d.
+        start: (d,) float32, a random vector.
         iterations: matrix-vector products, at least 1; twice as many if there is a shift.
-        rng: on the device of the products; it draws the first vector.
     """
-    start = torch.randn(dimension, generator=rng, device=rng.device)
     found = _dominant(hessian_vector, start, iterations)
     if found >= 0:
         return found

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiso_ray.method.naming import Name
 from hiso_ray.method.philox import Distribution, identity
-from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, on, programs
+from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, in_order, on, programs
 
 LEARN = {"none": 0, "last": 1, "all": 2}
 
@@ -31,11 +31,12 @@ def _probe(
     first = start // 4 + tl.program_id(0).to(tl.int64) * BLOCKS
     at = first * 4 + tl.arange(0, 4 * BLOCKS)
     inside = (at >= start) & (at < stop)
-    z = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    z = in_order(u0, u1, u2, u3)
     if WHITEN:
         z = tl.div_rn(1.0, tl.sqrt_rn(tl.load(h + at, mask=inside, other=1.0))) * z
     before = tl.load(x + at, mask=inside, other=0.0)
-    after = tl.fma(z, tl.zeros_like(z) + mu, before)
+    after = tl.fma(z, mu, before)
     tl.store(out + (at - start), after.to(out.dtype.element_ty), mask=inside)
 
 
@@ -49,25 +50,30 @@ def _replay(
     block = first + tl.arange(0, BLOCKS)
     inside = at < d
     weights = tl.load(x + at, mask=inside, other=0.0)
-    zero = tl.zeros_like(weights)
-    delta = zero
+    delta = tl.zeros_like(weights)
     if WHITEN or LEARN > 0:
         old = tl.load(h + at, mask=inside, other=1.0)
         new = old
     if WHITEN:
         root = tl.div_rn(1.0, tl.sqrt_rn(old))
     for k in range(steps):
-        total = draw(block, identities + 4 * k * n, GAUSSIAN) * tl.load(g + k * n)
+        # Summed up as they are drawn and put in order once: that takes an exchange among threads.
+        t0, t1, t2, t3 = draw(block, identities + 4 * k * n, GAUSSIAN)
+        weight = tl.load(g + k * n)
+        t0, t1, t2, t3 = t0 * weight, t1 * weight, t2 * weight, t3 * weight
         for p in range(1, n):
-            u = draw(block, identities + 4 * (k * n + p), GAUSSIAN)
-            total = tl.fma(u, zero + tl.load(g + k * n + p), total)
+            u0, u1, u2, u3 = draw(block, identities + 4 * (k * n + p), GAUSSIAN)
+            weight = tl.load(g + k * n + p)
+            t0, t1 = tl.fma(u0, weight, t0), tl.fma(u1, weight, t1)
+            t2, t3 = tl.fma(u2, weight, t2), tl.fma(u3, weight, t3)
+        total = in_order(t0, t1, t2, t3)
         if WHITEN:
             total = root * total
-        delta = tl.div_rn(total, zero + count)
-        weights = tl.fma(delta, zero - lr, weights)
-        if LEARN > 0:
+        delta = tl.div_rn(total, count)
+        weights = tl.fma(delta, -lr, weights)
+        if LEARN > 0:  # noqa: SIM102 - known when it is compiled, the other when it runs
             if (LEARN == 2) | (k == steps - 1):
-                new = tl.fma(delta * delta + eps, zero + learned, new * beta)
+                new = tl.fma(delta * delta + eps, learned, new * beta)
     tl.store(out + at, weights, mask=inside)
     if LEARN > 0:
         tl.store(h + at, new, mask=inside)
@@ -131,6 +137,7 @@ def replay(
     _replay[(programs(0, d),)](
         out, x, x if h is None else h, on(x.device, identities),
         torch.from_numpy(np.ascontiguousarray(g)).to(x.device), squares, d, steps, n,
-        float(n), lr, beta, 1 - beta, eps, whiten, LEARN[learn], distribution == "gaussian", BLOCKS, **EXACT,
+        float(n), lr, beta, 1 - beta, eps,
+        whiten, LEARN[learn], distribution == "gaussian", BLOCKS, **EXACT,
     )  # fmt: skip
     return float(squares.double().sum().sqrt())

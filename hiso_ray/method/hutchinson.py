@@ -7,7 +7,7 @@ sample of entry i has the variance Σ_{j≠i} (∇²f)_ij²: none when the Hessi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -16,23 +16,19 @@ HessianVector = Callable[[Tensor], Tensor]
 """v -> ∇²f v, both (d,) float32."""
 
 
-def diagonal(
-    hessian_vector: HessianVector, dimension: int, samples: int, rng: torch.Generator
-) -> Tensor:
+def diagonal(hessian_vector: HessianVector, signs: Iterable[Tensor]) -> Tensor:
     """The mean of v ⊙ ∇²f v over random signs v, an unbiased estimate of diag(∇²f).
 
     Args:
-        dimension: d.
-        samples: how many v, at least 1; one Hessian-vector product each.
-        rng: on the device of the products; it decides every v.
+        signs: the v, at least one, (d,) float32 of independent ±1; one Hessian-vector product each.
 
     Returns:
         (d,) float32; entries may be negative, where f is not convex or by chance.
     """
-    assert samples >= 1
-    total = torch.zeros(dimension, device=rng.device)
-    for _ in range(samples):
-        signs = torch.randint(0, 2, (dimension,), generator=rng, device=rng.device)
-        v = signs.mul_(2).sub_(1).float()
+    total, samples = None, 0
+    for v in signs:
+        total = torch.zeros_like(v) if total is None else total
         total.addcmul_(v, hessian_vector(v))
+        samples += 1
+    assert total is not None
     return total.div_(samples)

@@ -9,7 +9,7 @@ import torch
 
 from hiso_ray.config import Experiment, LoraConfig, TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
-from hiso_ray.tasks.contract import Prepared, Task
+from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.image_sets import DOWNLOADED
 from hiso_ray.tasks.partition import Partition, split
 
@@ -123,8 +123,8 @@ def load(experiment: Experiment) -> tuple[Prepared, Partition]:
     return prepared, split(experiment.federation, prepared.labels, experiment.seed)
 
 
-def count(experiment: Experiment) -> tuple[int, int]:
-    """Trained and frozen weights, without reading any weights or data.
+def count(experiment: Experiment) -> Count:
+    """How many weights there are, without reading any weights or data.
 
     Raises:
         ValueError: a model whose structure cannot be had.

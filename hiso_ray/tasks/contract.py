@@ -6,10 +6,10 @@ receives once and nobody writes to), and built in each process that computes (:c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +44,34 @@ class Prepared:
     notes: tuple[str, ...] = field(default=())
 
 
+class Count(NamedTuple):
+    """How many weights a model has.
+
+    Attributes:
+        trainable: d.
+        frozen: not trained.
+        layer: trainable ones of the largest layer; see :func:`largest_layer`.
+    """
+
+    trainable: int
+    frozen: int
+    layer: int
+
+
+class Slices(Protocol):
+    """(d,) weights that are made a slice at a time, where all of them at once are too many."""
+
+    @property
+    def whole(self) -> Tensor | None:
+        """(d,) float32, where the weights lie in memory already; not to be written to."""
+        ...
+
+    def write(self, out: Tensor, start: int) -> Tensor:
+        """Fills ``out``, (n,) in the dtype of the forward passes, with the elements from ``start``
+        on, the same bits whatever the slices are; returns it."""
+        ...
+
+
 class Task(Protocol):
     """A built task on one device. Methods are pure: same weights and batch, same result."""
 
@@ -54,15 +82,19 @@ class Task(Protocol):
         """Training examples, ready for :meth:`losses`: made once, scored by every probe."""
         ...
 
-    def losses(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
+    def losses(self, weights: Tensor | Slices, batches: Sequence[Any]) -> np.ndarray:
         """Mean loss of each minibatch at the same weights; one forward pass per minibatch.
 
         Args:
-            weights: (d,) in the dtype of the forward passes.
+            weights: (d,) in the dtype of the forward passes, or slices of such: the same bits, and
+                of the weights no more than a layer at a time. Tasks without layers take no slices.
             batches: from :meth:`batch`.
 
         Returns:
             (len(batches),) float64, from float32 losses.
+
+        Raises:
+            UserError: the model cannot be given its weights layer by layer.
         """
         ...
 
@@ -117,8 +149,12 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, weights: Tensor, batch: int) -> Score:
-        """Loss and scores on evaluation batch ``batch``; batches are fixed for the whole run."""
+    def score(self, weights: Tensor | Slices, batch: int) -> Score:
+        """Loss and scores on evaluation batch ``batch``; batches are fixed for the whole run.
+
+        Args:
+            weights: as in :meth:`losses`.
+        """
         ...
 
     def export(self, weights: Tensor, folder: Path) -> None:
@@ -129,6 +165,32 @@ class Task(Protocol):
 def dimension(layout: Layout) -> int:
     """d, the number of trainable weights."""
     return sum(int(np.prod(shape)) for _, shape in layout)
+
+
+def largest_layer(layout: Layout) -> int:
+    """Trainable weights of the largest layer: what one module owns, and the modules around it."""
+    own: dict[str, int] = {}
+    for name, shape in layout:
+        module = name.rpartition(".")[0]
+        own[module] = own.get(module, 0) + int(np.prod(shape))
+    return most_at_once(own)
+
+
+def most_at_once(own: Mapping[str, int]) -> int:
+    """The largest sum over a module and all those around it.
+
+    Args:
+        own: a number for each module, by its full name.
+    """
+    return max(sum(own.get(outer, 0) for outer in _around(module)) for module in own)
+
+
+def _around(module: str) -> Iterator[str]:
+    """ "a.b" -> "", "a", "a.b"."""
+    yield ""
+    parts = module.split(".") if module else []
+    for depth in range(len(parts)):
+        yield ".".join(parts[: depth + 1])
 
 
 def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:

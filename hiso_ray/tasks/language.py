@@ -12,7 +12,7 @@ from hiso_ray.tasks import generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
-from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.contract import Count, Prepared
 from hiso_ray.tasks.examples import read
 from hiso_ray.tasks.groups import groups_of
 from hiso_ray.tasks.module import reached_parameters
@@ -77,8 +77,8 @@ def prepare(experiment: Experiment) -> Prepared:
     )
 
 
-def count(config: TaskConfig) -> tuple[int, int]:
-    """Trained and frozen weights, without loading any."""
+def count(config: TaskConfig) -> Count:
+    """How many weights there are, without loading any."""
     with torch.device("meta"):
         model = pretrained.skeleton(pretrained.configuration(config.model))
         if config.lora.r:

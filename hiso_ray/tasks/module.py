@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from torch.func import functional_call
 from hiso_ray.config import TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.tasks import derivatives
-from hiso_ray.tasks.contract import Layout, dimension, views
+from hiso_ray.tasks.contract import Layout, Slices, dimension, views
+from hiso_ray.tasks.layers import Layers
 
 IGNORED = -100  # a label that counts for nothing
 
@@ -46,9 +48,10 @@ class ModuleTask(ABC):
     """Evaluates a module at any flat weight vector by pointing its parameters into it.
 
     Binding moves no data, so the module adds nothing to the memory of the weights themselves; with
-    a mask, the d weights are written into a dense copy instead. Derivatives leave the module's own
-    parameters alone: they call it with functions of a flat leaf in their place. A subclass says how
-    a batch is made and how its logits are computed.
+    a mask, the d weights are written into a dense copy instead. Weights that come as slices are
+    bound layer by layer (``layers``). Derivatives leave the module's own parameters alone: they
+    call it with functions of a flat leaf in their place. A subclass says how a batch is made and
+    how its logits are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
@@ -59,6 +62,7 @@ class ModuleTask(ABC):
     """
 
     config: TaskConfig  # set by the subclass
+    device: torch.device  # likewise
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class ModuleTask(ABC):
         self._mask = mask
         self._dense: Tensor | None = None
         self._bound_to: Tensor | None = None
+        self._layers: Layers | None = None
 
     @abstractmethod
     def make_batch(self, split: str, examples: np.ndarray) -> Batch:
@@ -96,12 +101,12 @@ class ModuleTask(ABC):
         return self.make_batch("train", examples)
 
     @torch.inference_mode()
-    def losses(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
-        self._bind(weights)
-        out = [
-            _cross_entropy(self.logits(inputs).float(), labels, "mean")
-            for inputs, labels in batches
-        ]
+    def losses(self, weights: Tensor | Slices, batches: Sequence[Batch]) -> np.ndarray:
+        with self._at(weights):
+            out = [
+                _cross_entropy(self.logits(inputs).float(), labels, "mean")
+                for inputs, labels in batches
+            ]
         return torch.stack(out).double().cpu().numpy()
 
     def gradient(self, weights: Tensor, batch: Batch) -> tuple[float, Tensor]:
@@ -120,7 +125,7 @@ class ModuleTask(ABC):
         """The minibatch's loss as a differentiable function of the (d,) float32 masters."""
 
         def loss(masters: Tensor) -> Tensor:
-            weights = masters.to(getattr(torch, self.config.dtype))
+            weights = masters.to(self._dtype)
             if self._mask is not None:
                 dense, index = self._masked(self._mask, weights)
                 weights = dense.index_copy(0, index, weights)
@@ -135,16 +140,45 @@ class ModuleTask(ABC):
         return loss
 
     @torch.inference_mode()
-    def score(self, weights: Tensor, batch: int) -> Score:
-        self._bind(weights)
+    def score(self, weights: Tensor | Slices, batch: int) -> Score:
         first = batch * self._eval_batch_size
         last = min(first + self._eval_batch_size, self._eval_examples)
         examples = np.arange(first, last)
         inputs, labels = self.make_batch("eval", examples)
-        logits = self.logits(inputs).float()
+        with self._at(weights):
+            logits = self.logits(inputs).float()
+            points = self.points(examples, logits, labels)
         loss = float(_cross_entropy(logits, labels, "sum"))
-        terms = int((labels != IGNORED).sum())
-        return Score(loss, terms, self.points(examples, logits, labels), last - first)
+        return Score(loss, int((labels != IGNORED).sum()), points, last - first)
+
+    @contextmanager
+    def _at(self, weights: Tensor | Slices) -> Iterator[None]:
+        """Where the module's forward passes are at these weights."""
+        if not isinstance(weights, Tensor):
+            whole = weights.whole
+            weights = whole if whole is not None and whole.dtype == self._dtype else weights
+        if isinstance(weights, Tensor):
+            self._bind(weights)
+            yield
+            return
+        self._bound_to = None
+        with self._by_layer().at(weights):
+            yield
+
+    @torch.inference_mode(False)  # its tensors stay in the module
+    def _by_layer(self) -> Layers:
+        if self._layers is None:
+            assert self._mask is None
+            names = [name for name, _ in self._tensors]
+            trainable = list(zip(names, self._trainable, strict=True))
+            self._layers = Layers(
+                self.module, trainable, self._dtype, self.device, self.config.model
+            )
+        return self._layers
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self.config.dtype)
 
     def _bind(self, weights: Tensor) -> None:
         assert weights.numel() == self._dimension

@@ -18,7 +18,7 @@ from torch import Tensor
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Layout, Prepared
+from hiso_ray.tasks.contract import Count, Layout, Prepared
 
 EXAMPLES = 20_000
 SPREAD = 0.1
@@ -41,9 +41,10 @@ def prepare(experiment: Experiment) -> Prepared:
     )
 
 
-def count(config: TaskConfig) -> tuple[int, int]:
-    """Trained and frozen weights."""
-    return _dimension(config.model), 0
+def count(config: TaskConfig) -> Count:
+    """How many weights there are; they are one layer."""
+    dimension = _dimension(config.model)
+    return Count(dimension, 0, dimension)
 
 
 def _dimension(model: str) -> int:

@@ -20,7 +20,7 @@ from torch import nn
 
 from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Layout
+from hiso_ray.tasks.contract import Count, Layout, dimension, largest_layer
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,15 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
     return Trainable(_pieces(layout, index), x0[index], arrays, layout, tuple(notes))
 
 
-def count(model: nn.Module, config: TaskConfig) -> tuple[int, int]:
-    """Trained and frozen weights of a model whose storage may be untouched."""
-    named = {name: p.numel() for name, p in model.named_parameters()}
-    chosen = sum(named[name] for name in _chosen(list(named), config))
+def count(model: nn.Module, config: TaskConfig) -> Count:
+    """Counts the weights of a model whose storage may be untouched."""
+    named = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    layout = tuple((name, named[name]) for name in _chosen(list(named), config))
+    chosen = dimension(layout)
     if config.sparse_fraction < 1:
         chosen = _kept(chosen, config)
-    return chosen, sum(named.values()) - chosen
+    frozen = dimension(tuple(named.items())) - chosen
+    return Count(chosen, frozen, min(chosen, largest_layer(layout)))
 
 
 def _kept(weights: int, config: TaskConfig) -> int:

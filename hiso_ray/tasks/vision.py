@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Prepared, dimension, views
+from hiso_ray.tasks.contract import Count, Prepared, dimension, largest_layer, views
 from hiso_ray.tasks.image_files import Split
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images import read
@@ -54,9 +54,10 @@ def prepare(experiment: Experiment) -> Prepared:
     )
 
 
-def count(config: TaskConfig) -> tuple[int, int]:
-    """Trained and frozen weights, without reading images."""
-    return dimension(layout_of(network(config.model, SETS[config.name]))), 0
+def count(config: TaskConfig) -> Count:
+    """How many weights there are, without reading images."""
+    layout = layout_of(network(config.model, SETS[config.name]))
+    return Count(dimension(layout), 0, largest_layer(layout))
 
 
 def _digits() -> tuple[Split, Split]:
@@ -88,7 +89,6 @@ class ImageTask(ModuleTask):
         module = network(config.model, self._images)
         examples = len(prepared.arrays["eval_y"])
         super().__init__(module, layout_of(module), examples, config.eval_batch_size)
-        self._dtype = getattr(torch, config.dtype)
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (self._images.mean, self._images.std)

@@ -196,7 +196,9 @@ def test_resume_refuses_another_past(experiment: Make, tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_generator_is_refused_another_torch_reported() -> None:
     # Trap: CPU and CUDA generators differ, and replicas drift apart silently.
-    here = Description("cpu", "2.13.0", 1, {"name": "torch-cpu-vectorised", "scheme": 1}, 9, 0, 3)
+    here = Description(
+        "cpu", "2.13.0", 1, {"name": "torch-cpu-vectorised", "scheme": 1}, 9, 0, 3, False
+    )
     header = {"device": "cpu", "torch": "2.12.0", "threads": 2, "generator": here.generator}
     assert len(check_header(header, {}, here)) == 2
     header["generator"] = {"name": "torch-cuda", "hardware": "H100"}

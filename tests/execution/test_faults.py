@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from hiso_ray import Experiment, run
 from hiso_ray.execution.cluster import session
@@ -179,6 +181,42 @@ def test_a_turn_that_fails_is_computed_again(
     if kind == "raise":  # each try on a member that has not failed, or a fresh one
         first, second, *_ = ray.faults()
         assert first["actor"] != second["actor"]
+
+
+def test_a_full_gpu_ends_the_run_at_once_with_words(experiment: Make, tmp_path: Path) -> None:
+    class Full(ClientActor):
+        """Its GPU, of 24 GiB, is full whenever a client takes a turn."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.worker.replica.task.losses = self.losses  # type: ignore[method-assign]
+
+        def losses(self, *_: Any) -> Any:
+            self.worker.replica.device = torch.device("cuda")
+            gpu = SimpleNamespace(total_memory=24 * 2**30)
+            torch.cuda.get_device_properties = lambda device: gpu  # type: ignore[assignment]
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    class Small(ClientActor):
+        """Its share of a GPU is too small for a worker."""
+
+        def __init__(self, *arguments: Any) -> None:
+            from hiso_ray.execution import worker
+
+            def refuse(*_: Any) -> None:
+                raise UserError("an actor needs about 7.0 GiB")
+
+            worker.gpu_memory.check_memory = refuse
+            super().__init__(*arguments)
+
+    e = experiment(**RAY, **{"resources.max_actors": 1, "resources.gpus_per_client": 0.25})
+    full = Rehearsal(e, tmp_path / "full", Full)
+    words = r"^out of GPU memory: one of the clients .*, round 0, local step 0: .*0.25 of this GPU"
+    with pytest.raises(UserError, match=words):
+        full.run()
+    assert full.faults() == []
+    with pytest.raises(UserError, match=r"^an actor needs about 7.0 GiB$"):
+        Rehearsal(e, tmp_path / "small", Small).run()
 
 
 def test_an_error_halfway_through_a_record_leaves_no_trace(

@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.client_actor import told
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.messages import Description, NodesLost, UserError
@@ -115,6 +116,8 @@ def start(
         try:
             answers = _described(batch, reservation)
         except (GetTimeoutError, RayError) as error:
+            if words := told(error):
+                raise words from error
             raise UserError(
                 f"client actors {numbers[0]} to {numbers[-1]} did not start (waited up to "
                 f"{START_SECONDS:g} s): out of memory? {error}"

@@ -26,7 +26,7 @@ from ray.util.placement_group import (
 )
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.client_actor import ClientActor, told
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
@@ -68,6 +68,7 @@ def reserved(
     on_note: OnNote,
     name: str = "hiso",
     after_loss: bool = False,
+    layer: int | None = None,
 ) -> Iterator[Reservation]:
     """Reserves what the run's actors need, for as long as the context lasts.
 
@@ -77,6 +78,7 @@ def reserved(
         frozen: weights that are not trained.
         name: of the run, for its actors' names.
         after_loss: nodes have just left, and new ones may be on their way: wait for them.
+        layer: trainable weights of the largest layer; read where probes hold one at a time.
 
     Raises:
         ValueError: the cluster, or the group that the run is in, cannot hold the actors.
@@ -85,14 +87,14 @@ def reserved(
     outer = get_current_placement_group()
     if outer is not None:
         first, nodes = _own_bundles(outer)
-        placement = place(experiment, nodes, dimension, frozen)
+        placement = place(experiment, nodes, dimension, frozen, layer)
         on_note(f"{placement.line}, in the placement group that this runs in")
         bundles = tuple(
             first + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
         )
         yield Reservation(placement, outer, bundles[: placement.actors], label, own=False)
         return
-    placement = _placed(experiment, dimension, frozen, after_loss)
+    placement = _placed(experiment, dimension, frozen, layer, after_loss)
     on_note(placement.line)
     resources = experiment.resources
     bundle = {"CPU": resources.cpus_per_client}
@@ -107,13 +109,15 @@ def reserved(
         remove_placement_group(group)
 
 
-def _placed(experiment: Experiment, dimension: int, frozen: int, after_loss: bool) -> Placement:
+def _placed(
+    experiment: Experiment, dimension: int, frozen: int, layer: int | None, after_loss: bool
+) -> Placement:
     deadline = time.monotonic() + experiment.resources.reserve_seconds * after_loss
     if after_loss:  # the packing asked for may be too much for what is left
         experiment = experiment.changed(**{"resources.clients_per_actor": "auto"})
     while True:
         try:
-            return place(experiment, cluster_nodes(), dimension, frozen)
+            return place(experiment, cluster_nodes(), dimension, frozen, layer)
         except ValueError:
             if time.monotonic() >= deadline:
                 raise
@@ -123,11 +127,12 @@ def _placed(experiment: Experiment, dimension: int, frozen: int, after_loss: boo
 def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> Experiment:
     """The experiment with a number in place of ``gpus_per_client: auto``.
 
-    One actor takes one client's turn and scores one evaluation batch on a GPU of its own; the share
-    is what it then held, and a tenth more, rounded so that the shares fill a GPU. In somebody's
-    placement group it is what the group's bundles have.
+    One actor takes a round of the heaviest minibatches on a GPU of its own; the share is what it
+    held, and a tenth more, rounded so that the shares fill a GPU. In somebody's placement group it
+    is what the group's bundles have.
 
     Raises:
+        UserError: a whole GPU is too small.
         ValueError: the measuring actor could not run.
     """
     if experiment.resources.gpus_per_client != "auto":
@@ -145,6 +150,8 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
     try:
         measured = ray.get(actor.measure.remote(), timeout=MEASURE_SECONDS)
     except RayError as error:
+        if words := told(error):
+            raise words from error
         raise ValueError(
             "gpus_per_client auto: one client's turn could not be measured on a whole GPU; give "
             f"resources.gpus_per_client a number ({error})"
@@ -157,7 +164,7 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
     held, total = measured
     share = share_for(held, total)
     on_note(
-        f"gpus_per_client auto: a turn held {held / 2**30:.2f} of {total / 2**30:.1f} GiB, "
+        f"gpus_per_client auto: a round held {held / 2**30:.2f} of {total / 2**30:.1f} GiB, "
         f"so {share:g} GPU an actor"
     )
     return experiment.changed(**{"resources.gpus_per_client": share})

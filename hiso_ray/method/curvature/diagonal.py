@@ -32,11 +32,10 @@ class Diagonal:
         return True
 
     def whiten(self, u: Tensor, where: slice) -> Tensor:
-        # Not rsqrt, which GPUs approximate: a root and a quotient are the same bits everywhere.
-        return torch.sqrt(self.used(where)).reciprocal_().mul_(u)
+        return inverse_root(self.used(where)).mul_(u)
 
     def color(self, u: Tensor, where: slice) -> Tensor:
-        return torch.sqrt(self.used(where)).mul_(u)
+        return inverse_root(self.used(where)).reciprocal_().mul_(u)
 
     def absorb(self, samples: Sequence[Tensor], where: slice, beta: float, eps: float) -> None:
         if self.learns:
@@ -50,6 +49,15 @@ class Diagonal:
 
     def stored(self) -> dict[str, Tensor]:
         return {"h": self.h}
+
+
+def inverse_root(h: Tensor) -> Tensor:
+    """1/√h as a root and a quotient, each rounded as IEEE 754 says: the same bits everywhere.
+
+    torch.rsqrt is that on CPUs, where torch.sqrt is MKL's and rounds otherwise; on GPUs it is an
+    approximation.
+    """
+    return torch.rsqrt(h) if h.device.type == "cpu" else torch.sqrt(h).reciprocal_()
 
 
 def average(h: Tensor, samples: Sequence[Tensor], beta: float, eps: float) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hiso_ray.method.curvature.contract import Layout, dimension
+from hiso_ray.method.curvature.diagonal import inverse_root
 
 
 class Run(NamedTuple):
@@ -80,14 +81,14 @@ class BlockMeans:
     def whiten(self, u: Tensor, where: slice) -> Tensor:
         out = torch.empty_like(u)
         for blocks, part, shape in self._pieces(where):
-            root = torch.rsqrt(self.h[blocks])[:, None]
+            root = inverse_root(self.h[blocks])[:, None]
             torch.mul(u[part].view(shape), root, out=out[part].view(shape))
         return out
 
     def color(self, u: Tensor, where: slice) -> Tensor:
         out = torch.empty_like(u)
         for blocks, part, shape in self._pieces(where):
-            root = torch.sqrt(self.h[blocks])[:, None]
+            root = inverse_root(self.h[blocks]).reciprocal_()[:, None]
             torch.mul(u[part].view(shape), root, out=out[part].view(shape))
         return out
 

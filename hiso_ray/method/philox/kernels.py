@@ -55,67 +55,81 @@ def philox(block, identity):
 
 
 @triton.jit
-def _fma(a, b, c):
-    return tl.fma(a, tl.zeros_like(a) + b, tl.zeros_like(a) + c)
+def _sqrt(x):
+    """√x, rounded once, of 0 or of a number far from the ends of float32: what ``tl.sqrt_rn``
+    computes, without its branches for all others."""
+    inverse = tl.rsqrt(x)
+    root = x * inverse
+    root = tl.fma(tl.fma(-root, root, x), inverse * 0.5, root)
+    return tl.where(x == 0.0, x, root)
+
+
+@triton.jit
+def _flip(x, signs):
+    """x, negated where the top bit of ``signs`` is set."""
+    bits = x.to(tl.uint32, bitcast=True) ^ (signs & 0x80000000)
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _box_muller(a, b):
-    u = _fma(a.to(tl.float32), 1.0 / 4294967296.0, 0.5 / 4294967296.0)
+    u = tl.fma(a.to(tl.float32), 1.0 / 4294967296.0, 0.5 / 4294967296.0)
     bits = u.to(tl.int32, bitcast=True)
     e = (bits - _SQRT_HALF) >> 23
     f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
     square = f * f
     scaled = e.to(tl.float32)
-    p = _fma(f, _L0, _L1)
-    p = _fma(p, f, _L2)
-    p = _fma(p, f, _L3)
-    p = _fma(p, f, _L4)
-    p = _fma(p, f, _L5)
-    p = _fma(p, f, _L6)
-    p = _fma(p, f, _L7)
-    p = _fma(p, f, _L8)
+    p = tl.fma(f, _L0, _L1)
+    p = tl.fma(p, f, _L2)
+    p = tl.fma(p, f, _L3)
+    p = tl.fma(p, f, _L4)
+    p = tl.fma(p, f, _L5)
+    p = tl.fma(p, f, _L6)
+    p = tl.fma(p, f, _L7)
+    p = tl.fma(p, f, _L8)
     p = p * f * square
-    p = _fma(scaled, _LN2_LOW, p)
-    p = _fma(square, -0.5, p)
-    log = _fma(scaled, _LN2_HIGH, f + p)
-    r = tl.sqrt_rn(log * -2.0)
-    quarter = (b + 536870912) >> 30
-    y = (b - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float32) * _QUARTER_TURN
+    p = tl.fma(scaled, _LN2_LOW, p)
+    p = tl.fma(square, -0.5, p)
+    log = tl.fma(scaled, _LN2_HIGH, f + p)
+    r = _sqrt(log * -2.0)
+    turned = b + 0x20000000  # its top two bits are the quarter, the others y
+    y = ((turned & 0x3FFFFFFF).to(tl.int32) - 0x20000000).to(tl.float32) * _QUARTER_TURN
     square = y * y
-    sine = _fma(_fma(square, _S0, _S1), square, _S2)
-    sine = _fma(sine * square, y, y)
-    cosine = _fma(_fma(square, _C0, _C1), square, _C2)
-    cosine = _fma(cosine * square, square, _fma(square, -0.5, 1.0))
-    odd = (quarter & 1) == 1
-    cos = tl.where(odd, sine, cosine)
-    sin = tl.where(odd, cosine, sine)
-    cos = tl.where(((quarter + 1) & 2) == 2, -cos, cos)
-    sin = tl.where((quarter & 2) == 2, -sin, sin)
+    sine = tl.fma(tl.fma(square, _S0, _S1), square, _S2)
+    sine = tl.fma(sine * square, y, y)
+    cosine = tl.fma(tl.fma(square, _C0, _C1), square, _C2)
+    cosine = tl.fma(cosine * square, square, tl.fma(square, -0.5, 1.0))
+    odd = (turned & 0x40000000) != 0
+    cos = _flip(tl.where(odd, sine, cosine), turned + 0x40000000)
+    sin = _flip(tl.where(odd, cosine, sine), turned)
     return r * cos, r * sin
 
 
 @triton.jit
-def draw(block, identity, GAUSSIAN: tl.constexpr):  # noqa: N803
-    """The (4n,) elements of n counters, in order, float32."""
+def draw(block, identity, GAUSSIAN: tl.constexpr):
+    """The four elements of each of n counters: four (n,) float32, see :func:`in_order`."""
     a, b, c, d = philox(block, identity)
     if GAUSSIAN:
         u0, u1 = _box_muller(a, b)
         u2, u3 = _box_muller(c, d)
     else:
-        u0 = tl.where((a >> 31) == 1, -1.0, 1.0)
-        u1 = tl.where((b >> 31) == 1, -1.0, 1.0)
-        u2 = tl.where((c >> 31) == 1, -1.0, 1.0)
-        u3 = tl.where((d >> 31) == 1, -1.0, 1.0)
-    return tl.join(tl.join(u0, u2), tl.join(u1, u3)).reshape(4 * block.shape[0])
+        one = tl.full(a.shape, 1.0, tl.float32)
+        u0, u1, u2, u3 = _flip(one, a), _flip(one, b), _flip(one, c), _flip(one, d)
+    return u0, u1, u2, u3
 
 
 @triton.jit
-def _fill(out, identity, start, count, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr):  # noqa: N803
+def in_order(u0, u1, u2, u3):
+    """(4n,) float32, as the elements follow each other."""
+    return tl.join(tl.join(u0, u2), tl.join(u1, u3)).reshape(4 * u0.shape[0])
+
+
+@triton.jit
+def _fill(out, identity, start, count, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr):
     first = start // 4 + tl.program_id(0).to(tl.int64) * BLOCKS
-    u = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
     at = first * 4 - start + tl.arange(0, 4 * BLOCKS)
-    tl.store(out + at, u, mask=(at >= 0) & (at < count))
+    tl.store(out + at, in_order(u0, u1, u2, u3), mask=(at >= 0) & (at < count))
 
 
 def fill(out: Tensor, identity: np.ndarray, start: int, distribution: Distribution) -> Tensor:

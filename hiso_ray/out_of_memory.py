@@ -1,0 +1,80 @@
+"""What a user is told when a GPU, or an actor's share of one, is full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from hiso_ray.config import Experiment
+from hiso_ray.config.fits import whole_only
+from hiso_ray.messages import UserError
+
+Batch = Literal["batch_size", "eval_batch_size"]
+
+
+def larger_share(share: float) -> float:
+    """The share of which one fewer fits on a GPU."""
+    fewer = int(1 / share + 1e-9) - 1
+    return math.floor(1e4 / fewer) / 1e4 if fewer > 0 else 1.0  # Ray counts in ten-thousandths
+
+
+def smaller(experiment: Experiment) -> list[str]:
+    """What makes the model take less memory."""
+    ways = ["take a smaller model or LoRA (task.lora.r 8)"]
+    if experiment.task.dtype == "float32":
+        ways.append("use task.dtype bfloat16 (now float32)")
+    if experiment.resources.probe_weights == "whole" and not whole_only(experiment):
+        ways.append("use resources.probe_weights layer (now whole)")
+    return ways
+
+
+def out_of_memory(
+    experiment: Experiment,
+    device: torch.device,
+    where: str,
+    error: torch.OutOfMemoryError,
+    batch: Batch | None = "batch_size",
+) -> UserError:
+    """The error in words: where it happened, what the actor may hold, what to change.
+
+    Args:
+        device: the GPU.
+        where: what was computed, for whom.
+        batch: the field of the task that says how large the batch was, if there was one.
+    """
+    task, share = experiment.task, experiment.resources.gpus_per_client
+    whole = torch.cuda.get_device_properties(device).total_memory
+    may = f"the actor had this whole GPU, {whole / 2**30:.1f} GiB"
+    todo = []
+    if share != "auto" and share < 1:
+        may = f"the actor's share, {share:g} of this GPU, is {whole * share / 2**30:.1f} GiB"
+        todo.append(
+            f"raise resources.gpus_per_client to {larger_share(share):g} (one actor fewer on each "
+            "GPU) or to auto, which measures a turn"
+        )
+    if batch is not None:
+        todo.append(f"lower task.{batch} (now {getattr(task, batch)})")
+        if task.max_length != "auto":
+            todo.append(f"lower task.max_length (now {task.max_length})")
+    todo += smaller(experiment)
+    reason = str(error).partition(" If reserved")[0]  # what follows is advice on torch's settings
+    return UserError(f"out of GPU memory: {where}: {may}; {', or '.join(todo)}. torch: {reason}")
+
+
+@contextmanager
+def explained(
+    experiment: Experiment, device: torch.device, where: str, batch: Batch | None = None
+) -> Iterator[None]:
+    """Puts the words in place of torch's error; see :func:`out_of_memory`.
+
+    Raises:
+        UserError: the GPU, or the share of it, is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(experiment, device, where, error, batch) from error

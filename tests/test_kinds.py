@@ -1,0 +1,91 @@
+"""A ledger written on one kind of device, replayed on the other.
+
+Without a GPU the other kind is its kernels in Triton's interpreter, on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hiso_ray import Experiment, replica, run, tasks
+from hiso_ray.execution import worker
+from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.messages import Missed
+from hiso_ray.method.direction import Directions
+from hiso_ray.runs import replay
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+class InOneKernel(Directions):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.fused = True
+
+
+@pytest.fixture
+def other_kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        if torch.cuda.is_available():
+            patch.setattr(worker, "device_for", lambda experiment: torch.device("cuda"))
+        else:
+            patch.setattr(replica, "Directions", InOneKernel)
+        yield
+
+
+def weights(folder: Path, experiment: Experiment) -> Tensor:
+    """What the ledger's records make of x_0 on this kind of device."""
+    prepared, partition = tasks.load(experiment)
+    one = worker.Worker(experiment, prepared, partition)
+    records = Ledger.read(folder / "ledger.jsonl").records
+    one.catch_up(Missed(len(records), records))
+    return one.replica.state.x.cpu()
+
+
+@pytest.mark.parametrize("curvature", ["none", "diagonal", "row"])
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+def test_weights_agree(
+    experiment: Callable[..., Experiment],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    curvature: str,
+    distribution: str,
+) -> None:
+    method = {"method.name": "hiso", "method.curvature": curvature}
+    e = experiment(**method, **{"method.distribution": distribution, "federation.rounds": 3})
+    summary = run(e, tmp_path / "r")
+    here = weights(tmp_path / "r", e)
+    request.getfixturevalue("other_kind")
+    there = weights(tmp_path / "r", e)
+    assert float((here - there).norm() / here.norm()) < 1e-5
+    if torch.cuda.is_available() and curvature != "row":  # whose sums have an order
+        assert torch.equal(here, there)
+        assert replay(tmp_path / "r")["model_sha256"] == summary["model_sha256"]
+
+
+def test_the_frameworks_generator_is_refused_elsewhere(
+    experiment: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(**{"method.generator": "torch", "federation.rounds": 2}), tmp_path / "r")
+    assert replay(tmp_path / "r")["matches"]
+    elsewhere = {"name": "torch-cuda", "scheme": 1, "hardware": "another GPU"}
+    monkeypatch.setattr(worker, "describe_generator", lambda *_: elsewhere)
+    with pytest.raises(LedgerError, match=r"torch-cpu-vectorised.*another GPU.*generator philox"):
+        replay(tmp_path / "r")
+
+
+def test_another_processor_is_said_and_goes_on(
+    experiment: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(**{"federation.rounds": 2}), tmp_path / "r")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    notes: list[str] = []
+    assert replay(tmp_path / "r", on_note=notes.append)["matches"]
+    assert any("DEFAULT here" in note for note in notes)
