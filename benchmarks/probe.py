@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from hiso_ray.method.scalar import Rule, State, Step, apply_record
 
 DIMENSION = {"cpu": 1 << 24, "cuda": 1_300_000_000}
 REPEATS = 7
-BLOCKS, WARPS = (64, 128, 256, 512, 1024), (2, 4, 8)
+BLOCKS, WARPS = (128, 256, 512), (2, 4, 8)
 CHECKED_DIMENSION = 4_300_003  # more than one of a GPU's chunks
 RULE = Rule(lr=1e-6, beta=0.95, eps=1e-5)
 NAME = (7, 0)
@@ -65,8 +65,13 @@ class Passes:
         self.diagonal.h.uniform_(0.5, 1.5, generator=rng)
         self.out = torch.empty(dimension, device=device)
 
-    def directions(self, generator: Generator = "philox", fused: bool | None = None) -> Directions:
-        made = Directions(self.dimension, self.device, 0, generator)
+    def directions(
+        self,
+        generator: Generator = "philox",
+        fused: bool | None = None,
+        distribution: Distribution = "gaussian",
+    ) -> Directions:
+        made = Directions(self.dimension, self.device, 0, generator, distribution)
         made.fused = made.fused if fused is None else fused
         return made
 
@@ -83,12 +88,21 @@ class Passes:
             lambda: perturb(out, self.x, NAME, curvature, directions, 1e-3),
         )
 
-    def replay(self, count: int, *, h: bool, generator: Generator, fused: bool) -> Case:
+    def replay(
+        self,
+        count: int,
+        *,
+        h: bool,
+        generator: Generator,
+        fused: bool,
+        distribution: Distribution = "gaussian",
+    ) -> Case:
         state = State(self.x, self.diagonal if h else Identity())
-        directions = self.directions(generator, fused)
+        directions = self.directions(generator, fused, distribution)
         steps = [Step(Naming(count).of(7, 0), np.linspace(-1, 1, count, dtype=np.float32))]
         return Case(
-            f"replay, P = {count}, H {_h(h)}, {_made(directions)}",
+            f"replay, P = {count}, H {_h(h)}, {_made(directions)}"
+            + ", rademacher" * (distribution == "rademacher"),
             8 + 8 * h,
             lambda: apply_record(state, directions, steps, RULE),
         )
@@ -185,11 +199,12 @@ def on_cuda(dimension: int, device: torch.device) -> None:
                 for dtype in (torch.float32, torch.bfloat16)
             ),
             *(
-                passes.replay(count, h=h, generator="philox", fused=fused)
-                for fused in (True, False)
+                passes.replay(count, h=h, generator="philox", fused=True, distribution=distribution)
+                for distribution in get_args(Distribution)
                 for count in (1, 5, 20)
                 for h in (False, True)
             ),
+            passes.replay(5, h=True, generator="philox", fused=False),
         ],
         dimension,
         device,

@@ -5,6 +5,7 @@ meet the same machine. A round is everything: catch-up, minibatches, directions,
 
     python benchmarks/round_cost.py [digits | opt-1m | opt-125m | opt-1.3b | opt-2.7b ...]
         [--device cpu|cuda] [--dtype float32 bfloat16] [--clients 1 8] [--batch N] [--length N]
+        [--probe-weights whole|layer]
 
 On a GPU memory is the most that torch's allocator held, on a CPU the process's own.
 """
@@ -59,6 +60,7 @@ class Setting:
         clients: m, of a round.
         batch: examples of a minibatch.
         length: tokens of a prompt.
+        probe_weights: whole, or by layer.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Setting:
     clients: int = 8
     batch: int = 16
     length: int = 32
+    probe_weights: str = "whole"
 
     @property
     def title(self) -> str:
@@ -77,6 +80,7 @@ class Setting:
             "clients": f"m = {self.clients}",
             "batch": f"batch {self.batch}",
             "length": f"{self.length} tokens",
+            "probe_weights": "by layer",
         }
         return ", ".join(
             [self.model, *(w for f, w in words.items() if getattr(self, f) != getattr(usual, f))]
@@ -92,6 +96,7 @@ def experiment_of(setting: Setting) -> Experiment:
         "federation.min_examples": setting.batch,
         "task.batch_size": setting.batch,
         "task.dtype": setting.dtype,
+        "resources.probe_weights": setting.probe_weights,
         "resources.gpus_per_client": 1.0 if setting.device == "cuda" else 0,
         **({"task.name": "digits"} if setting.model == "digits" else language),
     }
@@ -239,7 +244,8 @@ def weighed(size: int, dimension: int) -> str:
 
 def memory_in_another_process(setting: Setting) -> str:
     """A worker's memory, from a process that has held nothing else."""
-    options = [f"--{name}={getattr(setting, name)}" for name in ("dtype", "batch", "length")]
+    names = ("dtype", "batch", "length", "probe_weights")
+    options = [f"--{name.replace('_', '-')}={getattr(setting, name)}" for name in names]
     command = [sys.executable, __file__, "--memory-of", setting.model, *options]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -290,13 +296,14 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[8], help="m, of a round")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=32, help="tokens of a prompt")
+    parser.add_argument("--probe-weights", choices=("whole", "layer"), default="whole")
     parser.add_argument("--rounds", type=int, help="rounds to time (default: by case)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if unknown := set(given.cases) - set(known):
         parser.error(f"unknown: {', '.join(unknown)} (allowed: {', '.join(known)})")
     torch.set_num_threads(1)
-    size = {"batch": given.batch, "length": given.length}
+    size = {name: getattr(given, name) for name in ("batch", "length", "probe_weights")}
     if given.memory_of:  # more clients add no memory
         return memory(Setting(given.memory_of, "cpu", given.dtype[0], 1, **size))
     print(

@@ -18,20 +18,20 @@ from torch import Tensor
 
 from hiso_ray.method.naming import Name
 from hiso_ray.method.philox import Distribution, identity
-from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, in_order, on, programs
+from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, in_order, on, placed, programs
 
 LEARN = {"none": 0, "last": 1, "all": 2}
 
 
 @triton.jit
 def _probe(
-    out, x, h, identity, start, stop, mu,
+    out, x, h, key, start, stop, mu,
     WHITEN: tl.constexpr, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     first = start // 4 + tl.program_id(0).to(tl.int64) * BLOCKS
     at = first * 4 + tl.arange(0, 4 * BLOCKS)
     inside = (at >= start) & (at < stop)
-    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), key, GAUSSIAN)
     z = in_order(u0, u1, u2, u3)
     if WHITEN:
         z = tl.div_rn(1.0, tl.sqrt_rn(tl.load(h + at, mask=inside, other=1.0))) * z
@@ -42,8 +42,9 @@ def _probe(
 
 @triton.jit
 def _replay(
-    out, x, h, identities, g, squares, d, steps, n, count, lr, beta, learned, eps,
-    WHITEN: tl.constexpr, LEARN: tl.constexpr, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr,
+    out, x, h, keys, g, squares, d, steps, n, count, lr, beta, learned, eps,
+    WHITEN: tl.constexpr, LEARN: tl.constexpr, SEVERAL: tl.constexpr, GAUSSIAN: tl.constexpr,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0).to(tl.int64) * BLOCKS
     at = first * 4 + tl.arange(0, 4 * BLOCKS)
@@ -58,18 +59,18 @@ def _replay(
         root = tl.div_rn(1.0, tl.sqrt_rn(old))
     for k in range(steps):
         # Summed up as they are drawn and put in order once: that takes an exchange among threads.
-        t0, t1, t2, t3 = draw(block, identities + 4 * k * n, GAUSSIAN)
+        t0, t1, t2, t3 = draw(block, keys + 4 * k * n, GAUSSIAN)
         weight = tl.load(g + k * n)
         t0, t1, t2, t3 = t0 * weight, t1 * weight, t2 * weight, t3 * weight
         for p in range(1, n):
-            u0, u1, u2, u3 = draw(block, identities + 4 * (k * n + p), GAUSSIAN)
+            u0, u1, u2, u3 = draw(block, keys + 4 * (k * n + p), GAUSSIAN)
             weight = tl.load(g + k * n + p)
             t0, t1 = tl.fma(u0, weight, t0), tl.fma(u1, weight, t1)
             t2, t3 = tl.fma(u2, weight, t2), tl.fma(u3, weight, t3)
         total = in_order(t0, t1, t2, t3)
         if WHITEN:
             total = root * total
-        delta = tl.div_rn(total, count)
+        delta = tl.div_rn(total, count) if SEVERAL else total
         weights = tl.fma(delta, -lr, weights)
         if LEARN > 0:  # noqa: SIM102 - known when it is compiled, the other when it runs
             if (LEARN == 2) | (k == steps - 1):
@@ -98,7 +99,7 @@ def probe(
     """
     n = out.numel()
     _probe[(programs(start, n),)](
-        out, x, x if h is None else h, on(x.device, identity(name)), start, start + n, mu,
+        out, x, x if h is None else h, placed(name, x.device), start, start + n, mu,
         h is not None, distribution == "gaussian", BLOCKS, **EXACT,
     )  # fmt: skip
     return out
@@ -138,6 +139,6 @@ def replay(
         out, x, x if h is None else h, on(x.device, identities),
         torch.from_numpy(np.ascontiguousarray(g)).to(x.device), squares, d, steps, n,
         float(n), lr, beta, 1 - beta, eps,
-        whiten, LEARN[learn], distribution == "gaussian", BLOCKS, **EXACT,
+        whiten, LEARN[learn], n > 1, distribution == "gaussian", BLOCKS, **EXACT,
     )  # fmt: skip
     return float(squares.double().sum().sqrt())

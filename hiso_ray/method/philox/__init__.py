@@ -16,6 +16,7 @@ multiply-add), in one order. So normals agree to the last bit too, wherever they
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -30,9 +31,12 @@ NAME, VERSION = "philox4x32-10", 1  # a change makes other directions of the sam
 Distribution = Literal["gaussian", "rademacher"]
 
 
+@lru_cache(maxsize=1024)  # a pass asks once for every chunk
 def identity(name: Name) -> np.ndarray:
-    """The 128 bits that tell a direction from all others: (4,) uint32."""
-    return direction_key(*name).generate_state(4, np.uint32)
+    """The 128 bits that tell a direction from all others: (4,) uint32, read only."""
+    found = direction_key(*name).generate_state(4, np.uint32)
+    found.setflags(write=False)
+    return found
 
 
 def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Tensor:
@@ -50,7 +54,7 @@ def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Ten
         return out.copy_(fill(torch.empty(out.shape), name, start, distribution))
     from hiso_ray.method.philox import kernels
 
-    return kernels.fill(out, identity(name), start, distribution)
+    return kernels.fill(out, name, start, distribution)
 
 
 def has_triton() -> bool:

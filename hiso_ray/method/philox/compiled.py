@@ -28,7 +28,7 @@ _QUARTER_TURN = _f32(reference.QUARTER_TURN)
 
 _function = numba.njit(inline="always")
 _kernel = numba.njit(
-    types.void(types.float32[::1], types.uint32[::1], types.int64),
+    types.void(types.float32[::1], types.Array(types.uint32, 1, "C", readonly=True), types.int64),
     nogil=True,
     cache=True,
     error_model="numpy",
@@ -119,32 +119,38 @@ def _signs(block, identity):
     return _sign(a), _sign(b), _sign(c), _sign(d)
 
 
-def _filler(four: Any) -> Callable[[np.ndarray, np.ndarray, int], None]:
-    """(out, identity, start): fills ``out`` with elements from ``start``, four at a time."""
+@_function
+def _fill(four, out, identity, start):
+    head = min(-start % 4, len(out))
+    if head:
+        some = four(_u64(start // 4), identity)
+        for i in range(head):
+            out[i] = some[start % 4 + i]
+    first, rest = _u64((start + head) // 4), out[head:]
+    blocks = len(rest) // 4
+    for i in range(blocks):
+        # Indices that cannot be negative, so that the loop becomes vector instructions.
+        rest[4 * i], rest[4 * i + 1], rest[4 * i + 2], rest[4 * i + 3] = four(
+            first + _u64(i), identity
+        )
+    if 4 * blocks < len(rest):
+        some = four(first + _u64(blocks), identity)
+        for i in range(4 * blocks, len(rest)):
+            rest[i] = some[i - 4 * blocks]
 
-    @_kernel
-    def fill(out, identity, start):
-        head = min(-start % 4, len(out))
-        if head:
-            some = four(_u64(start // 4), identity)
-            for i in range(head):
-                out[i] = some[start % 4 + i]
-        first, rest = _u64((start + head) // 4), out[head:]
-        blocks = len(rest) // 4
-        for i in range(blocks):
-            # Indices that cannot be negative, so that the loop becomes vector instructions.
-            rest[4 * i], rest[4 * i + 1], rest[4 * i + 2], rest[4 * i + 3] = four(
-                first + _u64(i), identity
-            )
-        if 4 * blocks < len(rest):
-            some = four(first + _u64(blocks), identity)
-            for i in range(4 * blocks, len(rest)):
-                rest[i] = some[i - 4 * blocks]
 
-    return fill
+@_kernel
+def _fill_normals(out, identity, start):
+    _fill(_normals, out, identity, start)
+
+
+@_kernel
+def _fill_signs(out, identity, start):
+    _fill(_signs, out, identity, start)
 
 
 FILL: dict[Distribution, Callable[[np.ndarray, np.ndarray, int], None]] = {
-    "gaussian": _filler(_normals),
-    "rademacher": _filler(_signs),
+    "gaussian": _fill_normals,
+    "rademacher": _fill_signs,
 }
+"""(out, identity, start): fills ``out`` with a direction's elements from ``start`` on."""

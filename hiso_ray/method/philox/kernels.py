@@ -6,15 +6,18 @@ it has them together, ``tl.fma`` does.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hiso_ray.method.philox import Distribution, reference
+from hiso_ray.method.naming import Name
+from hiso_ray.method.philox import Distribution, identity, reference
 
-BLOCKS = 256  # counters of one program; four elements each
+BLOCKS = 512  # counters of one program; four elements each
 EXACT = {"enable_fp_fusion": False}
 
 _ROUNDS = tl.constexpr(reference.ROUNDS)
@@ -29,19 +32,19 @@ _QUARTER_TURN = tl.constexpr(float(reference.QUARTER_TURN))
 
 
 @triton.jit
-def philox(block, identity):
+def philox(block, key):
     """The four words of each counter.
 
     Args:
         block: (n,) int64.
-        identity: pointer to 4 uint32, held as int64.
+        key: pointer to a direction's identity, 4 uint32 held as int64.
     """
-    k0 = tl.load(identity).to(tl.uint32)
-    k1 = tl.load(identity + 1).to(tl.uint32)
+    k0 = tl.load(key).to(tl.uint32)
+    k1 = tl.load(key + 1).to(tl.uint32)
     c0 = block.to(tl.uint32)
     c1 = (block >> 32).to(tl.uint32)
-    c2 = tl.zeros_like(c0) + tl.load(identity + 2).to(tl.uint32)
-    c3 = tl.zeros_like(c0) + tl.load(identity + 3).to(tl.uint32)
+    c2 = tl.zeros_like(c0) + tl.load(key + 2).to(tl.uint32)
+    c3 = tl.zeros_like(c0) + tl.load(key + 3).to(tl.uint32)
     for _ in tl.static_range(_ROUNDS):
         first = c0.to(tl.uint64) * _M0
         second = c2.to(tl.uint64) * _M1
@@ -106,9 +109,9 @@ def _box_muller(a, b):
 
 
 @triton.jit
-def draw(block, identity, GAUSSIAN: tl.constexpr):
+def draw(block, key, GAUSSIAN: tl.constexpr):
     """The four elements of each of n counters: four (n,) float32, see :func:`in_order`."""
-    a, b, c, d = philox(block, identity)
+    a, b, c, d = philox(block, key)
     if GAUSSIAN:
         u0, u1 = _box_muller(a, b)
         u2, u3 = _box_muller(c, d)
@@ -125,19 +128,18 @@ def in_order(u0, u1, u2, u3):
 
 
 @triton.jit
-def _fill(out, identity, start, count, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr):
+def _fill(out, key, start, count, GAUSSIAN: tl.constexpr, BLOCKS: tl.constexpr):
     first = start // 4 + tl.program_id(0).to(tl.int64) * BLOCKS
-    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), identity, GAUSSIAN)
+    u0, u1, u2, u3 = draw(first + tl.arange(0, BLOCKS), key, GAUSSIAN)
     at = first * 4 - start + tl.arange(0, 4 * BLOCKS)
     tl.store(out + at, in_order(u0, u1, u2, u3), mask=(at >= 0) & (at < count))
 
 
-def fill(out: Tensor, identity: np.ndarray, start: int, distribution: Distribution) -> Tensor:
+def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Tensor:
     """See ``philox.fill``."""
     n = out.numel()
-    grid = (programs(start, n),)
-    _fill[grid](
-        out, on(out.device, identity), start, n, distribution == "gaussian", BLOCKS, **EXACT
+    _fill[(programs(start, n),)](
+        out, placed(name, out.device), start, n, distribution == "gaussian", BLOCKS, **EXACT
     )
     return out
 
@@ -146,6 +148,12 @@ def programs(start: int, count: int) -> int:
     """How many programs the elements from ``start`` take."""
     blocks = -(-(start + count) // 4) - start // 4
     return triton.cdiv(blocks, BLOCKS)
+
+
+@lru_cache(maxsize=1024)  # 32 bytes each; probes by layers ask for every layer
+def placed(name: Name, device: torch.device) -> Tensor:
+    """A direction's identity where kernels read it."""
+    return on(device, identity(name))
 
 
 def on(device: torch.device, identities: np.ndarray) -> Tensor:
