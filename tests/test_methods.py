@@ -41,7 +41,7 @@ OTHER_VALUES: dict[str, Any] = {
     "curvature": "scalar", "curvature_in": "update", "curvature_rounds": 1, "prox": 1.0,
     "hessian_retention": 0.5, "hessian_eps": 0.1, "hessian_update": "all", "momentum": 0.5,
     "seed_pool": 2, "weight_decay": 0.1, "server_lr": 0.5, "server_beta1": 0.5,
-    "server_beta2": 0.5, "server_eps": 0.1,
+    "server_beta2": 0.5, "server_eps": 0.1, "generator": "torch", "distribution": "rademacher",
 }  # fmt: skip
 IF_FROZEN = {"method.curvature": "frozen"}
 

@@ -1,6 +1,7 @@
 """Directions on CPUs, compiled by numba: ``reference``, operation by operation, several at once.
 
-The compiled code is kept beside the source (numba's cache, like Python's own), by processor.
+Compiled code is kept beside the source, as Python's own is, by processor: the first process takes
+seconds to make it, the others a third of one to load it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ _ROUNDS, _SQRT_HALF = reference.ROUNDS, _i32(reference.SQRT_HALF)
 _QUARTER_TURN = _f32(reference.QUARTER_TURN)
 
 _function = numba.njit(inline="always")
-_kernel = numba.njit(
-    types.void(types.float32[::1], types.Array(types.uint32, 1, "C", readonly=True), types.int64),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
+_SIGNATURE = types.void(
+    types.float32[::1], types.Array(types.uint32, 1, "C", readonly=True), types.int64
 )
+
+
+def _kernel(function: Any) -> Any:
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(_SIGNATURE, cache=True, **options)(function)
+    except RuntimeError:  # neither the source's folder nor the user's cache can be written to
+        return numba.njit(_SIGNATURE, **options)(function)
 
 
 @intrinsic
