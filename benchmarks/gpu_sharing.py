@@ -128,7 +128,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if given.gpus else "CPUs"
     print(f"{prepared.x0.size:,} weights, {given.dtype}, batches of {given.batch_size}, {where}\n")
     print("| " + " | ".join(TITLES) + " |\n" + "|---" * len(TITLES) + "|", flush=True)
-    first = None
+    first, weights = None, set()
     with joined_cluster():
         task = share(prepared)
         cpus = min(1.0, ray.cluster_resources()["CPU"] / max(given.actors))
@@ -145,6 +145,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 job = Job(e, Path(name), {}, population)
                 summary = run_on_ray(job, prepared, partition, watch.row, lambda _: None, task)
+            weights.add(summary["model_sha256"])
             assert summary["actors"] == actors, summary["actors"]
             seconds = watch.seconds()
             first = first or seconds
@@ -153,6 +154,7 @@ def main() -> None:
                 f"| {first / seconds:.2f} | {(watch.most - watch.before) / 2**30:.1f} |",
                 flush=True,
             )
+    print(f"\nthe weights at the end: {'the same' if len(weights) == 1 else 'DIFFERENT'}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ seconds to make it, the others a third of one to load it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -34,11 +35,11 @@ _SIGNATURE = types.void(
 
 
 def _kernel(function: Any) -> Any:
-    options = {"nogil": True, "error_model": "numpy"}
+    compiler = partial(numba.njit, _SIGNATURE, nogil=True, error_model="numpy")
     try:
-        return numba.njit(_SIGNATURE, cache=True, **options)(function)
+        return compiler(cache=True)(function)
     except RuntimeError:  # neither the source's folder nor the user's cache can be written to
-        return numba.njit(_SIGNATURE, **options)(function)
+        return compiler()(function)
 
 
 @intrinsic
