@@ -290,8 +290,8 @@ def main() -> None:
     kind = given.device or ("cuda" if cuda and not given.profile else "cpu")
     if kind == "cuda" and not cuda:
         parser.error("--device cuda: torch sees no GPU here")
-    if (given.tune and kind == "cpu") or (given.profile and kind == "cuda"):
-        parser.error("--tune is for GPUs, --profile for CPUs")
+    if ((given.tune or given.check) and kind == "cpu") or (given.profile and kind == "cuda"):
+        parser.error("--tune and --check are for GPUs, --profile for CPUs")
     torch.set_num_threads(1)
     device, dimension = torch.device(kind), given.dimension or DIMENSION[kind]
     if kind == "cuda":

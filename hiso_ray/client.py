@@ -16,7 +16,7 @@ from torch import Tensor
 from hiso_ray.config import Experiment
 from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed, UserError
 from hiso_ray.method.scalar import step_out_of_place
-from hiso_ray.out_of_memory import out_of_memory
+from hiso_ray.out_of_memory import is_full, out_of_memory
 from hiso_ray.privacy import clipped
 from hiso_ray.replica import Replica
 from hiso_ray.sampling import minibatch
@@ -67,7 +67,7 @@ class Clients:
         user's to find."""
         several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
         where = f"{several}, round {self.replica.round}, local step {step}"
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_full(error):
             return out_of_memory(self.replica.experiment, self.replica.device, where, error)
         return TurnFailed(f"{where}: {type(error).__name__}: {error}")
 

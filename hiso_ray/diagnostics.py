@@ -156,5 +156,6 @@ def _is_plain(experiment: Experiment) -> bool:
         not experiment.sends_weights
         and method.curvature_in == "both"
         and method.momentum == 0
+        and method.distribution == "gaussian"  # its fourth moments are in the bound
         and experiment.precision != "sign"
     )

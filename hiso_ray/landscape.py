@@ -45,7 +45,7 @@ class Landscape:
 
     def hessian_diagonal(self, samples: int) -> Tensor:
         """(d,) float32 Hutchinson estimate of diag(∇²f) from so many random vectors."""
-        signs = (self._draw(i, "rademacher") for i in range(samples))
+        signs = (self._draw(1 + i, "rademacher") for i in range(samples))
         return diagonal(self.hessian_vector, signs)
 
     def random_vector(self) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FORMAT = 3
+FORMAT = 4
 # Fields that most methods have no use for: a record with these values leaves them out of its line.
 UNUSED: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet

@@ -117,7 +117,7 @@ class Description:
         dimension: d, the number of trainable weights.
         frozen: weights of the model that are not trained.
         eval_batches: how many evaluation batches the task has.
-        fused: whether passes over the weights are one kernel each (the same bits, sooner).
+        triton: whether passes over the weights may be one kernel each (the same bits, sooner).
     """
 
     device: str
@@ -127,4 +127,4 @@ class Description:
     dimension: int
     frozen: int
     eval_batches: int
-    fused: bool
+    triton: bool

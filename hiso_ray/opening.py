@@ -29,6 +29,21 @@ def precision(experiment: Experiment) -> list[str]:
     ]
 
 
+def signs(experiment: Experiment) -> list[str]:
+    """A warning where directions of ±1 leave nothing for H to tell weights apart by."""
+    method = experiment.method
+    alone = method.directions == "shared" and method.num_perturbations == 1
+    blind = method.row.second_differences or alone
+    learned = not experiment.sends_weights and method.curvature not in ("none", "scalar", "oracle")
+    if method.distribution != "rademacher" or not (learned and blind):
+        return []
+    remedy = "" if method.row.second_differences else ", or method.num_perturbations 2 or more"
+    return [
+        "warning: u² = 1 for directions of ±1, so H learns the same number for every weight; use "
+        f"method.distribution gaussian{remedy}"
+    ]
+
+
 def partition(counts: np.ndarray) -> str:
     """How unlike the clients are.
 

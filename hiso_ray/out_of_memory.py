@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -11,15 +10,24 @@ import torch
 
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import whole_only
+from hiso_ray.config.resources import even_share
 from hiso_ray.messages import UserError
 
 Batch = Literal["batch_size", "eval_batch_size"]
 
 
+def is_full(error: Exception) -> bool:
+    """Whether a GPU had no memory left, for torch's allocator or for CUDA and its libraries, whose
+    errors are not told apart by type."""
+    own = ("CUDA error: out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in own)
+    )
+
+
 def larger_share(share: float) -> float:
     """The share of which one fewer fits on a GPU."""
-    fewer = int(1 / share + 1e-9) - 1
-    return math.floor(1e4 / fewer) / 1e4 if fewer > 0 else 1.0  # Ray counts in ten-thousandths
+    return even_share(max(1, int(1 / share + 1e-9) - 1))
 
 
 def smaller(experiment: Experiment) -> list[str]:
@@ -36,7 +44,7 @@ def out_of_memory(
     experiment: Experiment,
     device: torch.device,
     where: str,
-    error: torch.OutOfMemoryError,
+    error: Exception,
     batch: Batch | None = "batch_size",
 ) -> UserError:
     """The error in words: where it happened, what the actor may hold, what to change.
@@ -76,5 +84,7 @@ def explained(
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
         raise out_of_memory(experiment, device, where, error, batch) from error

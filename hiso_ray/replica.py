@@ -106,6 +106,7 @@ class Replica:
 
         Raises:
             Behind: some of the records in between are missing, or the snapshot cannot be read.
+            NonFiniteLoss: an update has overflowed.
         """
         if missed.weights is not None:
             self._take(missed.weights, missed.round)
@@ -147,15 +148,17 @@ class Replica:
                 record.lr, record.hessian_retention, record.hessian_eps, every, record.momentum
             )
             apply_record(self.state, self.directions, steps, rule)
-            if not math.isfinite(self.state.update_norm):
-                raise NonFiniteLoss(
-                    f"the update of round {record.round} has overflowed (‖Δ‖ = "
-                    f"{self.state.update_norm}), and H with it: lower method.lr (now "
-                    f"{record.lr:g}), or raise method.hessian_eps (now {record.hessian_eps:g})"
-                )
         self.directions.forget()
         self.round += 1
+        self._check_finite("the update", self.state.update_norm)
         self._consult_oracle()
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"{what} of round {self.round - 1} has overflowed ({value}): lower method.lr (now "
+                f"{self.experiment.method.lr:g})"
+            )
 
     def _consult_oracle(self) -> None:
         """Measures the Hessian's diagonal at x_r when its time has come: a function of x_r and the
@@ -197,6 +200,9 @@ class Replica:
         """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
 
         The median is that of evenly spaced elements, at most 65 536.
+
+        Raises:
+            NonFiniteLoss: H has overflowed.
         """
         found = {"update_norm": self.state.update_norm}
         h = self.state.curvature.values()
@@ -207,6 +213,7 @@ class Replica:
                 "h_median": float(sample.median()),
                 "h_max": float(h.max()),
             }
+            self._check_finite("H", found["h_max"])
         return found
 
     def digest(self) -> str:

@@ -66,7 +66,11 @@ def run(
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     notes = (*prepared.notes, opening.model(experiment, prepared), opening.partition(counts))
-    own = (*opening.probes(experiment, prepared), *opening.precision(experiment))
+    own = (
+        *opening.probes(experiment, prepared),
+        *opening.precision(experiment),
+        *opening.signs(experiment),
+    )
     for note in (*notes, *clock, *own):
         on_note(note)
     return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)

@@ -161,6 +161,24 @@ def test_a_step_that_half_precision_hides_is_said(
     assert any("warning" in note and "use method.mu" in note for note in notes) == warned
 
 
+@pytest.mark.parametrize(
+    ("method", "p", "curvature", "warned"),
+    [("hiso", 1, "diagonal", True), ("hiso", 2, "diagonal", False), ("hiso", 1, "scalar", False),
+     ("hizoo", 2, "row", True)],
+)  # fmt: skip
+def test_signs_that_make_h_one_number_are_said(
+    experiment: Make, tmp_path: Path, method: str, p: int, curvature: str, warned: bool
+) -> None:
+    notes: list[str] = []
+    own = {"method.name": method, "method.num_perturbations": p, "method.curvature": curvature}
+    e = experiment(**own, **{"method.distribution": "rademacher", "federation.rounds": 2})
+    run(e, tmp_path / "r", on_note=notes.append)
+    assert any("same number for every weight" in note for note in notes) == warned
+    if warned:
+        *_, last = csv.DictReader(open(tmp_path / "r" / "metrics.csv"))
+        assert float(last["h_max"]) == pytest.approx(float(last["h_min"]), rel=1e-5)
+
+
 def test_a_method_without_differences_is_not_warned_of_them(
     experiment: Make, tmp_path: Path
 ) -> None:

@@ -171,7 +171,7 @@ def whole_only(experiment: Experiment) -> list[str]:
 def _layer_by_layer(experiment: Experiment) -> None:
     if experiment.resources.probe_weights == "layer" and (reasons := whole_only(experiment)):
         raise ValueError(
-            f"resources.probe_weights = layer: {'; '.join(reasons)}, or use probe_weights whole"
+            f"resources.probe_weights = layer: {'; '.join(reasons)}; or use probe_weights whole"
         )
 
 

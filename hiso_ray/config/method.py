@@ -73,8 +73,8 @@ class MethodConfig(Section):
     hessian_retention: float = Field(
         0.95, ge=0, lt=1, description="share of the old H kept at each update (β); hizoo: 0.999"
     )
-    hessian_eps: float = Field(
-        1e-8, ge=1e-37, description="floor added to what H learns, inside the average (ε)"
+    hessian_eps: PositiveFloat = Field(
+        1e-8, description="floor added to what H learns, inside the average (ε)"
     )
     hessian_update: Literal["last", "all"] = Field(
         "last", description="H learns from the last local step of a round, or from each in turn"
@@ -146,6 +146,11 @@ class MethodConfig(Section):
         if self.curvature == "none" and self.curvature_in != "both":
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
+            )
+        if self.hessian_eps < 1e-37:
+            raise ValueError(
+                f"hessian_eps = {self.hessian_eps:g}: H is float32, whose smallest numbers are "
+                "about 1e-38; give 1e-37 or more"
             )
         if self.generator == "torch" and self.distribution != "gaussian":
             raise ValueError(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from hiso_ray.config.section import Auto, PositiveFloat, PositiveInt, Section
+
+
+def even_share(actors: int) -> float:
+    """The share of a GPU of which so many fit on one; Ray counts in ten-thousandths."""
+    return math.floor(1e4 / actors) / 1e4
 
 
 class ResourcesConfig(Section):
@@ -33,7 +39,7 @@ class ResourcesConfig(Section):
         "whole",
         description="what of the perturbed weights x + μz exists at once: all of them, or a layer, "
         "which takes the memory of the largest one instead of the model's and makes directions "
-        "again for each minibatch; the results are the same",
+        "that are not kept again for each minibatch; the results are the same",
     )
     snapshot_every: int = Field(
         500,

@@ -49,10 +49,10 @@ def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> 
         UserError: the run folder cannot be written to; the ledger is whole.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
-    device, fused = executor.description.device, executor.description.fused
+    device, triton = executor.description.device, executor.description.triton
     if device.startswith("cpu") and job.experiment.resources.gpus_per_client not in (0, "auto"):
         on_note("GPUs were asked for, but torch sees none here: computing on CPUs")
-    if device.startswith("cuda") and job.experiment.method.generator == "philox" and not fused:
+    if device.startswith("cuda") and job.experiment.method.generator == "philox" and not triton:
         on_note(
             "Triton is missing: directions are made on the CPU and copied to the GPU, which is "
             "slow and gives the same bits; pip install triton"

@@ -95,7 +95,7 @@ def check_header(
         raise LedgerError(
             f"the ledger's directions come from {header['generator']}, here they would come from "
             f"{description.generator}: replay where it was written, or the weights would differ "
-            "(runs with method.generator philox can be replayed anywhere)"
+            "(method.generator philox makes the same directions everywhere)"
         )
     here = asdict(description)
     return [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hiso_ray.config import Experiment, ResourcesConfig
+from hiso_ray.config.resources import even_share
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 # CUDA's context, kernels and handles in each process, outside torch's allocator [bytes]
 CONTEXT = 600 * 2**20
+GPU_CHUNK, STREAMS = 1 << 22, 32  # as in method.direction and method.scalar
 CURVATURE_COPIES = {  # vectors of d floats that H takes; a handful of floats counts for nothing
     "none": 0, "scalar": 0, "tensor": 0, "row": 0,
     "diagonal": 1, "frozen": 1, "oracle": 1, "random": 2, "permuted": 3,
@@ -99,7 +100,22 @@ def actor_gpu_bytes(
         **{"resources.gpus_per_client": 1.0, "resources.direction_cache_mb": kept}
     )
     on_host = LIBRARIES + 4 * dimension * experiment.sends_weights
-    return actor_bytes(experiment, dimension, frozen, layer) - on_host + CONTEXT
+    own = CONTEXT + _chunk_bytes(experiment, dimension)
+    return actor_bytes(experiment, dimension, frozen, layer) - on_host + own
+
+
+def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
+    """What chunks of directions take where passes over the weights are no kernels of their own."""
+    method, federation = experiment.method, experiment.federation
+    plain = method.curvature in ("none", "diagonal", "frozen", "oracle") and method.momentum == 0
+    if method.row.first_order or (plain and not method.row.second_differences):
+        return 0
+    shared = method.directions == "shared"
+    names = method.num_perturbations * (1 if shared else federation.clients_per_round)
+    side_by_side = (
+        federation.local_steps * min(names, STREAMS) * (1 + method.row.second_differences)
+    )
+    return 4 * min(dimension, GPU_CHUNK) * side_by_side
 
 
 def place(
@@ -154,7 +170,7 @@ def share_for(held: int, total: int) -> float:
         held: CUDA's own included, as no less than ``CONTEXT``: a cap takes that off the share.
     """
     fits = max(1, int(total / (1.1 * held)))
-    return math.floor(1e4 / fits) / 1e4  # Ray counts in ten-thousandths
+    return even_share(fits)
 
 
 def _gpus(resources: ResourcesConfig) -> float:

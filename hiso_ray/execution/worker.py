@@ -84,7 +84,7 @@ class Worker:
             dimension=self.replica.state.x.numel(),
             frozen=self.frozen,
             eval_batches=self.replica.task.eval_batches,
-            fused=self.replica.directions.fused,
+            triton=self.replica.directions.fused,
         )
 
     def catch_up(self, missed: Missed) -> None:

@@ -34,7 +34,8 @@ class Directions:
     """The directions of one round, remembered while they fit a memory budget.
 
     Within a round each direction is needed for the probe and again for the update. Those that fit
-    ``budget_bytes`` are kept, the others are generated again; the bits are the same.
+    ``budget_bytes`` are kept, the others are generated again; the bits are the same. GPUs make
+    philox's sooner than they read them, and keep none.
 
     Args:
         dimension: d.
@@ -44,8 +45,7 @@ class Directions:
         distribution: of their elements; torch makes normals only.
 
     Attributes:
-        fused: passes over the weights generate directions inside one kernel (``method.fused``) and
-            nothing is remembered: reading a direction would take longer than making it.
+        fused: passes over the weights may generate directions inside one kernel (``method.fused``).
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Directions:
         self.dimension, self.device = dimension, device
         self.generator, self.distribution = generator, distribution
         self.fused = generator == "philox" and device.type == "cuda" and philox.has_triton()
-        self._capacity = 0 if self.fused else budget_bytes // (4 * dimension)
+        regenerated = generator == "philox" and device.type == "cuda"
+        self._capacity = 0 if self.fused or regenerated else budget_bytes // (4 * dimension)
         self._kept: dict[Name, Tensor] = {}
 
     def chunks(self, name: Name, part: slice | None = None) -> Iterator[tuple[slice, Tensor]]:

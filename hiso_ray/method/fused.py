@@ -118,7 +118,7 @@ def replay(
     learn: Literal["none", "last", "all"] = "none",
     beta: float = 0.0,
     eps: float = 0.0,
-) -> float:
+) -> Tensor:
     """out = x - η Σ_k Δ_k, and H learns in place: reads and writes x and H once, whatever the
     number of steps and directions.
 
@@ -130,7 +130,7 @@ def replay(
         learn: H from no step's Δ², from the last one's, or from each in turn.
 
     Returns:
-        ‖Δ‖ of the last step.
+        ‖Δ‖² of the last step, () float64 on the device.
     """
     d, (steps, n) = x.numel(), g.shape
     identities = np.concatenate([identity(name) for some in names for name in some])
@@ -141,4 +141,4 @@ def replay(
         float(n), lr, beta, 1 - beta, eps,
         whiten, LEARN[learn], n > 1, distribution == "gaussian", BLOCKS, **EXACT,
     )  # fmt: skip
-    return float(squares.double().sum().sqrt())
+    return squares.double().sum()

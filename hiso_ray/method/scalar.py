@@ -203,7 +203,7 @@ def _apply_fused(state: State, directions: Directions, steps: Sequence[Step], ru
     from hiso_ray.method import fused
 
     learning = isinstance(state.curvature, Diagonal) and state.curvature.learns
-    state.update_norm = fused.replay(
+    square = fused.replay(
         state.x,
         state.x,
         state.curvature.values(),
@@ -216,6 +216,7 @@ def _apply_fused(state: State, directions: Directions, steps: Sequence[Step], ru
         beta=rule.beta,
         eps=rule.eps,
     )
+    state.update_norm = float(square) ** 0.5
     state.curvature.commit(rule.beta, rule.eps)
 
 

@@ -1,7 +1,7 @@
 """Directions from torch's own generators: one generator per direction fills it front to back.
 
 What these directions are depends on the device: the CPU's and CUDA's differ, and CUDA's between
-GPU models. ``philox`` has none of that; these are kept to replay what was written with them.
+GPU models. ``philox`` has none of that; with these, what was computed before it can be repeated.
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ class Layers:
         if self._unseen:
             name = next(iter(self._unseen.values()))
             raise UserError(
-                f"task.model {self._model} never runs the layer that owns the weights {name}; "
-                f"{REMEDY}"
+                f"task.model {self._model} did not run the layer that owns the weights {name} in "
+                f"its first forward passes; {REMEDY}"
             )
 
     def _open(self, spans: Sequence[_Span], module: nn.Module, args: Any) -> None:

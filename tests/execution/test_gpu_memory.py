@@ -23,7 +23,7 @@ from hiso_ray.execution.placement import (
 )
 from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Turn, UserError
-from hiso_ray.out_of_memory import larger_share
+from hiso_ray.out_of_memory import is_full, larger_share
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.partition import Partition
 
@@ -173,6 +173,20 @@ def full(*_: Any) -> Any:
 SHARE = (
     r"the actor's share, 0.25 of this GPU, is 6.0 GiB; raise resources.gpus_per_client to 0.3333 "
 )
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (TORCH, True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (OSError("CUDA error: out of memory"), False),
+    ],
+)
+def test_a_full_gpu_is_known_by_whoever_says_so(error: Exception, is_it: bool) -> None:
+    assert is_full(error) == is_it
 
 
 def test_a_worker_caps_itself_before_it_builds_anything(

@@ -7,7 +7,9 @@ import pytest
 from hiso_ray import Experiment
 from hiso_ray.execution.placement import (
     CURVATURE_COPIES,
+    GPU_CHUNK,
     LIBRARIES,
+    STREAMS,
     Node,
     actor_bytes,
     place,
@@ -131,12 +133,14 @@ def test_what_an_actor_holds(dotted: dict[str, Any], d: int, frozen: int, floats
 
 
 def test_what_h_takes_is_what_its_arms_say() -> None:
+    from hiso_ray.method import direction, scalar
     from hiso_ray.method.curvature import ARMS, stored_floats
 
     d, layout = 10**6, (("x", (1000, 1000)),)
     assert set(CURVATURE_COPIES) == set(ARMS)
     for arm in ARMS:
         assert stored_floats(arm, layout) // d == CURVATURE_COPIES[arm], arm
+    assert (direction.CHUNK["cuda"], scalar.STREAMS) == (GPU_CHUNK, STREAMS)
 
 
 @pytest.mark.parametrize(

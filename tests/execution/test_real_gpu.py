@@ -41,7 +41,7 @@ def test_a_run_on_a_gpu_says_so_and_replays_on_a_cpu(
     summary = ran(tmp_path / "r")
     header = Ledger.read(tmp_path / "r" / "ledger.jsonl").header
     assert header["device"].startswith("cuda")
-    assert header["fused"]
+    assert header["triton"]
     assert replay(tmp_path / "r")["matches"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     notes: list[str] = []

@@ -71,7 +71,7 @@ def test_a_probe_in_one_kernel(d: int, arm: str, dtype: torch.dtype) -> None:
         for state, directions in every_way(d, arm, "both", of):
             out = torch.full((n,), torch.nan, dtype=dtype, device=state.x.device)
             before = state.x.clone()
-            perturb(out, state.x, (7, 2), state.in_probe, directions, 1e-3, start)
+            perturb(out, state.x, (7, 2), state.in_probe, directions, 0.5, start)
             assert torch.equal(state.x, before)
             found.append(out)
         same(found[0], found[1])

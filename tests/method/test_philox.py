@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +145,32 @@ def test_version_one_stays_what_it_is() -> None:
     made = [philox.fill(torch.empty(1000), (11, 4), 9, of).numpy() for of in DISTRIBUTIONS]
     digests = [hashlib.sha256(some.tobytes()).hexdigest()[:16] for some in made]
     assert digests == ["1bf4ea3e4c9129ba", "6dd1555d38d6e8bf"]
+
+
+@pytest.mark.parametrize("spoilt", ["stale", "broken"])
+def test_compiled_code_that_was_kept_is_checked(
+    monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    """numba does not see that the reference has changed since, nor that a file was cut short."""
+    made: list[bool] = []
+
+    def njit(*_: Any, cache: bool = False, **__: Any) -> Any:
+        made.append(cache)
+        if cache and spoilt == "broken":
+            raise EOFError("pickle data was truncated")
+        wrong = cache and spoilt == "stale"
+        return lambda function: (
+            lambda out, identity, start: np.copyto(
+                out, reference.normals(identity, start, start + len(out)) + np.float32(wrong)
+            )
+        )
+
+    monkeypatch.setattr(compiled.numba, "njit", njit)
+    kernel = compiled._compiled(compiled._fill_normals, reference.normals)
+    assert made == [True, False]
+    out = np.empty(9, np.float32)
+    kernel(out, identity((1, 2)), 3)
+    assert np.array_equal(out, reference.normals(identity((1, 2)), 3, 12))
 
 
 def test_without_triton_a_gpu_gets_the_processors_directions(

@@ -259,7 +259,7 @@ def test_a_layer_that_never_runs() -> None:
 
     module = Reader(asks_only).requires_grad_(False)
     _, flat = flat_of(module)
-    words = "task.model toy never runs the layer that owns the weights child.weight; use resources"
+    words = "task.model toy did not run the layer that owns the weights child.weight; use resources"
     with pytest.raises(UserError, match=words), layers_of(module).at(Unperturbed(flat)):
         module(torch.ones(2, 5))
 
@@ -287,7 +287,7 @@ def test_what_a_turn_tells_of_such_a_model(of: Make, monkeypatch: pytest.MonkeyP
         ({"method.name": "fedavg"}, "fedavg computes gradients and perturbs nothing"),
         ({"method.generator": "torch"}, "method.generator = torch makes no slice .* use philox"),
         ({"method.probe": "exact"}, "method.probe = exact differentiates at all weights"),
-        ({"task.name": "quadratic", "task.model": "auto"}, "quadratic has no layers, or use probe"),
+        ({"task.name": "quadratic", "task.model": "auto"}, "quadratic has no layers; or use probe"),
         ({"task.name": "sst2", "task.sparse_fraction": 0.1}, "0.1 keeps a dense copy of all"),
     ],
 )

@@ -74,7 +74,7 @@ class Member:
             description, self.born = ray.get(answer)
         except RayError as error:
             self.lost = True
-            return str(error)
+            return str(told(error) or error)
         if self.born == self.distrusted:  # it has answered before it was killed
             time.sleep(0.05)
             self.returning = self.handle.describe.remote()

@@ -7,6 +7,7 @@ seconds to make it, the others a third of one to load it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -32,14 +33,6 @@ _function = numba.njit(inline="always")
 _SIGNATURE = types.void(
     types.float32[::1], types.Array(types.uint32, 1, "C", readonly=True), types.int64
 )
-
-
-def _kernel(function: Any) -> Any:
-    compiler = partial(numba.njit, _SIGNATURE, nogil=True, error_model="numpy")
-    try:
-        return compiler(cache=True)(function)
-    except RuntimeError:  # neither the source's folder nor the user's cache can be written to
-        return compiler()(function)
 
 
 @intrinsic
@@ -146,18 +139,32 @@ def _fill(four, out, identity, start):
             rest[i] = some[i - 4 * blocks]
 
 
-@_kernel
 def _fill_normals(out, identity, start):
     _fill(_normals, out, identity, start)
 
 
-@_kernel
 def _fill_signs(out, identity, start):
     _fill(_signs, out, identity, start)
 
 
-FILL: dict[Distribution, Callable[[np.ndarray, np.ndarray, int], None]] = {
-    "gaussian": _fill_normals,
-    "rademacher": _fill_signs,
-}
+Kernel = Callable[[np.ndarray, np.ndarray, int], None]
 """(out, identity, start): fills ``out`` with a direction's elements from ``start`` on."""
+
+
+def _compiled(function: Any, oracle: Callable[[np.ndarray, int, int], np.ndarray]) -> Kernel:
+    """Compiled by an earlier process, if what it kept can be loaded and agrees with the reference
+    (numba does not notice when that changes), else now."""
+    compiler = partial(numba.njit, _SIGNATURE, nogil=True, error_model="numpy")
+    with suppress(Exception):  # a folder that cannot be written to, a file cut short
+        kept = compiler(cache=True)(function)
+        identity, out = np.arange(4, dtype=np.uint32), np.empty(64, np.float32)
+        kept(out, identity, 2)
+        if np.array_equal(out, oracle(identity, 2, 66)):
+            return kept
+    return compiler()(function)
+
+
+FILL: dict[Distribution, Kernel] = {
+    "gaussian": _compiled(_fill_normals, reference.normals),
+    "rademacher": _compiled(_fill_signs, reference.signs),
+}
