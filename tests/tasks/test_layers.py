@@ -259,7 +259,7 @@ def test_a_layer_that_never_runs() -> None:
 
     module = Reader(asks_only).requires_grad_(False)
     _, flat = flat_of(module)
-    words = "task.model toy did not run the layer that owns the weights child.weight; use resources"
+    words = "task.model toy did not run the layer that owns the weights child.weight in"
     with pytest.raises(UserError, match=words), layers_of(module).at(Unperturbed(flat)):
         module(torch.ones(2, 5))
 
