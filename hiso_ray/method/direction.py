@@ -59,9 +59,9 @@ class Directions:
         assert generator == "philox" or distribution == "gaussian"
         self.dimension, self.device = dimension, device
         self.generator, self.distribution = generator, distribution
-        self.fused = generator == "philox" and device.type == "cuda" and philox.has_triton()
-        regenerated = generator == "philox" and device.type == "cuda"
-        self._capacity = 0 if self.fused or regenerated else budget_bytes // (4 * dimension)
+        philox_on_gpu = generator == "philox" and device.type == "cuda"
+        self.fused = philox_on_gpu and philox.has_triton()
+        self._capacity = 0 if philox_on_gpu else budget_bytes // (4 * dimension)
         self._kept: dict[Name, Tensor] = {}
 
     def chunks(self, name: Name, part: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
@@ -101,12 +101,9 @@ class Directions:
         if self.generator == "torch":
             assert part == slice(0, self.dimension)
             return torch_stream.chunks(name, self._slices(part), scratch)
-        return (
-            (
-                where,
-                philox.fill(
-                    scratch[: where.stop - where.start], name, where.start, self.distribution
-                ),
-            )
-            for where in self._slices(part)
-        )
+        return self._draw(name, part, scratch)
+
+    def _draw(self, name: Name, part: slice, scratch: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        for where in self._slices(part):
+            out = scratch[: where.stop - where.start]
+            yield where, philox.fill(out, name, where.start, self.distribution)

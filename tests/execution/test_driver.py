@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, resume, run
+from hiso_ray.attendance import Population
 from hiso_ray.client import take_turns
 from hiso_ray.execution.combine import combine, in_order, mean_loss, received
+from hiso_ray.execution.contract import Job
+from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_header
+from hiso_ray.execution.serial import SerialExecutor
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Ledger, LedgerError
-from hiso_ray.messages import Description, NonFiniteLoss, Turn
+from hiso_ray.ledger import Ledger, LedgerError, Record
+from hiso_ray.messages import Description, Missed, NonFiniteLoss, Turn
 from hiso_ray.metrics import COLUMNS, read_rows
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks import load, resolve
@@ -253,3 +258,26 @@ def test_every_variant_descends_on_the_quadratic(
     run(experiment(**(base | dotted)), tmp_path / "r")
     rows = [r for r in read_rows(tmp_path / "r" / "metrics.csv") if r["eval_loss"] is not None]
     assert rows[-1]["eval_loss"] < 0.2 * rows[0]["eval_loss"]
+
+
+def test_an_update_that_overflows_ends_the_run_with_words(experiment: Make) -> None:
+    one = worker(experiment())
+    huge = Record(0, (1, 4, 7), step_seeds(0, 0, 1), ((1e30, 1e30),), 0.5, 1e-3, 0.95, 1e-8, 1.0)
+    with pytest.raises(NonFiniteLoss, match=r"round 0 has overflowed \(inf\): lower method.lr"):
+        one.catch_up(Missed(1, [huge]))
+    one = worker(experiment())
+    one.replica.state.curvature.stored()["h"][3] = torch.inf
+    with pytest.raises(NonFiniteLoss, match="H of round"):
+        one.statistics()
+
+
+def test_a_gpu_without_triton_is_said_once(experiment: Make, tmp_path: Path) -> None:
+    notes: list[str] = []
+    e = resolve(experiment(**{"federation.rounds": 2}))
+    prepared, partition = load(e)
+    executor = SerialExecutor(e, prepared, partition, notes.append)
+    executor.description = replace(executor.description, device="cuda of some kind")
+    (tmp_path / "r").mkdir()
+    job = Job(e, tmp_path / "r", {}, Population(np.diff(partition.offsets), None))
+    run_rounds(job, executor, lambda row: None, notes.append)
+    assert sum("Triton is missing" in note for note in notes) == 1

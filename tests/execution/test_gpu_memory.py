@@ -72,6 +72,9 @@ def test_a_share_that_is_too_small_says_what_to_give(caps: list[float]) -> None:
         check(given(0.25), 7 * GIB, CUDA)
     with pytest.raises(UserError, match=r"its 0.01 of this GPU is 0.2 GiB: .* to 0.03 or more"):
         check(given(0.01), CONTEXT + 2**20, CUDA)  # CUDA alone fills it
+    by_layers = given(1.0).changed(**{"resources.probe_weights": "layer"})
+    with pytest.raises(UserError, match=r"this GPU has 24.0 GiB: (?!.*probe_weights)"):
+        check(by_layers, 25 * GIB, CUDA)  # its largest layer does not fit
     for share in (0.25, 1.0, "auto"):
         with pytest.raises(UserError, match=r"this GPU has 24.0 GiB: take .*bfloat16.*layer") as e:
             check(given(share), WHOLE + 1, CUDA)
