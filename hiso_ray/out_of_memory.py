@@ -62,7 +62,7 @@ def out_of_memory(
         may = f"the actor's share, {share:g} of this GPU, is {whole * share / 2**30:.1f} GiB"
         todo.append(
             f"raise resources.gpus_per_client to {larger_share(share):g} (one actor fewer on each "
-            "GPU) or to auto, which measures a turn"
+            "GPU) or to auto, which measures a round"
         )
     if batch is not None:
         todo.append(f"lower task.{batch} (now {getattr(task, batch)})")

@@ -20,7 +20,7 @@ class ResourcesConfig(Section):
     cpus_per_client: PositiveFloat = Field(1.0, description="CPUs an actor holds [cores]")
     gpus_per_client: Auto | Annotated[float, Field(ge=0)] = Field(
         0.0,
-        description="share of a GPU an actor holds [GPUs]; auto measures one turn's memory and "
+        description="share of a GPU an actor holds [GPUs]; auto measures a round's memory and "
         "packs a GPU with as many actors as it holds",
     )
     clients_per_actor: Auto | PositiveInt = Field(
