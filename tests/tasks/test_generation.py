@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ QUESTIONS = [
 ]  # fmt: skip
 # By hand: 1, 0, 0, 0, 1 of 5; and 1, 2·½·1/1½ = ⅔, 2·⅓·1/1⅓ = ½, 0, 1 of 5.
 EXACT, F1 = 2 / 5, (1 + 2 / 3 + 1 / 2 + 0 + 1) / 5
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prompt(number: int) -> str:
@@ -45,15 +46,6 @@ def prompt(number: int) -> str:
 
 def answer(number: int) -> str:
     return f" {QUESTIONS[number][3]}\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices; threads that wait for a core taken by another process cost minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma3_text": SMALL | {"head_dim": 10, "sliding_window": 8, "query_pre_attn_scalar": 10},
 }
 LAYER = {"resources.probe_weights": "layer"}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Make = Callable[..., Experiment]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
