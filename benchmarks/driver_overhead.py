@@ -93,7 +93,7 @@ def idle_turns() -> None:
             self.born = time.time_ns()
 
         def describe(self) -> tuple[Description, int]:
-            return Description("cpu", "none", 1, {}, 1, 0, 1), self.born
+            return Description("cpu", "none", 1, {}, 1, 0, 1, False), self.born
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):

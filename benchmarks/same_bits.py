@@ -124,8 +124,11 @@ def _replays(device: torch.device, x: Tensor, h: Tensor) -> Iterator[tuple[str, 
             if some is not None:
                 yield f"{what}: H", _values(state), _values(expected)
             yield f"{what}: ‖Δ‖ to five digits", *_five_digits(state, expected)
-    for way, directions in ways.items():  # the passes that go chunk by chunk on GPUs as well
-        for second, momentum, kind in ((True, 0.0, "gaussian"), (False, 0.9, "rademacher")):
+    others: list[tuple[bool, float, Distribution]] = [
+        (True, 0.0, "gaussian"), (False, 0.9, "rademacher"), (False, 0.0, "rademacher"),
+    ]  # fmt: skip
+    for way, directions in ways.items():  # some of them go chunk by chunk on GPUs in any case
+        for second, momentum, kind in others:
             yield from _others(x, h, directions, way, second, momentum, kind)
 
 
