@@ -63,6 +63,8 @@ class Directions:
         self.fused = philox_on_gpu and philox.has_triton()
         self._capacity = 0 if philox_on_gpu else budget_bytes // (4 * dimension)
         self._kept: dict[Name, Tensor] = {}
+        if generator == "philox":
+            philox.prepare(device, distribution)
 
     def chunks(self, name: Name, part: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yields (slice of the flat vector, u on that slice), front to back.

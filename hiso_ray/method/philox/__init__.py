@@ -48,13 +48,19 @@ def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Ten
     if out.device.type == "cpu":
         from hiso_ray.method.philox import compiled
 
-        compiled.FILL[distribution](out.numpy(), identity(name), start)
+        compiled.filler(distribution)(out.numpy(), identity(name), start)
         return out
     if not has_triton():
         return out.copy_(fill(torch.empty(out.shape), name, start, distribution))
     from hiso_ray.method.philox import kernels
 
     return kernels.fill(out, name, start, distribution)
+
+
+def prepare(device: torch.device, distribution: Distribution) -> None:
+    """Compiles what :func:`fill` needs on a CPU, so that no round has to wait for it."""
+    if device.type == "cpu":
+        fill(torch.empty(1), (0,), 0, distribution)
 
 
 def has_triton() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -164,7 +164,9 @@ def _compiled(function: Any, oracle: Callable[[np.ndarray, int, int], np.ndarray
     return compiler()(function)
 
 
-FILL: dict[Distribution, Kernel] = {
-    "gaussian": _compiled(_fill_normals, reference.normals),
-    "rademacher": _compiled(_fill_signs, reference.signs),
-}
+@cache
+def filler(distribution: Distribution) -> Kernel:
+    """What fills an array with a direction's elements."""
+    if distribution == "gaussian":
+        return _compiled(_fill_normals, reference.normals)
+    return _compiled(_fill_signs, reference.signs)
