@@ -12,18 +12,18 @@ killed), from its ``runs/*``, in the order of their names. Both ways give the sa
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis import store
+from analysis.identity import fields_of, identity
 from hiso_ray import config
-from hiso_ray.config import Experiment, own_value
+from hiso_ray.config import Experiment
 
 Paths = Sequence[Path | str]
 TRIAL = ("run", "cell", "seed", "method", "status", "error")
@@ -33,15 +33,6 @@ RESULTS = (
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
     "simulated_seconds", "epsilon", "delta", "actors", "faults",
 )  # fmt: skip
-# fields that make a variant of a method, and how its label says so
-VARIANTS = {
-    "curvature": "{}",
-    "curvature_in": "H in {} only",
-    "directions": "{} directions",
-    "probe": "{}",
-    "momentum": "momentum {:g}",
-}
-LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 
 
@@ -98,9 +89,9 @@ def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> d
         pydantic.ValidationError: (a ``ValueError``) values that this version does not know.
     """
     experiment = Experiment.model_validate(values)
-    fields = {name: v for name, v in _fields(experiment).items() if name != "seed"}
+    fields = {name: v for name, v in fields_of(experiment).items() if name != "seed"}
     return {
-        **_identity(experiment),
+        **identity(experiment),
         **fields,
         **{name: (summary or {}).get(name) for name in RESULTS},
     }
@@ -115,15 +106,6 @@ def as_trials(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def one_type(table: pd.DataFrame) -> pd.DataFrame:
     """Columns that parquet can hold: text where a column mixes text and numbers ("auto", 0.25)."""
     return table.assign(**{str(name): _one_type(table[name]) for name in table.columns})
-
-
-def cell(experiment: Experiment) -> str:
-    """What seeds of the same configuration share: 12 hex digits over all but seed, resources and
-    diagnostics."""
-    fields = _fields(experiment).items()
-    apart = ("resources.", "diagnostics.")
-    values = {n: v for n, v in fields if n != "seed" and not n.startswith(apart)}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def summaries(folders: Paths) -> pd.DataFrame:
@@ -196,7 +178,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
     total = table["uplink_bytes"] + table["downlink_bytes"]
     leading = {
         "run": str(folder),
-        **_identity(experiment),
+        **identity(experiment),
         "metric": metric,
         "score": table[f"eval_{metric}"],
         "kib_per_client": total / experiment.federation.num_clients / 1024,
@@ -231,41 +213,6 @@ def _experiment(folder: Path) -> Experiment:
         raise ValueError(
             f"{path} does not fit this version of hiso-ray; update hiso-ray, or correct it: {error}"
         ) from error
-
-
-def _identity(experiment: Experiment) -> dict[str, Any]:
-    return {"cell": cell(experiment), "seed": experiment.seed, "method": label(experiment)}
-
-
-def label(experiment: Experiment) -> str:
-    """The method's name, and in brackets where it departs from what it is by itself:
-    ``hiso (scalar, H in probe only)``."""
-    method, departures = experiment.method, []
-    for name, said in VARIANTS.items():
-        value = getattr(method, name)
-        if value != own_value(method.name, name):
-            departures.append(said.format(value))
-    if experiment.uplink.precision != "float32":
-        departures.append(experiment.uplink.precision)
-    return method.name + f" ({', '.join(departures)})" * bool(departures)
-
-
-def _fields(experiment: Experiment) -> dict[str, Any]:
-    """Every field by its dotted name; local files by their own, because where they lie is the
-    machine's business."""
-    fields = dict(_dotted(experiment.model_dump()))
-    for name in LOCAL:
-        if Path(fields[name]).is_absolute():
-            fields[name] = Path(fields[name]).name
-    return fields
-
-
-def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _one_type(values: pd.Series) -> pd.Series:

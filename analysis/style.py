@@ -62,6 +62,7 @@ VARIANTS = {
     "permuted": "permuted H",
     "oracle": "oracle H",
     "per_client directions": "own directions",
+    "rademacher": "±1 directions",
     "forward": "forward probe",
     "central": "central probe",
     "exact": "exact probe",

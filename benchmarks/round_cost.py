@@ -33,8 +33,8 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.client import take_turns
 from hiso_ray.execution.combine import combine, mean_loss, received
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Record
 from hiso_ray.messages import Missed
+from hiso_ray.record import Record
 from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Layout, Prepared, dimension

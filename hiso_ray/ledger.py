@@ -14,65 +14,17 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hiso_ray.record import Record
+
 FORMAT = 4
-# Fields that most methods have no use for: a record with these values leaves them out of its line.
-UNUSED: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
 class LedgerError(ValueError):
     """The ledger on disk cannot be trusted, or belongs to another run."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one round adds: enough to move any replica from x_r, H_r to x_{r+1}, H_{r+1}.
-
-    Attributes:
-        round: r, counted from 0.
-        cohort: the clients whose scalars entered the mean, ascending; together with ``dropped``
-            and ``late`` the m clients that were sampled.
-        seeds: τ 64-bit step seeds s_{r,k}.
-        scalars: τ×P aggregated finite differences ḡ_{k,p}, or with directions per client τ×m·P,
-            client by client; each is exactly a float32. Empty where the round moves nothing
-            (nobody answered, or too few for the aggregation), and for methods that send weights.
-        lr, mu: η and μ of this round.
-        hessian_retention, hessian_eps: β and ε of this round.
-        train_loss: mean loss of the cohort at the points it probed, before the update; None when
-            nobody answered.
-        dropped: sampled clients that went away during their turn, ascending.
-        late: sampled clients that would have answered after the deadline, ascending.
-        seconds: what the round took on the virtual clock; 0 where there is none [s].
-        second: second differences c, as ``scalars``; empty for methods without.
-        momentum: ϱ of this round.
-        update_sha256: for methods that send weights, over the float32 bytes of the mean update
-            (d,), which whoever runs the round again must get too.
-    """
-
-    round: int
-    cohort: tuple[int, ...]
-    seeds: tuple[int, ...]
-    scalars: tuple[tuple[float, ...], ...]
-    lr: float
-    mu: float
-    hessian_retention: float
-    hessian_eps: float
-    train_loss: float | None
-    dropped: tuple[int, ...] = ()
-    late: tuple[int, ...] = ()
-    seconds: float = 0.0
-    second: tuple[tuple[float, ...], ...] = ()
-    momentum: float = 0.0
-    update_sha256: str | None = None
-
-    @property
-    def moves(self) -> bool:
-        """Whether the round changes the model."""
-        return bool(self.scalars) or self.update_sha256 is not None
 
 
 def _line(content: dict[str, Any], previous: str) -> tuple[str, str]:
@@ -194,7 +146,7 @@ class Ledger:
                 parsed = _parse(file.readline(), self.check(number))
                 if parsed is None:
                     raise LedgerError(f"{self.path}: the record of round {number} was changed")
-                yield _record(parsed[0])
+                yield Record.from_content(parsed[0])
 
     def forget(self, before: int) -> None:
         """Keeps no record of a round before ``before`` in memory."""
@@ -210,8 +162,7 @@ class Ledger:
             OSError: it could not be written whole (a full disk); the ledger is as it was before.
         """
         assert record.round == self.round, (record.round, self.round)
-        content = {n: v for n, v in asdict(record).items() if n not in UNUSED or v != UNUSED[n]}
-        line, check = _line(content, self.check(self.round))
+        line, check = _line(record.content(), self.check(self.round))
         assert self._file is not None, "opened for reading only"
         left = line.encode()
         try:
@@ -270,14 +221,6 @@ class Ledger:
         assert self._file is not None
         self._file.truncate(length)
         self._file.seek(length)
-
-
-def _record(content: dict[str, Any]) -> Record:
-    for name in ("cohort", "seeds", "dropped", "late"):
-        content[name] = tuple(content[name])
-    for name in ("scalars", "second"):
-        content[name] = tuple(tuple(step) for step in content.get(name, ()))
-    return Record(**content)
 
 
 def _exclusive(path: Path) -> BinaryIO:

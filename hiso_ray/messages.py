@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hiso_ray.ledger import Record
+from hiso_ray.record import Record
 
 
 class UserError(ValueError):

@@ -28,7 +28,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment, MethodConfig
 from hiso_ray.devices import NAMES, Devices
-from hiso_ray.ledger import Record
+from hiso_ray.record import Record
 from hiso_ray.uplink import payload_bytes
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import load, store
+from analysis.identity import LOCAL
 from hiso_ray.metrics import scan_rows
 from hiso_ray.run_folder import read_experiment
 from sweeps.table import Sweep, Trial, read_sweep
@@ -126,7 +127,7 @@ def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
         if summary_of(folder, trial) is None:
             continue
         before = read_experiment(run_folder(folder, trial)).model_dump()
-        for field in load.LOCAL:
+        for field in LOCAL:
             section, name = field.split(".")
             then, now = before[section][name], trial.experiment.model_dump()[section][name]
             if then != now:

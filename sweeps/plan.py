@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from analysis.load import cell
+from analysis.identity import cell
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import Node
 from hiso_ray.progress import readable_bytes, two_columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ ALLOWED = {
     "config": set(),
     "fields": {"config"},
     "seeds": set(),
-    "ledger": set(),
-    "messages": {"ledger"},
+    "record": set(),
+    "ledger": {"record"},
+    "messages": {"record"},
     "snapshots": {"ledger", "messages"},
     "sampling": {"config", "seeds"},
     "devices": {"config", "seeds"},
@@ -30,7 +32,7 @@ ALLOWED = {
     "aggregation": {"config"},
     "attacks": {"config", "seeds"},
     "privacy": set(),
-    "traffic": {"config", "devices", "ledger", "uplink"},
+    "traffic": {"config", "devices", "record", "uplink"},
     "attendance": {"config", "devices", "seeds", "traffic"},
     "method": {"seeds"},
     "tasks": {"config", "seeds", "messages"},
@@ -39,9 +41,9 @@ ALLOWED = {
     "replica": {
         "config",
         "landscape",
-        "ledger",
         "messages",
         "method",
+        "record",
         "seeds",
         "snapshots",
         "tasks",
@@ -61,7 +63,7 @@ ALLOWED = {
         "uplink",
     },
     "client_updates": {"client", "messages", "method", "replica", "tasks"},
-    "metrics": {"config", "ledger", "traffic"},
+    "metrics": {"config", "traffic"},
     "execution": {
         "aggregation",
         "attacks",
@@ -77,6 +79,7 @@ ALLOWED = {
         "metrics",
         "out_of_memory",
         "privacy",
+        "record",
         "replica",
         "sampling",
         "seeds",
@@ -105,7 +108,6 @@ ALLOWED = {
     "progress": {"config", "metrics", "plan"},
     "cli": {
         "config",
-        "messages",
         "options",
         "plan",
         "progress",
@@ -156,15 +158,26 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
+def ours(path: Path) -> Iterator[tuple[str, str]]:
+    """The rooms of ours that a file imports from, and the dotted names."""
     for name in imported(path):
         parts = name.split(".")
-        if parts[0] not in ("hiso_ray", "analysis", "sweeps"):
-            continue
-        target = parts[1] if parts[0] == "hiso_ray" and len(parts) > 1 else parts[0]
-        target = PUBLIC.get(target, target)
+        if parts[0] in ("hiso_ray", "analysis", "sweeps"):
+            target = parts[1] if parts[0] == "hiso_ray" and len(parts) > 1 else parts[0]
+            yield PUBLIC.get(target, target), name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    for target, name in ours(path):
         assert target in ALLOWED[room(path)] | {room(path)}, f"{path.name} imports {name}"
+
+
+def test_nothing_is_allowed_that_nobody_does() -> None:
+    used: dict[str, set[str]] = {name: set() for name in ALLOWED}
+    for path in FILES:
+        used[room(path)] |= {target for target, _ in ours(path)} - {room(path)}
+    assert used == ALLOWED
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

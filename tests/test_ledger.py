@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from hiso_ray import ledger as ledger_module
-from hiso_ray.ledger import Ledger, LedgerError, Record
+from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.record import Record
 
 
 def record(round_: int) -> Record:

@@ -11,7 +11,7 @@ import pytest
 
 from hiso_ray import Experiment
 from hiso_ray.devices import Devices
-from hiso_ray.ledger import Record
+from hiso_ray.record import Record
 from hiso_ray.traffic import (
     Sizes,
     Traffic,

@@ -32,9 +32,10 @@ from hiso_ray.execution.history import History
 from hiso_ray.execution.keeper import Keeper
 from hiso_ray.execution.reports import Reports
 from hiso_ray.execution.weights import WeightServer, digest
-from hiso_ray.ledger import Ledger, Record
+from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Turn
 from hiso_ray.metrics import summarize, write_summary
+from hiso_ray.record import Record
 from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
 from hiso_ray.traffic import Traffic, write_clients

@@ -12,8 +12,9 @@ import numpy as np
 
 from hiso_ray import snapshots
 from hiso_ray.execution.weights import WeightServer
-from hiso_ray.ledger import Ledger, Record
+from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed, Snapshot, UserError
+from hiso_ray.record import Record
 
 
 class History:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.history import History
-from hiso_ray.ledger import Record
 from hiso_ray.messages import NonFiniteLoss
 from hiso_ray.metrics import Course, DiagnosticsFile, MetricsFile, Row, scan_rows
 from hiso_ray.privacy import Accountant
+from hiso_ray.record import Record
 from hiso_ray.traffic import Traffic
 
 if TYPE_CHECKING:

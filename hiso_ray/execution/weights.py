@@ -14,9 +14,10 @@ import numpy as np
 
 from hiso_ray import snapshots
 from hiso_ray.config import Experiment
-from hiso_ray.ledger import LedgerError, Record
+from hiso_ray.ledger import LedgerError
 from hiso_ray.messages import Snapshot, Turn
 from hiso_ray.method import server
+from hiso_ray.record import Record
 
 
 class WeightServer:

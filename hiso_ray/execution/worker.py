@@ -19,10 +19,10 @@ from hiso_ray.config import Experiment
 from hiso_ray.diagnostics import diagnose
 from hiso_ray.execution import gpu_memory
 from hiso_ray.execution.placement import actor_gpu_bytes
-from hiso_ray.ledger import Record
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.out_of_memory import Batch, explained
+from hiso_ray.record import Record
 from hiso_ray.replica import Replica
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Prepared, largest_layer

@@ -124,6 +124,8 @@ def test_the_label_has_the_curvature_where_it_is_not_the_methods_own(
         ({"method.name": "fedadam", "method.server_lr": 0.3}, "fedadam"),
         ({"method.curvature_in": "update"}, "hiso (H in update only)"),
         ({"method.directions": "per_client"}, "hiso (per_client directions)"),
+        ({"method.distribution": "rademacher"}, "hiso (rademacher)"),
+        ({"method.generator": "torch"}, "hiso"),  # other random numbers, as of another seed
         ({"method.momentum": 0.9}, "hiso (momentum 0.9)"),
         ({"uplink.precision": "int8"}, "hiso (int8)"),
         (

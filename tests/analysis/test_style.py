@@ -43,7 +43,7 @@ def test_every_method_has_its_own_look_and_name() -> None:
 def test_variants_are_hollow_and_all_differ() -> None:
     arms = ("none", "tensor", "row", "scalar", "frozen", "random", "permuted", "oracle", "exact",
             "H in probe only", "H in update only", "scalar, H in probe only", "int8", "sign",
-            "per_client directions", "momentum 0.9")  # fmt: skip
+            "per_client directions", "rademacher", "momentum 0.9")  # fmt: skip
     variants = [f"{method} ({arm})" for method in ("hiso", "decomfl") for arm in arms]
     looks = style.looks([*METHODS, *variants, "fedavg (momentum 0.9)"])
     assert {m for m, look in looks.items() if look.filled} == set(METHODS)

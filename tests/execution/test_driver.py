@@ -24,9 +24,10 @@ from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_header
 from hiso_ray.execution.serial import SerialExecutor
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Ledger, LedgerError, Record
+from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Description, Missed, NonFiniteLoss, Turn
 from hiso_ray.metrics import COLUMNS, read_rows
+from hiso_ray.record import Record
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks import load, resolve
 from hiso_ray.uplink import encode

@@ -10,8 +10,8 @@ import torch
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Record
 from hiso_ray.messages import Missed
+from hiso_ray.record import Record
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import views
 from hiso_ray.uplink import decode

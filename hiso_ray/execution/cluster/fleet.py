@@ -17,7 +17,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -27,68 +27,12 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.members import CHECK_SECONDS, NODE_SECONDS, START_SECONDS, start
 from hiso_ray.execution.cluster.patience import Patience
+from hiso_ray.execution.cluster.pieces import Call, Piece, Sent
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Behind, Missed, NodesLost, TurnFailed, UserError
-
-
-@dataclass
-class Piece:
-    """Work for one member: a method of the worker, and what it is asked about.
-
-    Attributes:
-        items: clients or evaluation batches; the answer has one result for each. None when the
-            answer is one result.
-        more: arguments after the items.
-        prefers: the member that gets it if it is free.
-        tries: how often it has failed.
-    """
-
-    method: str
-    items: tuple[int, ...] | None = None
-    more: tuple[Any, ...] = ()
-    prefers: int | None = None
-    tries: int = 0
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        return self.more if self.items is None else (self.items, *self.more)
-
-    def apart(self) -> list[Piece]:
-        """One piece an item."""
-        return [replace(self, items=(item,), prefers=None) for item in self.items or ()]
-
-
-@dataclass
-class Sent:
-    """A message on its way.
-
-    Attributes:
-        number: of the member that has it.
-        since: the round that the member was believed to stand at.
-        units: how much work it is: turns or batches, records to apply, and one.
-        slow: it will measure the oracle of H before it answers.
-    """
-
-    piece: Piece
-    number: int
-    since: int
-    at: float
-    deadline: float
-    units: int
-    slow: bool = False
-
-
-@dataclass
-class _Round:
-    """One call of :meth:`Fleet.ask`: what is to be sent, what is on its way, what came back."""
-
-    history: History
-    waiting: deque[Piece]
-    pending: dict[ray.ObjectRef, Sent] = field(default_factory=dict)
-    answers: dict[int | None, Any] = field(default_factory=dict)
 
 
 class Fleet:
@@ -133,7 +77,7 @@ class Fleet:
             UserError: from a worker (a non-finite loss), or nobody is left.
             NodesLost: the run should reserve again what the cluster still has.
         """
-        call = _Round(history, deque(pieces))
+        call = Call(history, deque(pieces))
         while call.waiting or call.pending:
             self._hand_out(call)
             self._wait(call)
@@ -143,7 +87,7 @@ class Fleet:
         """One message, to member ``of`` if it is free."""
         return self.ask(history, [Piece(method, None, arguments, of)])[None]
 
-    def _hand_out(self, call: _Round) -> None:
+    def _hand_out(self, call: Call) -> None:
         if not call.waiting:
             return
         busy = {sent.number for sent in call.pending.values()}
@@ -157,7 +101,7 @@ class Fleet:
             free.remove(number)
             self._send(call, piece, number)
 
-    def _send(self, call: _Round, piece: Piece, number: int) -> None:
+    def _send(self, call: Call, piece: Piece, number: int) -> None:
         member = self._members[number]
         missed = call.history.missed(member.known, member.blind)
         weights = missed.weights if missed.weights is None else self._put(missed)
@@ -178,7 +122,7 @@ class Fleet:
             self.message_bytes += missed.weights.nbytes
         return self._weights[1]
 
-    def _wait(self, call: _Round) -> None:
+    def _wait(self, call: Call) -> None:
         """Until something happens: an answer, a failure, a deadline, a member's return."""
         members = enumerate(self._members)
         back = {m.returning: n for n, m in members if m.returning is not None}
@@ -227,7 +171,7 @@ class Fleet:
                 "`hiso-ray resume` goes on once the cluster has room again"
             )
 
-    def _answered(self, call: _Round, ref: ray.ObjectRef, sent: Sent) -> None:
+    def _answered(self, call: Call, ref: ray.ObjectRef, sent: Sent) -> None:
         member, piece = self._members[sent.number], sent.piece
         try:
             reply = ray.get(ref)
@@ -260,7 +204,7 @@ class Fleet:
             results = [answer] if piece.items is None else answer
             call.answers |= zip(piece.items or (None,), results, strict=True)
 
-    def _hung(self, call: _Round, sent: Sent) -> None:
+    def _hung(self, call: Call, sent: Sent) -> None:
         self._members[sent.number].restart()
         waited = sent.deadline - sent.at
         self._failed(
@@ -270,7 +214,7 @@ class Fleet:
             f"no answer within {waited:.0f} s; if it was only slow, raise resources.answer_seconds",
         )
 
-    def _failed(self, call: _Round, sent: Sent, kind: str, error: str) -> None:
+    def _failed(self, call: Call, sent: Sent, kind: str, error: str) -> None:
         piece = sent.piece
         self._note(call, sent, kind, error)
         piece.tries, piece.prefers = piece.tries + 1, None
@@ -284,7 +228,7 @@ class Fleet:
         alone = piece.items is None or len(piece.items) == 1
         call.waiting.extend([piece] if alone or piece.tries < 2 else piece.apart())
 
-    def _note(self, call: _Round, sent: Sent, kind: str, error: str) -> None:
+    def _note(self, call: Call, sent: Sent, kind: str, error: str) -> None:
         self._faults.add(
             kind, call.history.round, sent.piece.method, error, sent.number, sent.piece.items or ()
         )

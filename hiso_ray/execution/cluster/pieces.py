@@ -1,0 +1,68 @@
+"""Pieces of a round's work, and where each of them is."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+
+from hiso_ray.execution.history import History
+
+
+@dataclass
+class Piece:
+    """Work for one member: a method of the worker, and what it is asked about.
+
+    Attributes:
+        items: clients or evaluation batches; the answer has one result for each. None when the
+            answer is one result.
+        more: arguments after the items.
+        prefers: the member that gets it if it is free.
+        tries: how often it has failed.
+    """
+
+    method: str
+    items: tuple[int, ...] | None = None
+    more: tuple[Any, ...] = ()
+    prefers: int | None = None
+    tries: int = 0
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.more if self.items is None else (self.items, *self.more)
+
+    def apart(self) -> list[Piece]:
+        """One piece an item."""
+        return [replace(self, items=(item,), prefers=None) for item in self.items or ()]
+
+
+@dataclass
+class Sent:
+    """A message on its way.
+
+    Attributes:
+        number: of the member that has it.
+        since: the round that the member was believed to stand at.
+        units: how much work it is: turns or batches, records to apply, and one.
+        slow: it will measure the oracle of H before it answers.
+    """
+
+    piece: Piece
+    number: int
+    since: int
+    at: float
+    deadline: float
+    units: int
+    slow: bool = False
+
+
+@dataclass
+class Call:
+    """One call of ``Fleet.ask``: what is to be sent, what is on its way, what came back."""
+
+    history: History
+    waiting: deque[Piece]
+    pending: dict[ray.ObjectRef, Sent] = field(default_factory=dict)
+    answers: dict[int | None, Any] = field(default_factory=dict)

@@ -1,0 +1,69 @@
+"""What one round adds to a model: the scalars, and what else moving a replica takes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Fields that most methods have no use for: a record with these values leaves them out of its line.
+UNUSED: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one round adds: enough to move any replica from x_r, H_r to x_{r+1}, H_{r+1}.
+
+    Attributes:
+        round: r, counted from 0.
+        cohort: the clients whose scalars entered the mean, ascending; together with ``dropped``
+            and ``late`` the m clients that were sampled.
+        seeds: τ 64-bit step seeds s_{r,k}.
+        scalars: τ×P aggregated finite differences ḡ_{k,p}, or with directions per client τ×m·P,
+            client by client; each is exactly a float32. Empty where the round moves nothing
+            (nobody answered, or too few for the aggregation), and for methods that send weights.
+        lr, mu: η and μ of this round.
+        hessian_retention, hessian_eps: β and ε of this round.
+        train_loss: mean loss of the cohort at the points it probed, before the update; None when
+            nobody answered.
+        dropped: sampled clients that went away during their turn, ascending.
+        late: sampled clients that would have answered after the deadline, ascending.
+        seconds: what the round took on the virtual clock; 0 where there is none [s].
+        second: second differences c, as ``scalars``; empty for methods without.
+        momentum: ϱ of this round.
+        update_sha256: for methods that send weights, over the float32 bytes of the mean update
+            (d,), which whoever runs the round again must get too.
+    """
+
+    round: int
+    cohort: tuple[int, ...]
+    seeds: tuple[int, ...]
+    scalars: tuple[tuple[float, ...], ...]
+    lr: float
+    mu: float
+    hessian_retention: float
+    hessian_eps: float
+    train_loss: float | None
+    dropped: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    seconds: float = 0.0
+    second: tuple[tuple[float, ...], ...] = ()
+    momentum: float = 0.0
+    update_sha256: str | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether the round changes the model."""
+        return bool(self.scalars) or self.update_sha256 is not None
+
+    def content(self) -> dict[str, Any]:
+        """The fields for JSON, without those that have no use in this round."""
+        return {n: v for n, v in asdict(self).items() if n not in UNUSED or v != UNUSED[n]}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Record:
+        """What :meth:`content` became, read back from JSON."""
+        for name in ("cohort", "seeds", "dropped", "late"):
+            content[name] = tuple(content[name])
+        for name in ("scalars", "second"):
+            content[name] = tuple(tuple(step) for step in content.get(name, ()))
+        return cls(**content)
