@@ -44,11 +44,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take nine tenths of a small run; a test that looks at them asks for ``pictures``."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("analysis.curves.convergence", lambda *_: None)
+        monkeypatch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+
+
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take nine tenths of a small run."""
-    monkeypatch.setattr("analysis.curves.convergence", lambda *_: None)
-    monkeypatch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+def pictures() -> None:
+    """Runs draw what they always draw."""
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -133,12 +134,16 @@ def test_an_interrupt_leaves_a_readable_ledger_that_resumes(
     )  # fmt: skip
     ledger = tmp_path / "r" / "ledger.jsonl"
     deadline = time.monotonic() + 120
-    while not (ledger.exists() and ledger.read_bytes().count(b"\n") > 5):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(sent)
-    _, error = process.communicate(timeout=60)
+    try:
+        while not (ledger.exists() and ledger.read_bytes().count(b"\n") > 5):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, error = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, error
     assert "resume" in error
     assert "Traceback" not in error

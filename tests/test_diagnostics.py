@@ -19,7 +19,6 @@ from hiso_ray.landscape import BATCH
 from hiso_ray.method.direction import Directions
 from hiso_ray.seeds import Purpose, generator
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., Experiment]
 D, MU = 37, 0.1
 OF_PROBES = {"g_mean", "g_std", "g_bias", "g_error", "update_cosine"}

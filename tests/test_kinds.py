@@ -21,7 +21,6 @@ from hiso_ray.method.direction import Directions
 from hiso_ray.runs import replay
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 class InOneKernel(Directions):

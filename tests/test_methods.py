@@ -21,7 +21,6 @@ from hiso_ray.metrics import COLUMNS, read_rows
 from hiso_ray.plan import plan
 from hiso_ray.seeds import step_seeds
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 CLIENTS, M, ROUNDS, TAU = 6, 3, 6, 2
 WIDTH = 256
 D = 64 * WIDTH + WIDTH + 10 * WIDTH + 10  # of digits on mlp-256

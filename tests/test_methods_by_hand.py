@@ -23,7 +23,6 @@ from hiso_ray.method.philox.reference import normals
 from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import direction_key, pool_seed, step_seeds
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 Array = np.ndarray
 
 

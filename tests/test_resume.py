@@ -38,8 +38,8 @@ def hiso(*arguments: str | Path) -> subprocess.Popen[bytes]:
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
     experiment: Make, tmp_path: Path, executor: str, kills: int
 ) -> None:
-    rounds = 500 * (kills + 2)
-    base = {"federation.rounds": rounds, "eval.every": 100, "resources.snapshot_every": 300,
+    rounds = 300 * (kills + 2)
+    base = {"federation.rounds": rounds, "eval.every": 60, "resources.snapshot_every": 180,
             "federation.dropout": 0.2}  # fmt: skip
     whole = run(experiment(**base), tmp_path / "whole")
     own = {"resources.executor": executor, "resources.max_actors": 2}
@@ -52,7 +52,7 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
         arguments = ("resume", folder) if attempt else ("run", "--config", config, "--out", folder)
         process = hiso(*arguments)
         ledger, deadline = folder / "ledger.jsonl", time.monotonic() + 120
-        enough = 400 * (attempt + 1) + when.randrange(100)
+        enough = 240 * (attempt + 1) + when.randrange(60)
         while ledger_lines(ledger) <= enough and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)

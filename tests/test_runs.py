@@ -91,6 +91,7 @@ def test_an_export_scores_the_same_with_plain_transformers(
         replay(tmp_path / "r", export=tmp_path / "model")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_partition_csv_accounts_for_every_example(experiment: Make, tmp_path: Path) -> None:
     run(experiment(), tmp_path / "r")
     with open(tmp_path / "r" / "partition.csv") as file:

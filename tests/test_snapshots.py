@@ -30,7 +30,6 @@ def only(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "dotted",
     [

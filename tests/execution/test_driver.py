@@ -85,6 +85,7 @@ def test_all_probes_of_a_step_use_one_batch_built_once(experiment: Make) -> None
     assert scored[0] == scored[1] == scored[2]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_metrics_summary_and_byte_formulas(experiment: Make, tmp_path: Path) -> None:
     tau, p, m, rounds = 2, 2, 3, 6
     summary = run(experiment(**{"federation.local_steps": tau}), tmp_path / "r")

@@ -326,7 +326,7 @@ def test_an_actor_that_lacks_records_is_given_them_and_one_without_sight_of_the_
 
 
 def test_a_driver_that_dies_is_started_again(experiment: Make, tmp_path: Path) -> None:
-    base = {"federation.rounds": 1500, "eval.every": 500}
+    base = {"federation.rounds": 800, "eval.every": 400}
     expected = run(experiment(**base), tmp_path / "serial")
     rows: list[int] = []
     killed: set[str] = set()

@@ -54,6 +54,7 @@ def test_dropout_deadline_and_devices_give_one_digest_everywhere(
     assert sum(int(row["downlink_bytes"]) for row in clients) == summary["downlink_bytes"]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_picture_in_the_run_folder_has_simulated_time(
     experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

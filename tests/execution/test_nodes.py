@@ -49,9 +49,16 @@ class Run:
         )  # fmt: skip
         self.folder = folder
 
+    def rounds(self) -> int:
+        """How many are in the ledger."""
+        return self.ledger.read_bytes().count(b"\n") - 1 if self.ledger.exists() else 0
+
     def wait_for_round(self, round_: int) -> None:
+        self.wait_for(lambda: self.rounds() >= round_)
+
+    def wait_for(self, event: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 200
-        while not self.ledger.exists() or self.ledger.read_bytes().count(b"\n") <= round_:
+        while not event():
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -86,17 +93,17 @@ def test_three_nodes_give_the_serial_digest(
 def test_nodes_that_leave_and_join_change_nothing(
     experiment: Make, tmp_path: Path, three_nodes: Any
 ) -> None:
-    rounds = 8000
-    base = {"federation.rounds": rounds, "eval.every": 1000, "resources.snapshot_every": 400}
+    # On a fast machine a round takes 2 ms, and for 5 s Ray is left to look for room.
+    base = {"federation.rounds": 6000, "eval.every": 1000, "resources.snapshot_every": 400}
     expected = run(experiment(**base), tmp_path / "serial")
     e = experiment(**base, **{"resources.executor": "ray"})
     ray = Run(three_nodes, e, tmp_path / "ray")
     ray.wait_for_round(100)
     first, second = three_nodes.worker_nodes
     three_nodes.remove_node(first, allow_graceful=False)
-    ray.wait_for_round(3000)  # in vain Ray looks for room, so the run reserves again
+    ray.wait_for(lambda: "lost" in count(ray.folder))  # in vain Ray looks: the run reserves again
     three_nodes.add_node(**NODE)
-    ray.wait_for_round(4000)
+    ray.wait_for_round(ray.rounds() + 500)
     three_nodes.remove_node(second, allow_graceful=False)  # now there is room: Ray moves them
     summary, output = ray.end()
     assert summary["model_sha256"] == expected["model_sha256"]

@@ -15,10 +15,7 @@ from hiso_ray import Experiment, run
 from hiso_ray.ledger import Ledger
 from hiso_ray.runs import replay, resume
 
-pytestmark = [
-    pytest.mark.usefixtures("no_pictures"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SMALL = {
     "federation.num_clients": 8,
     "federation.clients_per_round": 4,

@@ -168,7 +168,7 @@ def test_g_agrees_with_autograd_on_a_network() -> None:
 @pytest.mark.slow
 def test_expected_step_is_the_whitened_gradient_with_the_stated_second_moment() -> None:
     # E[Δ] = H^{-1}∇f and, for P = 1, E[Δ_i²] = H_i^{-1}(‖H^{-1/2}∇f‖² + 2 (∇f)_i²/H_i).
-    d, n = 4, 40_000
+    d, n = 4, 10_000
     gradient, h = torch.tensor([3.0, -1.0, 0.5, 2.0]), torch.tensor([4.0, 1.0, 0.25, 2.0])
     s = state(d, "diagonal", h)
     directions = Directions(d, CPU, 0)
@@ -180,7 +180,7 @@ def test_expected_step_is_the_whitened_gradient_with_the_stated_second_moment() 
     white = gradient / h.sqrt()
     square = (white.square().sum() + 2 * white**2) / h
     assert samples.mean(0).tolist() == pytest.approx((gradient / h).tolist(), abs=0.25)
-    assert samples.square().mean(0).tolist() == pytest.approx(square.tolist(), rel=0.06)
+    assert samples.square().mean(0).tolist() == pytest.approx(square.tolist(), rel=0.12)
 
 
 CASES = [

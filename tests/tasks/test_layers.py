@@ -86,7 +86,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(("name", "dotted"), CASES)
 def test_a_run_is_the_same_to_the_last_bit(
     of: Make, tmp_path: Path, name: str, dotted: dict[str, Any]
@@ -101,7 +100,6 @@ def test_a_run_is_the_same_to_the_last_bit(
     assert a[1:] == b[1:]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_run_replays_and_exports(of: Make, tmp_path: Path) -> None:
     exported = []
     for how in ("whole", "layer"):
