@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hiso_ray import Experiment
+from hiso_ray import Experiment, run
 
 # `datasets` counts loads on a server, of local files too; without a network that takes seconds.
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
@@ -48,8 +48,12 @@ def one_thread() -> Iterator[None]:
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take nine tenths of a small run; a test that looks at them asks for ``pictures``."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("analysis.curves.convergence", lambda *_: None)
-        monkeypatch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+        _draw_nothing(monkeypatch)
+
+
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("analysis.curves.convergence", lambda *_: None)
+    patch.setattr("analysis.skew.who_holds_what", lambda *_: None)
 
 
 @pytest.fixture
@@ -182,3 +186,23 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     session.ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def swept() -> Callable[..., Path]:
+    """Runs a ready sweep in tiny, its trials one after the other in this process and without
+    pictures: on Ray and with Matplotlib it takes ten times as long, and gives the same tables."""
+    from sweeps import folder, run_sweep
+    from sweeps.ready import READY
+
+    def make(name: str, out: Path, **changes: Any) -> Path:
+        sweep = READY[name].smoked().changed({"resources.executor": "serial", **changes})
+        with pytest.MonkeyPatch.context() as patch:
+            _draw_nothing(patch)
+            for trial in sweep.trials():
+                run(trial.experiment, folder.run_folder(out, trial))
+        folder.write_plan(out, sweep)
+        run_sweep(sweep, out, resume=True)
+        return out
+
+    return make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from hiso_ray import Experiment, run
+from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session  # decides how Ray's servers are reached
 from hiso_ray.execution.faults import count
+from hiso_ray.ledger import Ledger
 
 Make = Callable[..., Experiment]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -63,6 +65,17 @@ class Run:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
+    def faults(self) -> dict[str, int]:
+        """By kind."""
+        return count(self.folder)
+
+    def interrupt(self) -> str:
+        """Ends the run as Ctrl-C does; returns what it had printed."""
+        self.process.send_signal(signal.SIGTERM)
+        output, _ = self.process.communicate(timeout=100)
+        assert self.process.returncode == 130, output
+        return output
+
     def end(self) -> tuple[dict[str, Any], str]:
         output, _ = self.process.communicate(timeout=400)
         assert self.process.returncode == 0, output
@@ -93,22 +106,24 @@ def test_three_nodes_give_the_serial_digest(
 def test_nodes_that_leave_and_join_change_nothing(
     experiment: Make, tmp_path: Path, three_nodes: Any
 ) -> None:
-    # On a fast machine a round takes 2 ms, and for 5 s Ray is left to look for room.
-    base = {"federation.rounds": 6000, "eval.every": 1000, "resources.snapshot_every": 400}
-    expected = run(experiment(**base), tmp_path / "serial")
-    e = experiment(**base, **{"resources.executor": "ray"})
+    base = {"eval.every": 1000, "resources.snapshot_every": 400}
+    e = experiment(**base, **{"resources.executor": "ray", "federation.rounds": 1_000_000})
     ray = Run(three_nodes, e, tmp_path / "ray")
     ray.wait_for_round(100)
     first, second = three_nodes.worker_nodes
     three_nodes.remove_node(first, allow_graceful=False)
-    ray.wait_for(lambda: "lost" in count(ray.folder))  # in vain Ray looks: the run reserves again
+    ray.wait_for(lambda: "lost" in ray.faults())  # in vain Ray looks: the run reserves again
     three_nodes.add_node(**NODE)
     ray.wait_for_round(ray.rounds() + 500)
+    before = ray.faults().get("died", 0)
     three_nodes.remove_node(second, allow_graceful=False)  # now there is room: Ray moves them
-    summary, output = ray.end()
-    assert summary["model_sha256"] == expected["model_sha256"]
+    ray.wait_for(lambda: ray.faults().get("died", 0) > before)
+    ray.wait_for_round(ray.rounds() + 1000)
+    output = ray.interrupt()
+    rounds = Ledger.read(ray.ledger).round
+    expected = run(experiment(**base, **{"federation.rounds": rounds}), tmp_path / "serial")
+    assert replay(ray.folder, rounds)["model_sha256"] == expected["model_sha256"]
     found = [line for line in output.splitlines() if line.startswith("12 clients on ")]
     assert [line.split()[3] for line in found] == ["6", "4"]
-    faults = count(ray.folder)
-    assert faults["died"] >= 3
-    assert faults["lost"] == 1
+    assert ray.faults()["died"] >= 3
+    assert ray.faults()["lost"] == 1

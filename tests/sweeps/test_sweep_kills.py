@@ -19,7 +19,6 @@ from rich.console import Console
 from analysis import store
 from hiso_ray import run
 from sweeps import Sweep, run_sweep
-from sweeps.ready import READY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +31,9 @@ def results(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=mine)
 
 
-def test_killed_and_resumed_gives_the_undisturbed_tables(tmp_path: Path, ray_cluster: None) -> None:
+def test_killed_and_resumed_gives_the_undisturbed_tables(
+    tmp_path: Path, swept: Callable[..., Path]
+) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "sweeps", "stress", "--smoke", "--out", str(out)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -50,9 +51,7 @@ def test_killed_and_resumed_gives_the_undisturbed_tables(tmp_path: Path, ray_clu
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "8 trials: 8 finished" in again.stdout
-    undisturbed = tmp_path / "undisturbed"
-    serial = {"resources.executor": "serial"}
-    run_sweep(READY["stress"].smoked().changed(serial), undisturbed)
+    undisturbed = swept("stress", tmp_path / "undisturbed")
     for name in ("trials.parquet", "rounds.parquet"):
         mended, whole = (results(store.read(folder / name)) for folder in (out, undisturbed))
         pd.testing.assert_frame_equal(mended, whole)
