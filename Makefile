@@ -23,10 +23,10 @@ run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 sweep: setup  ## the stress sweep in tiny: clients × skew × method on Ray Tune, in a minute
 	$(BIN)/python -m sweeps stress --smoke
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, on two to four cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-test-slow: setup  ## run the slow tests: model families, kills by the dozen, several nodes, Ray jobs
+test-slow: setup  ## run the slow tests, one by one: model families, kills by the dozen, several nodes, Ray jobs
 	$(BIN)/python -m pytest -m slow
 
 lint: setup  ## ruff and mypy
