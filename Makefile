@@ -23,7 +23,7 @@ run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 sweep: setup  ## the stress sweep in tiny: clients × skew × method on Ray Tune, in a minute
 	$(BIN)/python -m sweeps stress --smoke
 
-test: setup  ## run the tests, on two to four cores
+test: setup  ## run the tests, on up to four cores
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: setup  ## run the slow tests, one by one: model families, kills by the dozen, several nodes, Ray jobs

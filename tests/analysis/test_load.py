@@ -100,57 +100,6 @@ def test_rounds_are_the_evaluated_ones(tmp_path: Path) -> None:
     assert every["train_loss"].dropna().tolist() == [1.9, 1.8, 1.7, 1.6]
 
 
-@pytest.mark.parametrize(
-    ("name", "curvature", "label"),
-    [
-        ("hiso", "auto", "hiso"),
-        ("hiso", "diagonal", "hiso"),
-        ("hiso", "scalar", "hiso (scalar)"),
-        ("decomfl", "none", "decomfl"),
-    ],
-)
-def test_the_label_has_the_curvature_where_it_is_not_the_methods_own(
-    name: str, curvature: str, label: str
-) -> None:
-    experiment = Experiment().changed(**{"method.name": name, "method.curvature": curvature})
-    assert load.trial_row(experiment.model_dump(), None)["method"] == label
-
-
-@pytest.mark.parametrize(
-    ("changed", "label"),
-    [
-        ({"method.name": "mezo", "method.probe": "central"}, "mezo"),
-        ({"method.name": "mezo", "method.probe": "forward"}, "mezo (forward)"),
-        ({"method.name": "fedadam", "method.server_lr": 0.3}, "fedadam"),
-        ({"method.curvature_in": "update"}, "hiso (H in update only)"),
-        ({"method.directions": "per_client"}, "hiso (per_client directions)"),
-        ({"method.distribution": "rademacher"}, "hiso (rademacher)"),
-        ({"method.generator": "torch"}, "hiso"),  # other random numbers, as of another seed
-        ({"method.momentum": 0.9}, "hiso (momentum 0.9)"),
-        ({"uplink.precision": "int8"}, "hiso (int8)"),
-        (
-            {"method.curvature": "tensor", "method.curvature_in": "probe", "method.probe": "exact"},
-            "hiso (tensor, H in probe only, exact)",
-        ),
-    ],
-)
-def test_the_label_has_what_departs_from_the_methods_own(
-    changed: dict[str, Any], label: str
-) -> None:
-    alone = {"federation.num_clients": 1, "federation.clients_per_round": 1}
-    experiment = Experiment().changed(**(alone | changed))
-    assert load.trial_row(experiment.model_dump(), None)["method"] == label
-
-
-def test_a_cell_is_the_configuration_without_seed_and_resources() -> None:
-    def cell(**changed: Any) -> str:
-        return load.trial_row(Experiment().changed(**changed).model_dump(), None)["cell"]
-
-    assert len(cell()) == 12
-    assert cell() == cell(seed=5) == cell(**{"resources.executor": "serial"})
-    assert len({cell(), cell(**{"method.lr": 0.3}), cell(**{"eval.every": 3})}) == 3
-
-
 def test_a_sweep_reads_the_same_from_its_runs_and_from_parquet(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "s")
     trials, rounds = load.trials([sweep]), load.rounds([sweep])

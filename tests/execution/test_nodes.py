@@ -70,7 +70,7 @@ class Run:
         return count(self.folder)
 
     def interrupt(self) -> str:
-        """Ends the run as Ctrl-C does; returns what it had printed."""
+        """Ends the run as ``ray job stop`` does; returns what it had printed."""
         self.process.send_signal(signal.SIGTERM)
         output, _ = self.process.communicate(timeout=100)
         assert self.process.returncode == 130, output
