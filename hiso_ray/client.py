@@ -1,12 +1,13 @@
 """Clients' turns in the scalar family: minibatches -> local steps -> scalars. No Ray, no files.
 
 All turns of a round start from the same x_r; with the same directions the perturbed weights of
-step 0 are built once for every client at hand, and from step 1 on each client walks alone.
+step 0 are built once for every client at hand, and a unit of clients is evaluated in one forward
+pass (``work_units``). From step 1 on each client walks alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,35 +33,55 @@ class Clients:
     def __init__(self, replica: Replica, partition: Partition) -> None:
         self.replica, self.partition = replica, partition
 
-    def batch(self, client: int, step: int) -> Any:
-        """A client's minibatch of one local step; every probe of the step is evaluated on it."""
-        experiment, own = self.replica.experiment, self.partition.of(client)
-        chosen = minibatch(
-            experiment.seed, self.replica.round, client, step, own, experiment.task.batch_size
+    def batch(self, who: Sequence[int], step: int) -> Any:
+        """The minibatches of some clients at one local step, for one forward pass; every probe of
+        the step is evaluated on them."""
+        experiment, of = self.replica.experiment, self.partition.of
+        seed, size = experiment.seed, experiment.task.batch_size
+        return self.replica.task.batch(
+            *(minibatch(seed, self.replica.round, i, step, of(i), size) for i in who)
         )
-        return self.replica.task.batch(chosen)
 
     def measure(
-        self, x: Tensor, who: Sequence[int], step: int, seed: int
+        self, x: Tensor, units: Sequence[Sequence[int]], step: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scalars and losses of clients that stand at the same x and probe along the same
         directions; see ``Probe.scalars``.
 
+        Args:
+            units: clients that share a forward pass.
+
         Raises:
             NonFiniteLoss, UserError, TurnFailed: as :func:`take_turns`.
         """
-        replica = self.replica
-        names = replica.naming.of(seed, who[0])
+        names = self.replica.naming.of(seed, units[0][0])
+
+        def measured(some: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+            return self.replica.measure(x, [self.batch(unit, step) for unit in some], names)
+
+        who = [client for unit in units for client in unit]
         try:
-            g, loss = replica.measure(x, [self.batch(client, step) for client in who], names)
+            g, loss = measured(units)
         except UserError:
             raise
         except Exception as error:
-            raise self.failed(who, step, error) from error
+            raise self.failed(self._culprits(measured, who), step, error) from error
         for client, scalars, value in zip(who, g, loss, strict=True):
             if not (np.isfinite(scalars).all() and np.isfinite(value)):
                 raise self.non_finite(client, step, float(value), f"scalars {scalars.tolist()}")
         return g, loss
+
+    def _culprits(
+        self, measured: Callable[[Sequence[Sequence[int]]], object], who: Sequence[int]
+    ) -> list[int]:
+        """Those of several clients that fail alone too; all, if none does."""
+        found = []
+        for client in who if len(who) > 1 else ():
+            try:
+                measured([[client]])
+            except Exception:
+                found.append(client)
+        return found or list(who)
 
     def failed(self, who: Sequence[int], step: int, error: Exception) -> TurnFailed | UserError:
         """What to raise in an error's place; memory that another actor would not have either is the
@@ -87,9 +108,10 @@ class Clients:
 
 
 def take_turns(
-    replica: Replica, partition: Partition, who: Sequence[int], seeds: Sequence[int]
+    replica: Replica, partition: Partition, units: Sequence[Sequence[int]], seeds: Sequence[int]
 ) -> list[Turn]:
-    """The turns of some of a round's clients; each one's result is as if it were alone.
+    """The turns of some of a round's units, client after client; each unit's are as if it were
+    alone.
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
@@ -98,9 +120,10 @@ def take_turns(
     """
     experiment, clients = replica.experiment, Clients(replica, partition)
     method, steps = experiment.method, experiment.federation.local_steps
+    who = [client for unit in units for client in unit]
     scalars = np.empty((len(who), steps, scalars_per_turn(experiment) // steps), np.float32)
     losses = np.empty((len(who), steps))
-    together = [list(who)] if replica.naming.shared else [[client] for client in who]
+    together = [units] if replica.naming.shared else [[unit] for unit in units]
     found = [clients.measure(replica.state.x, some, 0, seeds[0]) for some in together]
     scalars[:, 0] = np.concatenate([g for g, _ in found])
     losses[:, 0] = np.concatenate([loss for _, loss in found])
@@ -120,7 +143,7 @@ def take_turns(
                     replica.directions,
                 )
                 (scalars[i, step],), (losses[i, step],) = clients.measure(
-                    x, [client], step, seeds[step]
+                    x, [[client]], step, seeds[step]
                 )
     return [
         Turn(int(client), loss, _sent(replica, int(client), g))

@@ -68,7 +68,7 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
 
     def gradient(weights: Tensor, step: int) -> tuple[float, Tensor]:
         try:
-            return replica.task.gradient(weights, clients.batch(client, step))
+            return replica.task.gradient(weights, clients.batch([client], step))
         except UserError:
             raise
         except Exception as error:
@@ -91,7 +91,7 @@ def _probe(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor,
     local, losses = torch.empty_like(start), np.empty(len(seeds))
     x = start
     for step, seed in enumerate(seeds):
-        (g,), (losses[step],) = clients.measure(x, [client], step, seed)
+        (g,), (losses[step],) = clients.measure(x, [[client]], step, seed)
         names = replica.naming.of(seed, client)
         x = step_out_of_place(local, x, g, names, lr, replica.state, replica.directions)
         replica.directions.forget()  # they are this client's alone

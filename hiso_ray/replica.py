@@ -41,7 +41,8 @@ class Replica:
     Attributes:
         train_examples: of the whole federation.
         round: r, the number of records applied.
-        buffer: (d,) where probes build perturbed weights; None where the task does, layer by layer.
+        buffer: (k, d) where probes build perturbed weights, as many as the task takes at once; None
+            where the task builds them, layer by layer.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class Replica:
         self.state = State(x, curvature, method.curvature_in, velocity)
         self.buffer = None
         if experiment.resources.probe_weights == "whole":
-            self.buffer = torch.empty_like(x, dtype=getattr(torch, experiment.task.dtype))
+            dtype = getattr(torch, experiment.task.dtype)
+            self.buffer = torch.empty(task.at_once, x.numel(), dtype=dtype, device=device)
         budget = int(experiment.resources.direction_cache_mb * 2**20)
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
@@ -90,8 +92,7 @@ class Replica:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Probes from x along some directions; see ``Probe.scalars``."""
         return self.probe.scalars(
-            self.task.losses,
-            self.task.slopes,
+            self.task,
             x,
             batches,
             names,
@@ -191,7 +192,7 @@ class Replica:
 
     def forward_weights(self) -> Tensor | Unperturbed:
         """x in the dtype of the forward passes; valid until the next probe."""
-        return unperturbed(self.state.x, self.buffer)
+        return unperturbed(self.state.x, None if self.buffer is None else self.buffer[0])
 
     def score(self, batch: int) -> Score:
         return self.task.score(self.forward_weights(), batch)

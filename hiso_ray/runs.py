@@ -23,10 +23,10 @@ from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
-from hiso_ray.method.server import chunks
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, split
 from hiso_ray.traffic import Sizes
+from hiso_ray.work_units import work_units
 
 if TYPE_CHECKING:  # it needs ray, the serial executor does not
     from hiso_ray.execution.cluster.shared import SharedTask
@@ -169,8 +169,8 @@ def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:
         return
     server = WeightServer(experiment, x0, np.diff(worker.partition.offsets))
     for record in ledger.scan(0, upto):
-        pieces = [worker.turns(chunk, record.seeds) for chunk in chunks(record.cohort)]
-        server.again(record, [turn for turns in pieces for turn in turns])
+        turns = worker.turns(work_units(experiment, record.cohort), record.seeds)
+        server.again(record, [turn for some in turns for turn in some])
         worker.catch_up(Missed(server.round, (), weights=server.x))
 
 

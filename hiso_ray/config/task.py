@@ -58,6 +58,12 @@ class TaskConfig(Section):
         "exact_match, f1, rouge1, rouge2, rougeL; auto is the task's own",
     )
     batch_size: PositiveInt = Field(16, description="examples per client and local step")
+    clients_per_forward: Auto | PositiveInt = Field(
+        "auto",
+        description="clients of a cohort that are evaluated in one forward pass where they stand "
+        "at the same weights along the same direction, in client-id order; decides the last bits; "
+        "auto is 4, or as many as have 4,096 tokens at most",
+    )
     eval_batch_size: PositiveInt = Field(64, description="examples per evaluation batch")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="precision of forward passes; weights, curvature and loss are fp32"

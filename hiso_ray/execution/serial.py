@@ -12,9 +12,9 @@ from hiso_ray.execution.contract import Evaluation, total
 from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Behind, Snapshot, Turn
-from hiso_ray.method.server import chunks
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
+from hiso_ray.work_units import work_units
 
 
 class SerialExecutor:
@@ -31,7 +31,7 @@ class SerialExecutor:
         on_note: Callable[[str], None],
     ) -> None:
         self.worker = Worker(experiment, prepared, partition)
-        self._x0, self._in_chunks = prepared.x0, experiment.sends_weights
+        self._experiment, self._x0 = experiment, prepared.x0
         self.description = self.worker.describe()
         self._on_note = on_note
 
@@ -39,10 +39,8 @@ class SerialExecutor:
         return self._x0
 
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
-        worker = self._at(history)
-        if not self._in_chunks:
-            return worker.turns(clients.tolist(), seeds)
-        return [turn for chunk in chunks(clients.tolist()) for turn in worker.turns(chunk, seeds)]
+        units = work_units(self._experiment, clients.tolist())
+        return [turn for turns in self._at(history).turns(units, seeds) for turn in turns]
 
     def evaluate(self, history: History) -> Evaluation:
         worker = self._at(history)

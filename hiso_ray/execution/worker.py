@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hiso_ray.replica import Replica
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import Partition
+from hiso_ray.work_units import Unit, clients_together, work_units
 
 
 def device_for(experiment: Experiment) -> torch.device:
@@ -101,18 +103,20 @@ class Worker:
         except OSError as error:
             return str(error)
 
-    def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
-        """One turn each; where weights travel, the clients are a piece of the cohort whose sum the
-        first of them carries."""
-        return self._turns(self.partition, clients, seeds)
+    def turns(self, units: Sequence[Unit], seeds: Sequence[int]) -> list[list[Turn]]:
+        """The turns of some of the cohort's units, one list each; where weights travel, a unit's
+        first client carries the sum of all its changes."""
+        return self._turns(self.partition, units, seeds)
 
     def _turns(
-        self, partition: Partition, clients: Sequence[int], seeds: Sequence[int]
-    ) -> list[Turn]:
-        take = take_updates if self.replica.experiment.sends_weights else take_turns
-        where = f"clients {list(clients)}, round {self.round}"
+        self, partition: Partition, units: Sequence[Unit], seeds: Sequence[int]
+    ) -> list[list[Turn]]:
+        where = f"clients {[client for unit in units for client in unit]}, round {self.round}"
         with self._explained(where, "batch_size"):
-            return take(self.replica, partition, clients, seeds)
+            if self.replica.experiment.sends_weights:
+                return [take_updates(self.replica, partition, unit, seeds) for unit in units]
+            turns = iter(take_turns(self.replica, partition, units, seeds))
+            return [list(islice(turns, len(unit))) for unit in units]
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
         found = []
@@ -147,7 +151,11 @@ class Worker:
         task, federation = experiment.task, experiment.federation
         # Directions of each client's own are remembered for as many clients as an actor may get.
         shared = self.replica.naming.shared or self.replica.directions.fused
-        clients = range(1 if shared or experiment.sends_weights else federation.clients_per_round)
+        clients = range(
+            min(clients_together(experiment), federation.clients_per_round)
+            if shared or experiment.sends_weights
+            else federation.clients_per_round
+        )
         heavy = gpu_memory.heaviest_clients(
             self.partition, gpu_memory.lengths(self._arrays, "train"), task.batch_size, len(clients)
         )
@@ -157,7 +165,7 @@ class Worker:
             task.eval_batch_size,
         )
         seeds = step_seeds(0, 0, federation.local_steps)
-        self._turns(heavy, clients, seeds)
+        self._turns(heavy, work_units(experiment, clients), seeds)
         if not experiment.sends_weights:
             self.catch_up(Missed(1, [self._record(clients, seeds)]))
         self.scores([batch])

@@ -7,9 +7,9 @@ relative in fp32, 3e-3 in bf16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -54,10 +54,32 @@ class Perturbed:
 
 
 Weights = Tensor | Unperturbed | Perturbed
-# weights (d,), minibatches -> one float64 loss per minibatch
-Losses = Callable[[Weights, Sequence[Any]], np.ndarray]
-# weights (d,), direction (d,), minibatches -> exact directional derivatives, and losses
-Slopes = Callable[[Tensor, Tensor, Sequence[Any]], tuple[np.ndarray, np.ndarray]]
+
+
+class Losses(Protocol):
+    """What a probe asks of a task; see ``tasks.contract.Task``."""
+
+    at_once: int
+
+    def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray: ...
+
+    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray: ...
+
+    def slopes(
+        self, weights: Tensor, direction: Tensor, batches: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Point(NamedTuple):
+    """Where a loss is measured: x + distance · z.
+
+    Attributes:
+        p: the perturbation, or None for x itself.
+        distance: in units of z; negative for the other side of a central difference.
+    """
+
+    p: int | None
+    distance: float
 
 
 def perturb(
@@ -124,10 +146,20 @@ class Probe:
     second: bool = False
     sphere: bool = False
 
+    def points(self, scale: Sequence[float]) -> list[Point]:
+        """Where the losses of one step are measured, in order: x unless nothing asks for it, then
+        each direction's side or sides.
+
+        Args:
+            scale: (P,) what each direction is multiplied by.
+        """
+        sides = (1.0,) if self.kind == "forward" else (1.0, -1.0)
+        moved = [Point(p, side * self.mu * by) for p, by in enumerate(scale) for side in sides]
+        return [Point(None, 0.0), *moved] if self.kind == "forward" or self.second else moved
+
     def scalars(
         self,
-        losses: Losses,
-        slopes: Slopes,
+        task: Losses,
         x: Tensor,
         batches: Sequence[Any],
         names: Sequence[Name],
@@ -135,52 +167,100 @@ class Probe:
         directions: Directions,
         buffer: Tensor | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Measures every minibatch along every direction of one local step, all of them from x.
+        """Measures every client along every direction of one local step, all of them from x.
 
         Args:
+            batches: minibatches of one or more clients each.
             curvature: what scales directions in probes.
-            buffer: (d,) in the dtype of the forward passes, where each perturbed weight vector is
-                built once for all minibatches; None has the task build it slice by slice, for each.
+            buffer: (k, d) in the dtype of the forward passes, where perturbed weights are built
+                once for all minibatches, as many at once as the task takes; None has the task build
+                them slice by slice, for each batch.
 
         Returns:
-            g: (len(batches), P) float32, what multiplies H^{-1/2} u in the update; with ``second``
-                (len(batches), 2P), the c after the g.
-            loss: (len(batches),) float64, F(x), or for plain central differences the mean over p of
+            g: (clients, P) float32, what multiplies H^{-1/2} u in the update; with ``second``
+                (clients, 2P), the c after the g.
+            loss: (clients,) float64, F(x), or for plain central differences the mean over p of
                 [F(x+μz) + F(x-μz)] / 2.
         """
-        count = len(names)
         scale = [self.scale(directions, name) for name in names]
-
-        def at(mu: float, p: int) -> np.ndarray:
-            there = Perturbed(x, names[p], curvature, directions, mu * scale[p])
-            return losses(there if buffer is None else there.write(buffer, 0), batches)
-
-        g = np.empty((len(batches), count * (1 + self.second)), np.float32)
+        where = Surroundings(x, names, curvature, directions)
         if self.kind == "exact":
-            base = np.empty(len(batches))
-            for p in range(count):
-                z = torch.zeros_like(x)
-                perturb(z, z, names[p], curvature, directions, 1.0)
-                slope, base = slopes(x, z, batches)
-                g[:, p] = slope * scale[p] ** 2
-            return g, base
-        if self.kind == "central" and not self.second:
-            middle = np.zeros(len(batches))
-            for p in range(count):
-                plus, minus = at(self.mu, p), at(-self.mu, p)
-                g[:, p] = difference(plus, minus, 2 * self.mu) * scale[p]
-                middle += (plus + minus) / 2
-            return g, middle / count
-        base = losses(unperturbed(x, buffer), batches)
-        for p in range(count):
-            if self.second:
-                plus, minus = at(self.mu, p), at(-self.mu, p)
-                g[:, p] = difference(plus, minus, 2 * self.mu)
-                g[:, count + p] = difference(plus + minus, 2 * base, self.mu**2)
-            else:
-                g[:, p] = difference(at(self.mu, p), base, self.mu) * scale[p]
-        return g, base
+            return _exact(task, where, batches, scale)
+        found = where.losses(task, self.points(scale), batches, buffer)
+        if self.kind == "forward":
+            base, after = found[0], found[1:]
+            return (difference(after, base, self.mu) * _column(scale)).T, base
+        base, sides = (found[0], found[1:]) if self.second else (None, found)
+        plus, minus = sides[::2], sides[1::2]
+        g = difference(plus, minus, 2 * self.mu) * _column(scale)
+        if base is None:
+            return g.T, sides.mean(0)
+        c = difference(plus + minus, 2 * base, self.mu**2)
+        return np.concatenate([g, c]).T, base
 
     def scale(self, directions: Directions, name: Name) -> float:
         """What a direction is multiplied by."""
         return directions.dimension**0.5 / directions.norm(name) if self.sphere else 1.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """x and the directions of one local step."""
+
+    x: Tensor
+    names: Sequence[Name]
+    curvature: Curvature
+    directions: Directions
+
+    def losses(
+        self, task: Losses, points: Sequence[Point], batches: Sequence[Any], buffer: Tensor | None
+    ) -> np.ndarray:
+        """(points, clients) float64; one pass over the weights each, and where the task takes
+        several weight vectors at once, one evaluation for those."""
+        if buffer is None:
+            return np.stack([task.losses(self._slices(point), batches) for point in points])
+        if task.at_once == 1:
+            return np.stack(
+                [task.losses(self._whole(point, buffer[0]), batches) for point in points]
+            )
+        found = []
+        for first in range(0, len(points), len(buffer)):
+            some = points[first : first + len(buffer)]
+            for row, point in zip(buffer, some, strict=False):
+                self.write(row, point)
+            found.append(task.losses_at(buffer[: len(some)], batches))
+        return np.concatenate(found)
+
+    def write(self, out: Tensor, point: Point) -> Tensor:
+        """The weights at a point."""
+        if point.p is None:
+            return out.copy_(self.x)
+        name = self.names[point.p]
+        return perturb(out, self.x, name, self.curvature, self.directions, point.distance)
+
+    def _whole(self, point: Point, out: Tensor) -> Tensor:
+        if point.p is None and out.dtype == self.x.dtype:
+            return self.x
+        return self.write(out, point)
+
+    def _slices(self, point: Point) -> Unperturbed | Perturbed:
+        if point.p is None:
+            return Unperturbed(self.x)
+        name = self.names[point.p]
+        return Perturbed(self.x, name, self.curvature, self.directions, point.distance)
+
+
+def _exact(
+    task: Losses, where: Surroundings, batches: Sequence[Any], scale: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    slopes, base = [], np.empty(0)
+    for p in range(len(scale)):
+        z = torch.zeros_like(where.x)
+        perturb(z, z, where.names[p], where.curvature, where.directions, 1.0)
+        slope, base = task.slopes(where.x, z, batches)
+        slopes.append(slope)
+    return (np.stack(slopes).astype(np.float32) * _column(scale) ** 2).T, base
+
+
+def _column(scale: Sequence[float]) -> np.ndarray:
+    return np.array(scale, np.float32)[:, None]

@@ -24,6 +24,8 @@ DEFAULTS = (
     }
 )
 SHORTEST_PROMPT = 8  # tokens
+# Of one forward pass: enough to keep a processor busy, and work for two actors at 8 clients a round.
+TOGETHER, TOKENS = 4, 4096
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
     "sparse_by": "magnitude", "lora": LoraConfig(),
@@ -53,6 +55,7 @@ def resolve(experiment: Experiment) -> Experiment:
             "task.model": model if task.model == "auto" else _absolute(task.model),
             "task.data": data if task.data == "auto" else _absolute(task.data),
             "task.metric": own["metrics"][0] if task.metric == "auto" else task.metric,
+            "task.clients_per_forward": _together(task, own.get("max_length", 1)),
             **{f"task.{name}": value for name, value in own.items() if name != "metrics"},
         }
     )
@@ -77,6 +80,13 @@ def _language(task: TaskConfig) -> dict[str, Any]:
             "leave it out"
         )
     return own
+
+
+def _together(task: TaskConfig, longest: int) -> int:
+    """Clients in one forward pass."""
+    if task.clients_per_forward != "auto":
+        return task.clients_per_forward
+    return max(1, min(TOGETHER, TOKENS // (task.batch_size * longest)))
 
 
 def _other(experiment: Experiment) -> dict[str, Any]:

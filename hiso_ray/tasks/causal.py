@@ -1,13 +1,9 @@
-"""A Hugging Face causal language model over one flat weight vector: batches, binding, export.
-
-Sequences are padded on the left, so the position that is asked about is the last one of every row,
-and each batch is trimmed to its longest sequence.
-"""
+"""A Hugging Face causal language model over one flat weight vector: sequences, binding, export."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from torch import Tensor
 from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.tasks import pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
+from hiso_ray.tasks.forwards import Forward, chosen
 from hiso_ray.tasks.module import Mask, ModuleTask
 from hiso_ray.tasks.trainable import add_lora, peft_config
 
@@ -27,7 +24,17 @@ ALIGNMENT = 64  # bytes, of torch's own storage on CPUs
 class LanguageTask(ModuleTask):
     """The language model and both splits on one device; ``Task`` says what the methods do."""
 
-    def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TaskConfig,
+        prepared: Prepared,
+        device: torch.device,
+        answers: Sequence[int] | None = None,
+    ) -> None:
+        """
+        Args:
+            answers: tokens whose logits are all that is wanted; by default the whole vocabulary's.
+        """
         self.config, self.device = config, device
         self._arrays, self._spec = prepared.arrays, prepared.spec
         module = pretrained.skeleton(prepared.spec["model"])
@@ -52,24 +59,8 @@ class LanguageTask(ModuleTask):
             )
         examples = len(prepared.arrays["eval_labels"])
         super().__init__(module, layout, examples, config.eval_batch_size, mask)
-        self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
-
-    def padded(self, rows: list[np.ndarray]) -> dict[str, Tensor]:
-        """Token ids of any lengths as the module's inputs, padded on the left."""
-        longest = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), longest), np.int64)
-        real = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, longest - len(row) :] = row
-            real[i, longest - len(row) :] = 1
-        inputs = {
-            "input_ids": torch.from_numpy(ids).to(self.device),
-            "attention_mask": torch.from_numpy(real).to(self.device),
-        }
-        if self._takes_positions:  # by default some models count the padding as well
-            positions = np.maximum(real.cumsum(1) - 1, 0)
-            inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
-        return inputs
+        rows = None if answers is None else torch.tensor(answers, device=device)
+        self.forward = Forward(module, chosen(prepared.spec["forward"]), device, rows)
 
     def rows(self, name: str, examples: np.ndarray) -> list[np.ndarray]:
         """The token ids of some examples, from the arrays ``NAME_ids`` and ``NAME_offsets``."""

@@ -5,6 +5,7 @@ Cross-entropy and accuracy over the classes' answer tokens (" bad" / " good") at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,14 @@ class ClassificationTask(LanguageTask):
     """Scored on the one token after the prompt."""
 
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
-        super().__init__(config, prepared, device)
-        self._answers = torch.tensor(prepared.spec["answers"], device=device)
+        super().__init__(config, prepared, device, prepared.spec["answers"])
 
-    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
-        labels = self._arrays[f"{split}_labels"][examples]
-        inputs = self.padded(self.rows(f"{split}_prompt", examples))
-        return Batch(inputs, torch.from_numpy(labels).to(self.device))
+    def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
+        examples = np.concatenate(clients)
+        labels = torch.from_numpy(self._arrays[f"{split}_labels"][examples]).to(self.device)
+        prompts = self.rows(f"{split}_prompt", examples)
+        inputs = self.forward.inputs(prompts, np.ones(len(prompts), np.int64))
+        return Batch(inputs, labels, tuple(map(len, clients)))
 
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        out = self.module(**inputs, logits_to_keep=1, use_cache=False).logits
-        return out[:, -1, self._answers]
+    def logits(self, inputs: dict[str, Any]) -> Tensor:
+        return self.forward.logits(self.forward.hidden(inputs))

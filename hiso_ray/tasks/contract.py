@@ -77,13 +77,21 @@ class Task(Protocol):
 
     layout: Layout
     eval_batches: int
+    at_once: int
+    """Weight vectors that :meth:`losses_at` takes; 1 where they are evaluated one by one."""
 
-    def batch(self, examples: np.ndarray) -> Any:
-        """Training examples, ready for :meth:`losses`: made once, scored by every probe."""
+    def batch(self, *clients: np.ndarray) -> Any:
+        """Training examples of some clients, a group that is evaluated in one forward pass: made
+        once, scored by every probe.
+
+        Args:
+            clients: each (n,) the minibatch of one client.
+        """
         ...
 
     def losses(self, weights: Tensor | Slices, batches: Sequence[Any]) -> np.ndarray:
-        """Mean loss of each minibatch at the same weights; one forward pass per minibatch.
+        """Each client's mean loss on its own minibatch, at the same weights; one forward pass per
+        batch.
 
         Args:
             weights: (d,) in the dtype of the forward passes, or slices of such: the same bits, and
@@ -91,10 +99,21 @@ class Task(Protocol):
             batches: from :meth:`batch`.
 
         Returns:
-            (len(batches),) float64, from float32 losses.
+            (clients of all batches,) float64, from float32 losses.
 
         Raises:
             UserError: the model cannot be given its weights layer by layer.
+        """
+        ...
+
+    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
+        """:meth:`losses` at several weight vectors, in one computation.
+
+        Args:
+            weights: (k, d) in the dtype of the forward passes, k up to ``at_once``.
+
+        Returns:
+            (k, clients of all batches) float64.
         """
         ...
 
@@ -105,7 +124,7 @@ class Task(Protocol):
 
         Args:
             weights: (d,) float32 masters, whatever the dtype of the forward passes; not written to.
-            batch: from :meth:`batch`.
+            batch: from :meth:`batch`, of one client.
 
         Returns:
             The float32 loss as a float, and (d,) float32.
@@ -118,7 +137,8 @@ class Task(Protocol):
     def slopes(
         self, weights: Tensor, direction: Tensor, batches: Sequence[Any]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Exact directional derivatives ⟨∇F, z⟩ of each minibatch, by forward-mode differentiation.
+        """Exact directional derivatives ⟨∇F, z⟩ of each client's loss, by forward-mode
+        differentiation.
 
         Args:
             weights: (d,) float32 masters, not written to.
@@ -126,7 +146,7 @@ class Task(Protocol):
             batches: from :meth:`batch`.
 
         Returns:
-            ⟨∇F, z⟩ and F, both (len(batches),) float64, from float32.
+            ⟨∇F, z⟩ and F, both (clients of all batches,) float64, from float32.
 
         Raises:
             UserError: the loss has no gradient.
@@ -139,7 +159,7 @@ class Task(Protocol):
         Args:
             weights: (d,) float32 masters, not written to.
             vector: v, (d,) float32.
-            batch: from :meth:`batch`.
+            batch: from :meth:`batch`, of one client.
 
         Returns:
             (d,) float32.

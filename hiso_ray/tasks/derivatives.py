@@ -1,8 +1,8 @@
 """Derivatives of a loss of one flat weight vector: gradient, directional derivative, Hessian times
 vector.
 
-Pure functions of ``loss``, which maps float32 master weights (d,) to a float32 scalar and casts to
-the dtype of the forward passes inside, so that gradients come back in float32. In half precision
+Pure functions of ``loss``, which maps float32 master weights (d,) to a float32 scalar (for slopes,
+to any number of them) and casts to the dtype of the forward passes inside, so that gradients come back in float32. In half precision
 all passes are in half precision: bfloat16 slopes are right to some per cent, float16 flushes
 gradients below 6e-8 to zero, and its forward mode and second backward overflow in layer norms whose
 input is small (rstd³ > 65504) and give nan. Evidence wants task.dtype float32.
@@ -62,7 +62,7 @@ def slopes(
         model: what the error calls the model.
 
     Returns:
-        Two (len(losses),) float64 arrays.
+        Two float64 arrays of all values of all losses.
 
     Raises:
         UserError: the loss does not depend on the weights in a differentiable way.
@@ -74,9 +74,9 @@ def slopes(
             value, tangent = forward_ad.unpack_dual(loss(x))
             if tangent is None:
                 raise _without_gradient(model)
-            found.append(torch.stack([tangent, value]))
-    both = torch.stack(found).double().cpu().numpy()
-    return both[:, 0], both[:, 1]
+            found.append(torch.stack([tangent.reshape(-1), value.reshape(-1)]))
+    slope, value = torch.cat(found, 1).double().cpu().numpy()
+    return slope, value
 
 
 def hessian_vector(loss: Loss, weights: Tensor, vector: Tensor, model: str) -> Tensor:

@@ -1,13 +1,13 @@
 """Tasks whose answer is text: trained on the answer's tokens, scored on what the model writes.
 
-A sequence is prompt + answer, padded on the left, so all answers end at the last position. The loss
-is the mean cross-entropy over answer tokens of the minibatch; prompt and padding count for nothing.
-Evaluation gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the
+A sequence is prompt + answer. The loss is the mean cross-entropy over answer tokens of the
+minibatch; the prompt counts for nothing, and where it is read no logits are computed. Evaluation gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the
 end of the line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,13 @@ from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.module import IGNORED, Batch
+from hiso_ray.tasks.decoding import greedy
+from hiso_ray.tasks.module import Batch, cross_entropy
 from hiso_ray.tasks.prompts import Examples
 from hiso_ray.tasks.scores import best
 from hiso_ray.tasks.tokens import tokenize
+
+LOGITS = 1 << 24  # at once: 64 MiB of float32
 
 
 def answers(
@@ -62,47 +65,42 @@ class GenerationTask(LanguageTask):
 
         self._references = prepared.spec["evaluation"]["references"]
         self._metrics = BENCHMARKS[config.name].metrics
+        self._vocabulary = self.module.config.get_text_config().vocab_size
         self._tokenizer = Tokenizer.from_str(prepared.arrays["eval_tokenizer"].tobytes().decode())
 
-    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
-        prompts = self.rows(f"{split}_prompt", examples)
-        wanted = self.rows(f"{split}_answer", examples)
-        inputs = self.padded([np.concatenate(pair) for pair in zip(prompts, wanted, strict=True)])
-        labels = np.full((len(wanted), max(map(len, wanted))), IGNORED, np.int64)
-        for row, answer in zip(labels, wanted, strict=True):
-            row[len(row) - len(answer) :] = answer
-        return Batch(inputs | {"answer": labels.shape[1]}, torch.from_numpy(labels).to(self.device))
+    def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
+        examples = np.concatenate(clients)
+        prompts, wanted = (self.rows(f"{split}_{part}", examples) for part in ("prompt", "answer"))
+        # The last token of an answer is asked for and never read.
+        read = [np.concatenate([p, a[:-1]]) for p, a in zip(prompts, wanted, strict=True)]
+        lengths = np.array([len(answer) for answer in wanted])
+        labels = torch.from_numpy(np.concatenate(wanted).astype(np.int64)).to(self.device)
+        ends = np.cumsum([len(own) for own in clients])[:-1]
+        sizes = tuple(int(own.sum()) for own in np.split(lengths, ends))
+        return Batch(self.forward.inputs(read, lengths), labels, sizes)
 
     def logits(self, inputs: dict[str, Any]) -> Tensor:
-        """(n, longest answer, vocabulary): those that predict the last positions."""
-        tensors = {name: value for name, value in inputs.items() if name != "answer"}
-        end = tensors["input_ids"].shape[1] - 1
-        before = torch.arange(end - inputs["answer"], end, device=self.device)
-        return self.module(**tensors, logits_to_keep=before, use_cache=False).logits
+        """(tokens of answers, vocabulary), all at once."""
+        return self.forward.logits(self.forward.hidden(inputs))
 
-    def points(self, examples: np.ndarray, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def terms(self, batch: Batch) -> Tensor:
+        """As of all logits, of which no more than ``LOGITS`` exist at once."""
+        hidden = self.forward.hidden(batch.inputs)
+        some = max(1, LOGITS // self._vocabulary)
+        parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
+        return torch.cat([cross_entropy(self.forward.logits(h), labels) for h, labels in parts])
+
+    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         pairs = list(zip(self.answers(examples), (self._references[i] for i in examples),
                          strict=True))  # fmt: skip
-        return {name: sum(best(name, *pair) for pair in pairs) for name in self._metrics}
+        points = {name: sum(best(name, *pair) for pair in pairs) for name in self._metrics}
+        return self.terms(batch), points
 
     def answers(self, examples: np.ndarray) -> list[str]:
         """Greedy answers to evaluation prompts, up to the end of their first line."""
-        from transformers import GenerationConfig
-
         stops = self._spec["evaluation"]["stops"]
-        inputs = self.padded(self.rows("eval_prompt", examples))
-        inputs.pop("position_ids", None)  # generate counts them from the mask
-        model: Any = self.module
-        written = model.generate(
-            **inputs,
-            generation_config=GenerationConfig(
-                max_new_tokens=self.config.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=stops or None,
-                pad_token_id=stops[0] if stops else 0,
-            ),
-        )
-        new = written[:, inputs["input_ids"].shape[1] :].tolist()
+        prompts = self.rows("eval_prompt", examples)
+        assert isinstance(self.config.max_new_tokens, int)
+        new = greedy(self.forward, prompts, self.config.max_new_tokens, stops)
         texts = self._tokenizer.decode_batch(new, skip_special_tokens=True)
         return [text.strip().partition("\n")[0].strip() for text in texts]

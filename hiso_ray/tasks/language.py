@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
-from hiso_ray.tasks import generation, pretrained, trainable
+from hiso_ray.tasks import forwards, generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
@@ -53,8 +53,11 @@ def prepare(experiment: Experiment) -> Prepared:
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
+    prompts = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
+    rows = torch.tensor(spec["answers"]) if "answers" in spec else None
+    spec["forward"] = forwards.choose(model, prompts, rows)
     model.requires_grad_(True)
-    reached = _reached(model, arrays["train_prompt_ids"][: arrays["train_prompt_offsets"][1]])
+    reached = _reached(model, prompts[0])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
@@ -87,13 +90,17 @@ def count(config: TaskConfig) -> Count:
 
 
 def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
+    form = spec["forward"]
+    notes = chosen.notes
+    if form.why:
+        notes += (f"sequences are padded: end to end, this model fails ({form.why})",)
     if "lora" not in spec:
-        return chosen.notes
+        return notes
     lora = spec["lora"]
     layers = lora["target_modules"].split(",")
     names = ", ".join(sorted({layer.rpartition(".")[2] for layer in layers}))
     return (
-        *chosen.notes,
+        *notes,
         f"LoRA: rank {lora['r']}, alpha {lora['alpha']} on {len(layers)} layers ({names})",
     )
 

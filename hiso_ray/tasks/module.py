@@ -19,14 +19,18 @@ from hiso_ray.tasks import derivatives
 from hiso_ray.tasks.contract import Layout, Slices, dimension, views
 from hiso_ray.tasks.layers import Layers
 
-IGNORED = -100  # a label that counts for nothing
-
-
 class Batch(NamedTuple):
-    """What the module reads, and int64 classes, (n,) or (n, positions), on the task's device."""
+    """Minibatches of some clients, one after the other, on the task's device.
+
+    Attributes:
+        inputs: what the module reads.
+        labels: (terms,) int64 classes.
+        sizes: how many terms each client has: its examples, or the tokens of its answers.
+    """
 
     inputs: Any
     labels: Tensor
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class ModuleTask(ABC):
     a mask, the d weights are written into a dense copy instead. Weights that come as slices are
     bound layer by layer (``layers``). Derivatives leave the module's own parameters alone: they
     call it with functions of a flat leaf in their place. A subclass says how a batch is made and
-    how its logits are computed.
+    how its logits or losses are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
@@ -61,6 +65,7 @@ class ModuleTask(ABC):
         mask: where the flat vector holds only some weights of the layout's tensors.
     """
 
+    at_once = 1
     config: TaskConfig  # set by the subclass
     device: torch.device  # likewise
 
@@ -86,70 +91,80 @@ class ModuleTask(ABC):
         self._layers: Layers | None = None
 
     @abstractmethod
-    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
-        """The examples of a split ("train" or "eval") as tensors on the device."""
+    def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
+        """Each client's examples of a split ("train" or "eval") as tensors on the device."""
 
     @abstractmethod
     def logits(self, inputs: Any) -> Tensor:
-        """(n, classes) or (n, positions, classes), in any dtype."""
+        """(terms, classes), in any dtype."""
 
-    def points(self, examples: np.ndarray, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Sum over evaluation examples of each metric; logits are float32."""
-        return {"accuracy": float((logits.argmax(-1) == labels).sum())}
+    def terms(self, batch: Batch) -> Tensor:
+        """(terms,) float32 losses."""
+        return cross_entropy(self.logits(batch.inputs), batch.labels)
 
-    def batch(self, examples: np.ndarray) -> Batch:
-        return self.make_batch("train", examples)
+    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Of a batch of evaluation examples, (terms,) float32 losses and the sum over examples of
+        each metric."""
+        logits = self.logits(batch.inputs)
+        hits = float((logits.argmax(-1) == batch.labels).sum())
+        return cross_entropy(logits, batch.labels), {"accuracy": hits}
+
+    def batch(self, *clients: np.ndarray) -> Batch:
+        return self.make_batch("train", clients)
 
     @torch.inference_mode()
     def losses(self, weights: Tensor | Slices, batches: Sequence[Batch]) -> np.ndarray:
         with self._at(weights):
-            out = [
-                _cross_entropy(self.logits(inputs).float(), labels, "mean")
-                for inputs, labels in batches
-            ]
-        return torch.stack(out).double().cpu().numpy()
+            out = [client_means(self.terms(batch), batch.sizes) for batch in batches]
+        return torch.cat(out).double().cpu().numpy()
+
+    def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
+        return np.stack([self.losses(row, batches) for row in weights])
 
     def gradient(self, weights: Tensor, batch: Batch) -> tuple[float, Tensor]:
-        return derivatives.gradient(self._loss_of(batch), weights, self.config.model)
+        return derivatives.gradient(self._of_one(batch), weights, self.config.model)
 
     def slopes(
         self, weights: Tensor, direction: Tensor, batches: Sequence[Batch]
     ) -> tuple[np.ndarray, np.ndarray]:
-        losses = [self._loss_of(batch) for batch in batches]
+        losses = [self._losses_of(batch) for batch in batches]
         return derivatives.slopes(losses, weights, direction, self.config.model)
 
     def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Batch) -> Tensor:
-        return derivatives.hessian_vector(self._loss_of(batch), weights, vector, self.config.model)
+        return derivatives.hessian_vector(self._of_one(batch), weights, vector, self.config.model)
 
-    def _loss_of(self, batch: Batch) -> derivatives.Loss:
-        """The minibatch's loss as a differentiable function of the (d,) float32 masters."""
+    def _of_one(self, batch: Batch) -> derivatives.Loss:
+        assert len(batch.sizes) == 1
+        losses = self._losses_of(batch)
+        return lambda masters: losses(masters)[0]
 
-        def loss(masters: Tensor) -> Tensor:
+    def _losses_of(self, batch: Batch) -> derivatives.Loss:
+        """The clients' losses, (clients,), as a differentiable function of the (d,) float32
+        masters."""
+        usable = Batch(*map(derivatives.usable, batch))
+
+        def losses(masters: Tensor) -> Tensor:
             weights = masters.to(self._dtype)
             if self._mask is not None:
                 dense, index = self._masked(self._mask, weights)
                 weights = dense.index_copy(0, index, weights)
-            logits = functional_call(
-                _Logits(self),
+            terms = functional_call(
+                _Terms(self),
                 {f"module.{name}": view for name, view in views(weights, self._tensors).items()},
-                (derivatives.usable(batch.inputs),),
+                (usable,),
             )
-            labels = derivatives.usable(batch.labels)
-            return _cross_entropy(logits.float(), labels, "mean")
+            return client_means(terms, batch.sizes)
 
-        return loss
+        return losses
 
     @torch.inference_mode()
     def score(self, weights: Tensor | Slices, batch: int) -> Score:
         first = batch * self._eval_batch_size
-        last = min(first + self._eval_batch_size, self._eval_examples)
-        examples = np.arange(first, last)
-        inputs, labels = self.make_batch("eval", examples)
+        examples = np.arange(first, min(first + self._eval_batch_size, self._eval_examples))
+        made = self.make_batch("eval", [examples])
         with self._at(weights):
-            logits = self.logits(inputs).float()
-            points = self.points(examples, logits, labels)
-        loss = float(_cross_entropy(logits, labels, "sum"))
-        return Score(loss, int((labels != IGNORED).sum()), points, last - first)
+            terms, points = self.scored(examples, made)
+        return Score(float(terms.sum()), len(terms), points, len(examples))
 
     @contextmanager
     def _at(self, weights: Tensor | Slices) -> Iterator[None]:
@@ -206,21 +221,32 @@ class ModuleTask(ABC):
         return self._dense, self._index
 
 
-class _Logits(nn.Module):
-    """A task's logits as a module's forward, so that ``functional_call`` finds the parameters."""
+class _Terms(nn.Module):
+    """A task's losses as a module's forward, so that ``functional_call`` finds the parameters."""
 
     def __init__(self, task: ModuleTask) -> None:
         super().__init__()
-        self.module, self._logits = task.module, task.logits
+        self.module, self._terms = task.module, task.terms
 
-    def forward(self, inputs: Any) -> Tensor:
-        return self._logits(inputs)
+    def forward(self, batch: Batch) -> Tensor:
+        return self._terms(batch)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-    return nn.functional.cross_entropy(
-        logits.flatten(0, -2), labels.flatten(), reduction=reduction, ignore_index=IGNORED
-    )
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """(terms,) float32, whatever the logits' dtype: half precision would round differences away."""
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def client_means(terms: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(..., clients) mean over each client's own terms.
+
+    Args:
+        terms: (..., terms), client after client.
+        sizes: how many terms each client has.
+    """
+    if len(set(sizes)) == 1:
+        return terms.unflatten(-1, (len(sizes), sizes[0])).mean(-1)
+    return torch.stack([own.mean(-1) for own in terms.split(list(sizes), -1)], -1)
 
 
 def reached_parameters(loss: Tensor) -> set[int]:

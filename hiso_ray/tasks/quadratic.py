@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Count, Layout, Prepared
+from hiso_ray.tasks.module import client_means
 
 EXAMPLES = 20_000
 SPREAD = 0.1
@@ -54,10 +56,23 @@ def _dimension(model: str) -> int:
     return int(size)
 
 
+class Targets(NamedTuple):
+    """The minibatches of some clients, one after the other.
+
+    Attributes:
+        targets: (n, d) float32.
+        sizes: how many each client has.
+    """
+
+    targets: Tensor
+    sizes: tuple[int, ...]
+
+
 class Quadratic:
     """The quadratic built on one device; ``Task`` says what the methods do."""
 
     eval_batches = 1
+    at_once = 1
 
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
         self.layout: Layout = (("x", (prepared.x0.size,)),)
@@ -67,29 +82,35 @@ class Quadratic:
         self.optimum = self.targets.mean(0)
         self.start = float(self._excess(torch.tensor(prepared.x0, device=device)))
 
-    def batch(self, examples: np.ndarray) -> Tensor:
-        return self.targets[examples % len(self.targets)]
+    def batch(self, *clients: np.ndarray) -> Targets:
+        examples = np.concatenate(clients) % len(self.targets)
+        return Targets(self.targets[examples], tuple(map(len, clients)))
 
-    def losses(self, weights: Tensor, batches: Sequence[Tensor]) -> np.ndarray:
-        out = [
-            0.5 * (self.curvature * (weights.float() - targets).square()).sum(1).mean()
-            for targets in batches
-        ]
-        return torch.stack(out).double().cpu().numpy()
+    def losses(self, weights: Tensor, batches: Sequence[Targets]) -> np.ndarray:
+        out = []
+        for targets, sizes in batches:
+            terms = 0.5 * (self.curvature * (weights.float() - targets).square()).sum(1)
+            out.append(client_means(terms, sizes))
+        return torch.cat(out).double().cpu().numpy()
 
-    def gradient(self, weights: Tensor, batch: Tensor) -> tuple[float, Tensor]:
-        return float(self.losses(weights.to(self._dtype), [batch])[0]), self._slope(weights, batch)
+    def losses_at(self, weights: Tensor, batches: Sequence[Targets]) -> np.ndarray:
+        return np.stack([self.losses(row, batches) for row in weights])
+
+    def gradient(self, weights: Tensor, batch: Targets) -> tuple[float, Tensor]:
+        loss = float(self.losses(weights.to(self._dtype), [batch])[0])
+        return loss, self._slope(weights, batch.targets)
 
     def slopes(
-        self, weights: Tensor, direction: Tensor, batches: Sequence[Tensor]
+        self, weights: Tensor, direction: Tensor, batches: Sequence[Targets]
     ) -> tuple[np.ndarray, np.ndarray]:
-        out = [torch.dot(self._slope(weights, targets), direction) for targets in batches]
+        everyone = (own for targets, sizes in batches for own in targets.split(list(sizes)))
+        out = [torch.dot(self._slope(weights, own), direction) for own in everyone]
         return (
             torch.stack(out).double().cpu().numpy(),
             self.losses(weights.to(self._dtype), batches),
         )
 
-    def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Tensor) -> Tensor:
+    def hessian_vector(self, weights: Tensor, vector: Tensor, batch: Targets) -> Tensor:
         return self.curvature * vector
 
     def _slope(self, weights: Tensor, targets: Tensor) -> Tensor:

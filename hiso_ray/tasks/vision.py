@@ -8,6 +8,7 @@ other sets have a test split of their own.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -94,11 +95,13 @@ class ImageTask(ModuleTask):
             for values in (self._images.mean, self._images.std)
         )
 
-    def make_batch(self, split: str, examples: np.ndarray) -> Batch:
+    def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
+        examples = np.concatenate(clients)
         stored = torch.from_numpy(self._arrays[f"{split}_x"][examples]).to(self.device)
         pixels = stored.float().view(-1, *self._images.shape)
         labels = torch.from_numpy(self._arrays[f"{split}_y"][examples]).to(self.device)
-        return Batch(((pixels - self._mean) / self._std).to(self._dtype), labels)
+        inputs = ((pixels - self._mean) / self._std).to(self._dtype)
+        return Batch(inputs, labels, tuple(map(len, clients)))
 
     def logits(self, inputs: Tensor) -> Tensor:
         # By default cuDNN rounds what it convolves to TF32's 10 bits, and may sum in another order

@@ -18,7 +18,7 @@ from hiso_ray.execution.contract import Evaluation, total
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, Turn
-from hiso_ray.method.server import chunks
+from hiso_ray.work_units import work_units
 
 
 class ClusterExecutor:
@@ -34,7 +34,7 @@ class ClusterExecutor:
     ) -> None:
         self.actors = reservation.placement.actors
         self._one_each = reservation.placement.one_each
-        self._in_chunks, self._shared = experiment.sends_weights, shared
+        self._experiment, self._shared = experiment, shared
         self.fleet = Fleet(experiment, reservation, shared, faults, actor_class)
         self.description = self.fleet.description
         self._writer = 0  # the actor that wrote the last snapshot
@@ -47,19 +47,14 @@ class ClusterExecutor:
         return ray.get(self._shared[0].x0)
 
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
-        present = self.fleet.present
-        if self._in_chunks:
-            work = [
-                Piece("turns", chunk, (seeds,), present[i % len(present)])
-                for i, chunk in enumerate(chunks(clients.tolist()))
-            ]
-            return list(self.fleet.ask(history, work).values())
-        lists: dict[int, list[int]] = {}
-        for position, client in enumerate(clients.tolist()):
-            actor = client if self._one_each else present[position % len(present)]
-            lists.setdefault(actor, []).append(client)
-        work = [Piece("turns", tuple(some), (seeds,), actor) for actor, some in lists.items()]
-        return list(self.fleet.ask(history, work).values())
+        present, lists = self.fleet.present, {}
+        for position, unit in enumerate(work_units(self._experiment, clients.tolist())):
+            actor = unit[0] if self._one_each else present[position % len(present)]
+            # Sums of d floats come back one at a time: a message each.
+            apart = position if self._experiment.sends_weights else None
+            lists.setdefault((actor, apart), []).append(unit)
+        work = [Piece("turns", tuple(some), (seeds,), actor) for (actor, _), some in lists.items()]
+        return [turn for turns in self.fleet.ask(history, work).values() for turn in turns]
 
     def evaluate(self, history: History) -> Evaluation:
         batches, present = range(self.description.eval_batches), self.fleet.present

@@ -107,7 +107,7 @@ class Fleet:
         weights = missed.weights if missed.weights is None else self._put(missed)
         message = pickle.dumps((replace(missed, weights=None), piece.method, piece.arguments))
         self.message_bytes += len(message)
-        units = 1 + len(piece.items or ()) + len(missed.records)
+        units = 1 + len(piece.members) + len(missed.records)
         now, every = time.monotonic(), self._oracle_every
         slow = every > 0 and missed.round // every != member.known // every
         allowed = self._patience.allowed(piece.method, units, slow)
@@ -220,7 +220,9 @@ class Fleet:
         piece.tries, piece.prefers = piece.tries + 1, None
         if piece.tries == self._tries:
             what = "client" if piece.method == "turns" else "evaluation batch"
-            whom = f"{what} {piece.items[0]}, " if piece.items else ""
+            whom = ""
+            if (who := piece.members):
+                whom = f"{what}{'s' * (len(who) > 1)} {', '.join(map(str, who))}, "
             raise TurnFailed(
                 f"{whom}round {call.history.round}: {piece.method} failed {piece.tries} times "
                 f"(resources.tries), the last time like this:\n{error}"
@@ -230,7 +232,7 @@ class Fleet:
 
     def _note(self, call: Call, sent: Sent, kind: str, error: str) -> None:
         self._faults.add(
-            kind, call.history.round, sent.piece.method, error, sent.number, sent.piece.items or ()
+            kind, call.history.round, sent.piece.method, error, sent.number, sent.piece.members
         )
 
     def _returned(self, number: int, round_: int) -> None:

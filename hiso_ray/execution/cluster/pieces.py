@@ -9,6 +9,10 @@ from typing import Any
 import ray
 
 from hiso_ray.execution.history import History
+from hiso_ray.work_units import Unit
+
+
+Item = int | Unit
 
 
 @dataclass
@@ -16,15 +20,15 @@ class Piece:
     """Work for one member: a method of the worker, and what it is asked about.
 
     Attributes:
-        items: clients or evaluation batches; the answer has one result for each. None when the
-            answer is one result.
+        items: units of clients, or evaluation batches; the answer has one result for each. None
+            when the answer is one result.
         more: arguments after the items.
         prefers: the member that gets it if it is free.
         tries: how often it has failed.
     """
 
     method: str
-    items: tuple[int, ...] | None = None
+    items: tuple[Item, ...] | None = None
     more: tuple[Any, ...] = ()
     prefers: int | None = None
     tries: int = 0
@@ -32,6 +36,12 @@ class Piece:
     @property
     def arguments(self) -> tuple[Any, ...]:
         return self.more if self.items is None else (self.items, *self.more)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The clients or evaluation batches themselves."""
+        items = self.items or ()
+        return tuple(n for item in items for n in (item if isinstance(item, tuple) else (item,)))
 
     def apart(self) -> list[Piece]:
         """One piece an item."""
@@ -65,4 +75,4 @@ class Call:
     history: History
     waiting: deque[Piece]
     pending: dict[ray.ObjectRef, Sent] = field(default_factory=dict)
-    answers: dict[int | None, Any] = field(default_factory=dict)
+    answers: dict[Item | None, Any] = field(default_factory=dict)

@@ -1,0 +1,83 @@
+"""The output head for what is scored: some tokens' hidden states, some rows of the vocabulary.
+
+A (tokens, vocabulary) matrix of logits is the largest thing in a forward pass and almost all of it
+is thrown away. Hidden states come from the model's decoder alone; what the family does to them
+afterwards (bias, scale, soft-capping) stays the family's: its own forward pass runs once more with
+a decoder that only hands those hidden states on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class AnswerRows(nn.Module):
+    """A linear layer's output at some rows of its weight; its parameters keep their names.
+
+    Args:
+        rows: (answers,) int64.
+    """
+
+    def __init__(self, linear: nn.Linear, rows: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias, self._rows = linear.weight, linear.bias, rows
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias[self._rows]
+        return functional.linear(hidden, self.weight[self._rows], bias)
+
+
+def keep_rows(module: Any, rows: Tensor) -> Callable[[], None]:
+    """Has a transformers model compute these rows of its vocabulary only; returns what undoes it.
+
+    With LoRA on the head its base layer and the adapters' second factor lose the others.
+
+    Raises:
+        ValueError: the head is no linear layer.
+    """
+    head = module.get_output_embeddings()
+    adapters = getattr(head, "lora_B", None)
+    if adapters is not None:
+        places: list[tuple[nn.Module, str]] = [(head, "base_layer")]
+        places += [(adapters, name) for name in adapters]
+    else:
+        names = [n for n, m in module.named_modules(remove_duplicate=False) if m is head]
+        if len(names) != 1:
+            raise ValueError("its head stands in no one place")
+        owner, _, name = names[0].rpartition(".")
+        places = [(module.get_submodule(owner), name)]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in places]
+    if not all(type(layer) is nn.Linear for *_, layer in kept):
+        raise ValueError("its head is no linear layer")
+    for owner, name, layer in kept:
+        setattr(owner, name, AnswerRows(layer, rows))
+
+    def undo() -> None:
+        for owner, name, layer in kept:
+            setattr(owner, name, layer)
+
+    return undo
+
+
+def logits(module: Any, hidden: Tensor) -> Tensor:
+    """(terms, rows) of what the family makes of (terms, size) hidden states of its decoder."""
+    blank = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
+    with _answering(module.get_decoder(), hidden[None]):
+        return module(input_ids=blank, use_cache=False).logits[0]
+
+
+@contextmanager
+def _answering(decoder: Any, hidden: Tensor) -> Iterator[None]:
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    decoder.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        del decoder.forward

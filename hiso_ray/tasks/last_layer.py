@@ -1,0 +1,128 @@
+"""The last decoder layer for the tokens that are scored, and no others.
+
+Of the others it needs keys and values alone. So the layer is called with the hidden states of the
+scored tokens, its attention with those of all, and of what attention returns the scored ones go on:
+the residual, the norms and the feed-forward part see only those. Hooks do it, so no family's code
+is repeated here; what they rely on is found by watching one forward pass (:func:`find`), and who
+uses them compares the result (``tasks.forwards``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class LastLayer(NamedTuple):
+    """Names of modules.
+
+    Attributes:
+        layer: full.
+        norm: of its child whose output attention reads; empty where that is the layer's own input.
+        attention: of its child.
+    """
+
+    layer: str
+    norm: str
+    attention: str
+
+
+def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
+    """The last layer, by watching ``run``, one forward pass; None where it is not built so."""
+    layer_name, layer = _last(module)
+    if layer is None:
+        return None
+    order: list[str] = []
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def before(_: Any, args: Any, kwargs: Any) -> None:
+            order.append(name)
+            inputs[name] = _hidden(args, kwargs)
+
+        return before
+
+    def seen(name: str) -> Callable[..., None]:
+        def after(_: Any, args: Any, output: Any) -> None:
+            outputs[name] = output
+
+        return after
+
+    children = [("", layer), *layer.named_children()]
+    handles: list[RemovableHandle] = []
+    for name, child in children:
+        handles.append(child.register_forward_pre_hook(watch(name), with_kwargs=True))
+        handles.append(child.register_forward_hook(seen(name)))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    attention = next((n for n in order[1:] if isinstance(outputs.get(n), tuple)), None)
+    if attention is None or order.count(attention) > 1:
+        return None
+    before = order[1 : order.index(attention)]
+    reads = inputs[attention]
+    if not before and reads is inputs[""]:
+        return LastLayer(layer_name, "", attention)
+    direct = len(before) == 1 and reads is outputs[before[0]] and inputs[before[0]] is inputs[""]
+    return LastLayer(layer_name, before[0], attention) if direct else None
+
+
+def _last(module: nn.Module) -> tuple[str, nn.Module | None]:
+    """The last element of the one list of layers."""
+    lists = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    outermost = [(n, m) for n, m in lists if not any(n.startswith(f"{o}.") for o, _ in lists)]
+    if len(outermost) != 1:
+        return "", None
+    name, layers = outermost[0]
+    return f"{name}.{len(layers) - 1}", layers[-1]
+
+
+def _hidden(args: Any, kwargs: Any) -> Any:
+    return args[0] if args else kwargs.get("hidden_states")
+
+
+def _with_hidden(args: Any, kwargs: Any, hidden: Tensor) -> tuple[Any, Any]:
+    return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+
+def trim(module: nn.Module, names: LastLayer) -> list[RemovableHandle]:
+    """Hooks the layer, for forward passes whose ``packing`` says what is scored: their hidden
+    states come out as (1, terms, size). Returns what removes the hooks."""
+    layer = module.get_submodule(names.layer)
+    norm = layer.get_submodule(names.norm) if names.norm else nn.Identity()
+    attention = layer.get_submodule(names.attention)
+    everyone: list[Tensor] = []  # the hidden states of all tokens, while the layer runs
+
+    def enter(_: Any, args: Any, kwargs: Any) -> Any:
+        everyone.clear()
+        packing = kwargs.get("packing")
+        if packing is None or packing.scored is None:
+            return None
+        hidden = _hidden(args, kwargs)
+        everyone.append(hidden)
+        return _with_hidden(args, kwargs, hidden.index_select(1, packing.scored))
+
+    def attend(_: Any, args: Any, kwargs: Any) -> Any:
+        if not everyone:
+            return None
+        packing = kwargs["packing"]
+        kwargs = kwargs | {"packing": packing.asked_by_last() if packing.ends else packing}
+        return _with_hidden(args, kwargs, norm(everyone[0]))
+
+    def leave(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        if not everyone:
+            return None
+        everyone.clear()
+        return output[0].index_select(1, kwargs["packing"].scored), *output[1:]
+
+    return [
+        layer.register_forward_pre_hook(enter, with_kwargs=True),
+        attention.register_forward_pre_hook(attend, with_kwargs=True),
+        attention.register_forward_hook(leave, with_kwargs=True),
+    ]

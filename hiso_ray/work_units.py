@@ -1,0 +1,37 @@
+"""Which clients of a cohort are evaluated together: a function of configuration and cohort alone.
+
+A matrix product's last bits depend on how many rows it has. So what shares a forward pass, or a sum
+of vectors, is fixed before anybody knows who computes it, and actors are dealt whole units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hiso_ray.config import Experiment
+from hiso_ray.method.server import chunks
+
+Unit = tuple[int, ...]
+"""Clients, ascending."""
+
+
+def work_units(experiment: Experiment, clients: Sequence[int]) -> list[Unit]:
+    """A cohort in client-id order -> its units, in that order.
+
+    Methods that send weights add up fixed chunks of the cohort; clients that probe along shared
+    directions share forward passes, ``task.clients_per_forward`` of them; all others are alone.
+    """
+    if experiment.sends_weights:
+        return [tuple(chunk) for chunk in chunks(clients)]
+    size = clients_together(experiment)
+    return [tuple(clients[i : i + size]) for i in range(0, len(clients), size)]
+
+
+def clients_together(experiment: Experiment) -> int:
+    """How many clients share a forward pass at most."""
+    size = experiment.task.clients_per_forward
+    alone = experiment.sends_weights or experiment.method.directions == "per_client"
+    if alone:
+        return 1
+    assert isinstance(size, int), "the experiment is not resolved"
+    return size
