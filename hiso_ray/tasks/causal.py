@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hiso_ray.tasks import pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.forwards import Forward, chosen
 from hiso_ray.tasks.module import Mask, ModuleTask
-from hiso_ray.tasks.trainable import add_lora, peft_config
+from hiso_ray.tasks.trainable import add_lora, peft_config, restored
 
 ALIGNMENT = 64  # bytes, of torch's own storage on CPUs
 
@@ -40,13 +39,12 @@ class LanguageTask(ModuleTask):
         module = pretrained.skeleton(prepared.spec["model"])
         if "lora" in prepared.spec:
             add_lora(module, LoraConfig(**prepared.spec["lora"]))
-        dtype = getattr(torch, config.dtype)
         tensors = {name for name, _ in prepared.spec["dense"]}
         tensors |= {n.removeprefix("frozen/") for n in prepared.arrays if n.startswith("frozen/")}
         assert tensors == {name for name, _ in module.named_parameters()}
         for name, parameter in module.named_parameters():
             if f"frozen/{name}" in prepared.arrays:
-                parameter.data = _shared(prepared.arrays[f"frozen/{name}"], dtype, device)
+                parameter.data = _shared(prepared.arrays[f"frozen/{name}"], device)
         for buffer in module.buffers():
             buffer.data = buffer.to(device)
         layout = _layout(prepared.spec["layout"])
@@ -95,14 +93,12 @@ def _layout(spec: Any) -> Layout:
     return tuple((name, tuple(shape)) for name, shape in spec)
 
 
-def _shared(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The array as a tensor, the same memory where nothing has to be converted.
+def _shared(array: np.ndarray, device: torch.device) -> Tensor:
+    """A frozen weight, on CPUs the same memory.
 
     Frozen weights are never written to, so every process of a node may read the same ones. Matrix
     products change bits with the alignment of what they read, and the object store aligns small
     arrays to 8 bytes only: what does not lie as torch would lay it is copied.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable")
-        tensor = torch.from_numpy(array).to(device, dtype)
+    tensor = restored(array).to(device)
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

@@ -30,7 +30,9 @@ def prepare(experiment: Experiment) -> Prepared:
     by = experiment.federation.by
     column = None if by in ("label", "length") else by
     train, evaluation, notes = read(benchmark, config, experiment.seed, column)
-    model, tokenizer = pretrained.load(config.model)
+    # With LoRA nothing of the model itself is trained, so nothing of it needs float32.
+    read_in = config.dtype if config.lora.r else "float32"
+    model, tokenizer = pretrained.load(config.model, getattr(torch, read_in))
     structure = pretrained.structure_of(model.config)
     answer_budget = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
     assert isinstance(config.max_length, int)

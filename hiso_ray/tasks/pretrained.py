@@ -20,8 +20,11 @@ EMBEDDED = {"opt-reviews": Path(__file__).parents[1] / "models" / "opt-reviews"}
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
 
 
-def load(name: str) -> tuple[Any, Any]:
-    """(model in float32 and evaluation mode, tokenizer), every weight read from safetensors.
+def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """(model in evaluation mode, tokenizer), every weight read from safetensors.
+
+    Args:
+        dtype: what the weights become; float32 for those that are trained.
 
     Raises:
         ValueError: no such folder, not a causal language model, incomplete weights, a gated model
@@ -40,10 +43,10 @@ def load(name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         if not tokenizer.is_fast:
             raise _Unfit("its tokenizer has no fast version (tokenizer.json)")
-        _check_memory(structure_of(config))
+        _check_memory(structure_of(config), dtype)
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -79,10 +82,11 @@ def _quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _check_memory(config: dict[str, Any]) -> None:
-    """Weights are read in float32 and copied once, into x_0; better now than killed halfway."""
+def _check_memory(config: dict[str, Any], dtype: torch.dtype) -> None:
+    """Weights are read and copied once, into x_0 and what is shared; better now than killed
+    halfway."""
     with torch.device("meta"):
-        need = 2 * 4 * sum(p.numel() for p in skeleton(config).parameters())
+        need = 2 * dtype.itemsize * sum(p.numel() for p in skeleton(config).parameters())
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         raise _Unfit(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.seeds import Purpose, generator
@@ -30,7 +30,8 @@ class Trainable:
     Attributes:
         layout: the trained tensors, as they lie in x; with a mask, flat pieces of tensors.
         x0: (d,) float32.
-        arrays: what a process needs besides x, by name: "frozen/NAME" tensors, and with a mask
+        arrays: what a process needs besides x, by name: "frozen/NAME" tensors in the dtype of the
+            forward passes (:func:`stored`), and with a mask
             "mask/index" (d,) int64, where in the flat selected tensors each weight of x goes, and
             "mask/base" (D,) float32, those tensors as pretrained.
         dense: the layout of the D selected weights; equal to ``layout`` without a mask.
@@ -48,6 +49,21 @@ class Trainable:
         """How many of the model's weights are not trained."""
         whole = sum(a.size for name, a in self.arrays.items() if name.startswith("frozen/"))
         return whole + sum(int(np.prod(shape)) for _, shape in self.dense) - self.x0.size
+
+
+def stored(tensor: Tensor) -> np.ndarray:
+    """The same memory as an array; numpy has no bfloat16, whose bits become uint16."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.numpy()
+
+
+def restored(array: np.ndarray) -> Tensor:
+    """What :func:`stored` was given: the same memory, not to be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")
+        tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
 def add_lora(model: Any, lora: LoraConfig) -> str:
@@ -116,8 +132,9 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
     if config.lora.r:
         values = _adapters(layout, run_seed)
     x0 = np.concatenate(values)
+    dtype = getattr(torch, config.dtype)
     arrays = {
-        f"frozen/{name}": p.detach().float().numpy() for name, p in named.items()
+        f"frozen/{name}": stored(p.detach().to(dtype)) for name, p in named.items()
         if name not in chosen
     }  # fmt: skip
     notes = [f"frozen, because the loss does not reach them: {', '.join(unreached)}"]
