@@ -2,7 +2,7 @@
 
 All turns of a round start from the same x_r; with the same directions the perturbed weights of
 step 0 are built once for every client at hand, and a unit of clients is evaluated in one forward
-pass (``work_units``). From step 1 on each client walks alone.
+pass (``work_units``). From step 1 on each client walks on weights of its own.
 """
 
 from __future__ import annotations
@@ -71,6 +71,32 @@ class Clients:
                 raise self.non_finite(client, step, float(value), f"scalars {scalars.tolist()}")
         return g, loss
 
+    def walk(
+        self, who: Sequence[int], seeds: Sequence[int], scalars: np.ndarray, losses: np.ndarray
+    ) -> None:
+        """Local steps 1 to τ-1 of some clients, each on weights of its own, measured together.
+
+        Args:
+            scalars: (clients, τ, S) float32 with those of step 0, to be filled.
+            losses: (clients, τ) float64, likewise.
+        """
+        replica, method = self.replica, self.replica.experiment.method
+        start = replica.state.x
+        local = torch.empty(len(who), len(start), device=start.device)
+        for step in range(1, len(seeds)):
+            for i, client in enumerate(who):
+                step_out_of_place(
+                    local[i],
+                    start if step == 1 else local[i],
+                    _walked(replica.experiment, scalars[i, step - 1, : method.num_perturbations]),
+                    replica.naming.of(seeds[step - 1], client),
+                    method.lr,
+                    replica.state,
+                    replica.directions,
+                )
+            x = local if replica.steps_together else local[0]
+            scalars[:, step], losses[:, step] = self.measure(x, [who], step, seeds[step])
+
     def _culprits(
         self, measured: Callable[[Sequence[Sequence[int]]], object], who: Sequence[int]
     ) -> list[int]:
@@ -119,7 +145,7 @@ def take_turns(
         TurnFailed: from whatever else went wrong, naming the clients, round and step.
     """
     experiment, clients = replica.experiment, Clients(replica, partition)
-    method, steps = experiment.method, experiment.federation.local_steps
+    steps = experiment.federation.local_steps
     who = [client for unit in units for client in unit]
     scalars = np.empty((len(who), steps, scalars_per_turn(experiment) // steps), np.float32)
     losses = np.empty((len(who), steps))
@@ -128,23 +154,10 @@ def take_turns(
     scalars[:, 0] = np.concatenate([g for g, _ in found])
     losses[:, 0] = np.concatenate([loss for _, loss in found])
     if steps > 1:
-        local = torch.empty_like(replica.state.x)
-        for i, client in enumerate(who):
-            x = replica.state.x
-            for step in range(1, steps):
-                before = seeds[step - 1]
-                x = step_out_of_place(
-                    local,
-                    x,
-                    _walked(experiment, scalars[i, step - 1, : method.num_perturbations]),
-                    replica.naming.of(before, client),
-                    method.lr,
-                    replica.state,
-                    replica.directions,
-                )
-                (scalars[i, step],), (losses[i, step],) = clients.measure(
-                    x, [[client]], step, seeds[step]
-                )
+        first = 0
+        for some in units if replica.steps_together else [(client,) for client in who]:
+            here = slice(first, first := first + len(some))
+            clients.walk(some, seeds, scalars[here], losses[here])
     return [
         Turn(int(client), loss, _sent(replica, int(client), g))
         for client, g, loss in zip(who, scalars, losses, strict=True)

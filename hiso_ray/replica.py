@@ -26,6 +26,7 @@ from hiso_ray.method.scalar import Rule, State, Step, apply_record
 from hiso_ray.record import Record
 from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.tasks.contract import Layout, Task, views
+from hiso_ray.work_units import clients_together
 
 ORACLE_SAMPLES = 32  # random vectors of an estimate of the Hessian's diagonal
 STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
@@ -67,10 +68,6 @@ class Replica:
         moves = method.momentum > 0 and not experiment.sends_weights
         velocity = torch.zeros_like(x) if moves else None
         self.state = State(x, curvature, method.curvature_in, velocity)
-        self.buffer = None
-        if experiment.resources.probe_weights == "whole":
-            dtype = getattr(torch, experiment.task.dtype)
-            self.buffer = torch.empty(task.at_once, x.numel(), dtype=dtype, device=device)
         budget = int(experiment.resources.direction_cache_mb * 2**20)
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
@@ -83,9 +80,25 @@ class Replica:
             second=method.row.second_differences,
             sphere=method.name == "fedzo",
         )
+        self.buffer = None
+        if experiment.resources.probe_weights == "whole":
+            dtype, rows = getattr(torch, experiment.task.dtype), self._weight_vectors()
+            self.buffer = torch.empty(rows, x.numel(), dtype=dtype, device=device)
         self.round = 0
         self.train_examples = train_examples
         self._consult_oracle()
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether clients that stand at weights of their own are measured together."""
+        return self.task.at_once > 1 and self.naming.shared and self.probe.kind != "exact"
+
+    def _weight_vectors(self) -> int:
+        """How many perturbed weight vectors exist at once."""
+        at_once = min(self.task.at_once, self.probe.points_of(self.naming.perturbations))
+        experiment = self.experiment
+        apart = experiment.federation.local_steps > 1 and self.steps_together
+        return at_once * (clients_together(experiment) if apart else 1)
 
     def measure(
         self, x: Tensor, batches: Sequence[Any], names: Sequence[Name]

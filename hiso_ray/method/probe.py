@@ -65,6 +65,8 @@ class Losses(Protocol):
 
     def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray: ...
 
+    def losses_of_each(self, weights: Tensor, batch: Any) -> np.ndarray: ...
+
     def slopes(
         self, weights: Tensor, direction: Tensor, batches: Sequence[Any]
     ) -> tuple[np.ndarray, np.ndarray]: ...
@@ -146,6 +148,10 @@ class Probe:
     second: bool = False
     sphere: bool = False
 
+    def points_of(self, perturbations: int) -> int:
+        """How many points a step has."""
+        return len(self.points([1.0] * perturbations))
+
     def points(self, scale: Sequence[float]) -> list[Point]:
         """Where the losses of one step are measured, in order: x unless nothing asks for it, then
         each direction's side or sides.
@@ -167,10 +173,13 @@ class Probe:
         directions: Directions,
         buffer: Tensor | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Measures every client along every direction of one local step, all of them from x.
+        """Measures every client along every direction of one local step.
 
         Args:
-            batches: minibatches of one or more clients each.
+            x: (d,) where all clients stand; or (clients, d), where each of them stands, for tasks
+                that take several weight vectors at once.
+            batches: minibatches of one or more clients each; of all of them, where each stands
+                somewhere else.
             curvature: what scales directions in probes.
             buffer: (k, d) in the dtype of the forward passes, where perturbed weights are built
                 once for all minibatches, as many at once as the task takes; None has the task build
@@ -205,7 +214,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """x and the directions of one local step."""
+    """x, or each client's, and the directions of one local step."""
 
     x: Tensor
     names: Sequence[Name]
@@ -219,24 +228,40 @@ class Surroundings:
         several weight vectors at once, one evaluation for those."""
         if buffer is None:
             return np.stack([task.losses(self._slices(point), batches) for point in points])
+        if self.x.dim() == 2:
+            return self._of_each(task, points, batches[0], buffer)
         if task.at_once == 1:
             return np.stack(
                 [task.losses(self._whole(point, buffer[0]), batches) for point in points]
             )
         found = []
-        for first in range(0, len(points), len(buffer)):
-            some = points[first : first + len(buffer)]
+        for first in range(0, len(points), task.at_once):
+            some = points[first : first + task.at_once]
             for row, point in zip(buffer, some, strict=False):
                 self.write(row, point)
             found.append(task.losses_at(buffer[: len(some)], batches))
         return np.concatenate(found)
 
-    def write(self, out: Tensor, point: Point) -> Tensor:
-        """The weights at a point."""
+    def _of_each(
+        self, task: Losses, points: Sequence[Point], batch: Any, buffer: Tensor
+    ) -> np.ndarray:
+        found = []
+        for first in range(0, len(points), task.at_once):
+            some = points[first : first + task.at_once]
+            rows = buffer[: len(self.x) * len(some)].unflatten(0, (len(self.x), len(some)))
+            for own, x in zip(rows, self.x, strict=True):
+                for row, point in zip(own, some, strict=True):
+                    self.write(row, point, x)
+            found.append(task.losses_of_each(rows, batch))
+        return np.concatenate(found)
+
+    def write(self, out: Tensor, point: Point, x: Tensor | None = None) -> Tensor:
+        """The weights at a point around x."""
+        x = self.x if x is None else x
         if point.p is None:
-            return out.copy_(self.x)
+            return out.copy_(x)
         name = self.names[point.p]
-        return perturb(out, self.x, name, self.curvature, self.directions, point.distance)
+        return perturb(out, x, name, self.curvature, self.directions, point.distance)
 
     def _whole(self, point: Point, out: Tensor) -> Tensor:
         if point.p is None and out.dtype == self.x.dtype:

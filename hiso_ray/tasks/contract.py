@@ -117,6 +117,18 @@ class Task(Protocol):
         """
         ...
 
+    def losses_of_each(self, weights: Tensor, batch: Any) -> np.ndarray:
+        """Each client's mean loss at weight vectors of its own, in one computation; for tasks whose
+        ``at_once`` is more than 1.
+
+        Args:
+            weights: (clients of the batch, k, d) in the dtype of the forward passes.
+
+        Returns:
+            (k, clients) float64.
+        """
+        ...
+
     def gradient(self, weights: Tensor, batch: Any) -> tuple[float, Tensor]:
         """Loss of a minibatch and its gradient.
 

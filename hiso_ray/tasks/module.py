@@ -119,7 +119,10 @@ class ModuleTask(ABC):
         return torch.cat(out).double().cpu().numpy()
 
     def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
-        return np.stack([self.losses(row, batches) for row in weights])
+        raise NotImplementedError
+
+    def losses_of_each(self, weights: Tensor, batch: Batch) -> np.ndarray:
+        raise NotImplementedError
 
     def gradient(self, weights: Tensor, batch: Batch) -> tuple[float, Tensor]:
         return derivatives.gradient(self._of_one(batch), weights, self.config.model)

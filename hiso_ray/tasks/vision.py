@@ -19,11 +19,12 @@ from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.seeds import Purpose, generator
+from hiso_ray.tasks import stacked
 from hiso_ray.tasks.contract import Count, Prepared, dimension, largest_layer, views
 from hiso_ray.tasks.image_files import Split
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images import read
-from hiso_ray.tasks.module import Batch, ModuleTask
+from hiso_ray.tasks.module import Batch, ModuleTask, client_means
 from hiso_ray.tasks.networks import initial_weights, layout_of, network
 
 SETS = {"digits": DIGITS} | DOWNLOADED
@@ -90,6 +91,9 @@ class ImageTask(ModuleTask):
         module = network(config.model, self._images)
         examples = len(prepared.arrays["eval_y"])
         super().__init__(module, layout_of(module), examples, config.eval_batch_size)
+        self._stacked = stacked.Stacked(module, self._images.shape)
+        if stacked.pays(module):
+            self.at_once = stacked.AT_ONCE
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (self._images.mean, self._images.std)
@@ -108,6 +112,24 @@ class ImageTask(ModuleTask):
         # from call to call; dividing a difference of two losses by μ = 1e-3 magnifies either.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return self.module(inputs)
+
+    @torch.inference_mode()
+    def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
+        out = []
+        for inputs, labels, sizes in batches:
+            terms = stacked.losses(self._stacked.logits(weights, inputs), labels)
+            out.append(client_means(terms, sizes))
+        return torch.cat(out, 1).double().cpu().numpy()
+
+    @torch.inference_mode()
+    def losses_of_each(self, weights: Tensor, batch: Batch) -> np.ndarray:
+        clients, k, _ = weights.shape
+        index, real = stacked.apart(batch.sizes, self.device)
+        inputs = batch.inputs[index].repeat_interleave(k, 0)
+        labels = torch.where(real, batch.labels[index], stacked.IGNORED).repeat_interleave(k, 0)
+        logits = self._stacked.logits(weights.flatten(0, 1), inputs)
+        terms = stacked.losses(logits, labels).view(clients, k, -1)
+        return stacked.own_means(terms, real).T.double().cpu().numpy()
 
     def export(self, weights: Tensor, folder: Path) -> None:
         folder.mkdir(parents=True)
