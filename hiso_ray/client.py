@@ -65,7 +65,8 @@ class Clients:
         except UserError:
             raise
         except Exception as error:
-            raise self.failed(self._culprits(measured, who), step, error) from error
+            culprits = self._culprits(measured, who) if x.dim() == 1 else who
+            raise self.failed(culprits, step, error) from error
         for client, scalars, value in zip(who, g, loss, strict=True):
             if not (np.isfinite(scalars).all() and np.isfinite(value)):
                 raise self.non_finite(client, step, float(value), f"scalars {scalars.tolist()}")
