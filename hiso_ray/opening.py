@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.placement import activation_bytes, actor_bytes, frozen_bytes
 from hiso_ray.plan import curvature_memory, probe_memory
 from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import skew
 
+MIB = 2**20
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
 SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
 # Of second differences, whose rounding grows as 1/μ²; below 1e-3 H follows it on digits.
@@ -67,6 +69,17 @@ def model(experiment: Experiment, prepared: Prepared) -> str:
         f"{f' of {whole:,}' * (whole > d)}"
         + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
         * (method.curvature != "none")
+    )
+
+
+def memory(experiment: Experiment, prepared: Prepared) -> str:
+    """What an actor takes, and what the actors of a node share."""
+    need, size = actor_bytes(experiment, *prepared.size), prepared.size
+    active = activation_bytes(experiment, size.activation, size.layers)
+    shared = frozen_bytes(experiment, prepared.frozen)
+    return (
+        f"memory: about {need / MIB:,.0f} MiB an actor, {active / MIB:,.0f} of them activations"
+        + (f"; {shared / MIB:,.0f} MiB of frozen weights once a node" * (shared > 0))
     )
 
 

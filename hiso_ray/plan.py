@@ -15,8 +15,10 @@ from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension, whole_only
 from hiso_ray.execution.placement import (
     CURVATURE_COPIES,
+    activation_bytes,
     actor_bytes,
     actor_gpu_bytes,
+    frozen_bytes,
     probe_bytes,
 )
 from hiso_ray.method.server import chunks
@@ -40,6 +42,8 @@ class Plan:
         initial_model_bytes: once to each client.
         forward_passes: of training, if every sampled client answers; evaluation comes on top.
         actor_bytes: memory of an actor, activations not included.
+        activation_bytes: at most, where every sequence of the largest batch is as long as may be.
+        shared_bytes: memory that the actors of a node share: frozen weights, on CPUs.
         server_bytes: memory of the driver, where it holds weights: x, moments, the sums of a
             cohort's chunks, their mean, and the copy that goes out.
         clock: how long turns take on the virtual clock, if there is one.
@@ -56,6 +60,8 @@ class Plan:
     initial_model_bytes: int
     forward_passes: int
     actor_bytes: int
+    activation_bytes: int
+    shared_bytes: int
     server_bytes: int
     clock: tuple[str, ...]
     actors_per_gpu: dict[int, int]
@@ -69,7 +75,7 @@ def plan(experiment: Experiment) -> Plan:
             does not exist; devices that cannot be had, or none of which meets the deadline.
     """
     federation, method = experiment.federation, experiment.method
-    trainable, frozen, layer = tasks.count(experiment)
+    trainable, frozen, layer, activation, layers = tasks.count(experiment)
     check_dimension(experiment, trainable)
     sizes = Sizes(experiment, trainable)
     record = sizes.record(federation.clients_per_round)
@@ -88,6 +94,8 @@ def plan(experiment: Experiment) -> Plan:
         * federation.clients_per_round
         * forward_passes(method, federation.local_steps),
         actor_bytes=need,
+        activation_bytes=activation_bytes(experiment, activation, layers),
+        shared_bytes=frozen_bytes(experiment, frozen),
         server_bytes=_server_bytes(experiment, trainable),
         clock=tuple(describe(sizes, devices.load(experiment))),
         actors_per_gpu={size: size * 2**30 // gpu_need for size in GPUS},

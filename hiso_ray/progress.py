@@ -130,7 +130,9 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
             *(("virtual clock", line) for line in plan.clock),
-            ("memory of an actor", f"{readable_bytes(plan.actor_bytes)} without activations"),
+            ("memory of an actor", readable_bytes(plan.actor_bytes)),
+            ("and for activations", f"{readable_bytes(plan.activation_bytes)} at most"),
+            *_shared(plan.shared_bytes),
             *_server(plan.server_bytes),
             (
                 "actors a GPU's memory holds",
@@ -138,6 +140,11 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ),
         ),
     )
+
+
+def _shared(memory: int) -> list[tuple[str, str]]:
+    words = f"{readable_bytes(memory)} of frozen weights"
+    return [("shared by a node's actors", words)] if memory else []
 
 
 def _server(memory: int) -> list[tuple[str, str]]:

@@ -67,6 +67,7 @@ def run(
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     notes = (*prepared.notes, opening.model(experiment, prepared), opening.partition(counts))
     own = (
+        opening.memory(experiment, prepared),
         *opening.probes(experiment, prepared),
         *opening.precision(experiment),
         *opening.signs(experiment),

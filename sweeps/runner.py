@@ -147,12 +147,13 @@ def _run(
 
 
 def count_weights(trials: Sequence[Trial]) -> dict[str, Count]:
-    """How many weights there are by trial, each model counted once."""
+    """How many weights there are by trial, each model counted once; activations depend on data
+    that nobody has read yet, and count for nothing."""
     counts: dict[str, Count] = {}
     for trial in trials:
         key = trial.experiment.task.model_dump_json()
         if key not in counts:
-            counts[key] = tasks.count(trial.experiment)
+            counts[key] = tasks.count(trial.experiment)._replace(activation=0)
     return {trial.id: counts[trial.experiment.task.model_dump_json()] for trial in trials}
 
 

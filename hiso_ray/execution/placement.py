@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from hiso_ray.config import Experiment, ResourcesConfig
 from hiso_ray.config.resources import even_share
+from hiso_ray.work_units import clients_together
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 # CUDA's context, kernels and handles in each process, outside torch's allocator [bytes]
 CONTEXT = 600 * 2**20
 GPU_CHUNK, STREAMS = 1 << 22, 32  # as in method.direction and method.scalar
+LOGITS = 1 << 24  # as in tasks.generation
 CURVATURE_COPIES = {  # vectors of d floats that H takes; a handful of floats counts for nothing
     "none": 0, "scalar": 0, "tensor": 0, "row": 0,
     "diagonal": 1, "frozen": 1, "oracle": 1, "random": 2, "permuted": 3,
@@ -50,17 +52,22 @@ class Node:
 
 
 def actor_bytes(
-    experiment: Experiment, dimension: int, frozen: int = 0, layer: int | None = None
+    experiment: Experiment,
+    dimension: int,
+    frozen: int = 0,
+    layer: int | None = None,
+    activation: int = 0,
+    layers: int = 1,
 ) -> int:
     """Memory an actor needs at least: x, H, local x, the perturbed weights of the model or of a
-    layer, the frozen weights, the directions it remembers, and the libraries; for methods that
-    send weights, also the sum of what clients send, a gradient and its momentum. Activations come
-    on top.
+    layer, the frozen weights, the directions it remembers, activations, and the libraries; for
+    methods that send weights, also the sum of what clients send, a gradient and its momentum.
 
     Args:
         dimension: d.
-        frozen: weights of the model that are not trained; in float32 on CPUs, actors share them.
+        frozen: weights of the model that are not trained; on CPUs, actors share them.
         layer: trainable weights of the largest layer; read where probes hold one at a time.
+        activation, layers: as in ``tasks.contract.Count``.
     """
     task, resources = experiment.task, experiment.resources
     method = experiment.method
@@ -68,8 +75,8 @@ def actor_bytes(
     copies += 2 if experiment.sends_weights else experiment.federation.local_steps > 1
     copies += method.row.first_order
     width = 4 if task.dtype == "float32" else 2
-    shared = width == 4 and _gpus(resources) == 0 and task.sparse_fraction == 1
-    whole = dimension * (task.sparse_fraction < 1) + frozen * (not shared)
+    whole = 0 if shares_frozen(experiment) else frozen
+    whole += dimension * (task.sparse_fraction < 1)
     kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
     own = method.directions == "per_client" and not experiment.sends_weights
     clients = experiment.federation.clients_per_round if own else 1
@@ -81,16 +88,47 @@ def actor_bytes(
         assert layer is not None
         held = layer
     perturbed = probe_bytes(experiment, held)
-    return 4 * dimension * copies + perturbed + width * whole + directions + LIBRARIES
+    weights = 4 * dimension * copies + perturbed + width * whole + directions
+    return weights + activation_bytes(experiment, activation, layers) + LIBRARIES
+
+
+def activation_bytes(experiment: Experiment, activation: int, layers: int) -> int:
+    """Memory of the activations of the largest batch, and of logits where text is generated.
+
+    Args:
+        activation: elements that one layer holds of an example.
+        layers: how many layers' a gradient keeps.
+    """
+    task, method = experiment.task, experiment.method
+    width = 4 if task.dtype == "float32" else 2
+    kept = layers if method.row.first_order or method.probe == "exact" else 1
+    examples = max(kept * task.batch_size * clients_together(experiment), task.eval_batch_size)
+    logits = 4 * 2 * LOGITS * (task.max_new_tokens != "auto")
+    return width * activation * examples + logits
+
+
+def shares_frozen(experiment: Experiment) -> bool:
+    """Whether the actors of a node read the same frozen weights."""
+    return _gpus(experiment.resources) == 0 and experiment.task.sparse_fraction == 1
+
+
+def frozen_bytes(experiment: Experiment, frozen: int) -> int:
+    """Memory of the frozen weights that the actors of a node share."""
+    return probe_bytes(experiment, frozen) if shares_frozen(experiment) else 0
 
 
 def probe_bytes(experiment: Experiment, weights: int) -> int:
-    """Memory of so many perturbed weights."""
+    """Memory of so many weights in the dtype of the forward passes."""
     return (4 if experiment.task.dtype == "float32" else 2) * weights
 
 
 def actor_gpu_bytes(
-    experiment: Experiment, dimension: int, frozen: int = 0, layer: int | None = None
+    experiment: Experiment,
+    dimension: int,
+    frozen: int = 0,
+    layer: int | None = None,
+    activation: int = 0,
+    layers: int = 1,
 ) -> int:
     """Memory of its GPU that an actor needs at least: as :func:`actor_bytes`, but CUDA's own in
     place of the libraries, no philox directions, which GPUs make inside their kernels, and not the
@@ -101,7 +139,8 @@ def actor_gpu_bytes(
     )
     on_host = LIBRARIES + 4 * dimension * experiment.sends_weights
     own = CONTEXT + _chunk_bytes(experiment, dimension)
-    return actor_bytes(experiment, dimension, frozen, layer) - on_host + own
+    need = actor_bytes(experiment, dimension, frozen, layer, activation, layers)
+    return need - on_host + own
 
 
 def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
@@ -124,6 +163,8 @@ def place(
     dimension: int,
     frozen: int = 0,
     layer: int | None = None,
+    activation: int = 0,
+    layers: int = 1,
 ) -> Placement:
     """One client per actor where the nodes hold them all, else evenly packed.
 
@@ -131,13 +172,13 @@ def place(
         nodes: the machines of the cluster; an actor lives on one of them.
         dimension: d.
         frozen: weights of the model that are not trained.
-        layer: as in :func:`actor_bytes`.
+        layer, activation, layers: as in :func:`actor_bytes`.
 
     Raises:
         ValueError: not even one actor fits, or the packing asked for needs more than there is.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
-    need = actor_bytes(experiment, dimension, frozen, layer)
+    need = actor_bytes(experiment, dimension, frozen, layer, activation, layers)
     per_node = tuple(_fits(resources, node, need) for node in nodes)
     fits = sum(per_node)
     if fits == 0:

@@ -26,7 +26,7 @@ from hiso_ray.out_of_memory import Batch, explained
 from hiso_ray.record import Record
 from hiso_ray.replica import Replica
 from hiso_ray.seeds import step_seeds
-from hiso_ray.tasks.contract import Prepared, largest_layer
+from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
 from hiso_ray.work_units import Unit, clients_together, work_units
 
@@ -58,8 +58,7 @@ class Worker:
 
     def __init__(self, experiment: Experiment, prepared: Prepared, partition: Partition) -> None:
         device = device_for(experiment)
-        layer = largest_layer(prepared.spec["layout"])
-        self._need = actor_gpu_bytes(experiment, prepared.x0.size, prepared.frozen, layer)
+        self._need = actor_gpu_bytes(experiment, *prepared.size)
         gpu_memory.check_memory(experiment, self._need, device)
         gpu_memory.cap(experiment, device)
         self.partition, self.frozen = partition, prepared.frozen

@@ -24,7 +24,7 @@ DEFAULTS = (
     }
 )
 SHORTEST_PROMPT = 8  # tokens
-# Of one forward pass: enough to keep a processor busy, and work for two actors at 8 clients a round.
+# Of one forward pass: enough to keep a processor busy, and at 8 clients a round work for two.
 TOGETHER, TOKENS = 4, 4096
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,

@@ -33,6 +33,7 @@ class Prepared:
         label_names: names of the groups.
         frozen: weights of the model that are not trained.
         notes: lines worth telling the user once.
+        activation, layers: as in :class:`Count`.
     """
 
     spec: dict[str, Any]
@@ -42,20 +43,31 @@ class Prepared:
     label_names: tuple[str, ...]
     frozen: int = 0
     notes: tuple[str, ...] = field(default=())
+    activation: int = 0
+    layers: int = 1
+
+    @property
+    def size(self) -> Count:
+        layer = largest_layer(self.spec["layout"])
+        return Count(self.x0.size, self.frozen, layer, self.activation, self.layers)
 
 
 class Count(NamedTuple):
-    """How many weights a model has.
+    """How many weights a model has, and what its forward pass takes.
 
     Attributes:
         trainable: d.
         frozen: not trained.
         layer: trainable ones of the largest layer; see :func:`largest_layer`.
+        activation: elements that one layer holds of an example while it runs, roughly.
+        layers: of the network; a gradient keeps the activations of all.
     """
 
     trainable: int
     frozen: int
     layer: int
+    activation: int = 0
+    layers: int = 1
 
 
 class Slices(Protocol):

@@ -2,10 +2,11 @@
 vector.
 
 Pure functions of ``loss``, which maps float32 master weights (d,) to a float32 scalar (for slopes,
-to any number of them) and casts to the dtype of the forward passes inside, so that gradients come back in float32. In half precision
-all passes are in half precision: bfloat16 slopes are right to some per cent, float16 flushes
-gradients below 6e-8 to zero, and its forward mode and second backward overflow in layer norms whose
-input is small (rstd³ > 65504) and give nan. Evidence wants task.dtype float32.
+to any number of them) and casts to the dtype of the forward passes inside, so that gradients come
+back in float32. In half precision all passes are in half precision: bfloat16 slopes are right to
+some per cent, float16 flushes gradients below 6e-8 to zero, and its forward mode and second
+backward overflow in layer norms whose input is small (rstd³ > 65504) and give nan. Evidence wants
+task.dtype float32.
 
 Fused attention kernels have a backward pass, but neither forward mode nor a second backward, and on
 CUDA their backward adds in any order. The plain kernel (``SDPBackend.MATH``) has all three and

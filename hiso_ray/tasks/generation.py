@@ -1,8 +1,9 @@
 """Tasks whose answer is text: trained on the answer's tokens, scored on what the model writes.
 
 A sequence is prompt + answer. The loss is the mean cross-entropy over answer tokens of the
-minibatch; the prompt counts for nothing, and where it is read no logits are computed. Evaluation gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the
-end of the line.
+minibatch; the prompt counts for nothing, and where it is read no logits are computed. Evaluation
+gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the end of the
+line.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class GenerationTask(LanguageTask):
 
         self._references = prepared.spec["evaluation"]["references"]
         self._metrics = BENCHMARKS[config.name].metrics
-        self._vocabulary = self.module.config.get_text_config().vocab_size
+        model: Any = self.module
+        self._vocabulary = model.config.get_text_config().vocab_size
         self._tokenizer = Tokenizer.from_str(prepared.arrays["eval_tokenizer"].tobytes().decode())
 
     def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:

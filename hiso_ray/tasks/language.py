@@ -55,11 +55,12 @@ def prepare(experiment: Experiment) -> Prepared:
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
-    prompts = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
+    some = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
     rows = torch.tensor(spec["answers"]) if "answers" in spec else None
-    spec["forward"] = forwards.choose(model, prompts, rows)
+    spec["forward"] = forwards.choose(model, some, rows)
+    of_token, layers = trainable.activation(model)
     model.requires_grad_(True)
-    reached = _reached(model, prompts[0])
+    reached = _reached(model, some[0])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
@@ -72,6 +73,8 @@ def prepare(experiment: Experiment) -> Prepared:
         labels=labels,
         label_names=names,
         frozen=chosen.frozen,
+        activation=of_token * _tokens(arrays, config.eval_batch_size),
+        layers=layers,
         notes=(
             *notes,
             f"{config.name}: {len(train)} training and {len(evaluation)} evaluation prompts, "
@@ -105,6 +108,17 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
         *notes,
         f"LoRA: rank {lora['r']}, alpha {lora['alpha']} on {len(layers)} layers ({names})",
     )
+
+
+def _tokens(arrays: dict[str, np.ndarray], examples: int) -> int:
+    """Tokens of a sequence, on average over so many of the longest, answers included."""
+    lengths = [
+        sum(np.diff(array) for name, array in arrays.items()
+            if name.startswith(f"{split}_") and name.endswith("_offsets"))
+        for split in ("train", "eval")
+    ]  # fmt: skip
+    longest = np.sort(np.concatenate(lengths))[-examples:]
+    return int(np.ceil(longest.mean()))
 
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from hiso_ray.tasks import derivatives
 from hiso_ray.tasks.contract import Layout, Slices, dimension, views
 from hiso_ray.tasks.layers import Layers
 
+
 class Batch(NamedTuple):
     """Minibatches of some clients, one after the other, on the task's device.
 

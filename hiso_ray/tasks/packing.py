@@ -12,7 +12,7 @@ padded on the right inside the attention, where causality hides the padding from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -30,11 +30,12 @@ class Run(NamedTuple):
 
     Attributes:
         start: token at which the first one begins.
-        count, length: of the sequences.
+        sequences: how many.
+        length: of each.
     """
 
     start: int
-    count: int
+    sequences: int
     length: int
 
 
@@ -165,6 +166,7 @@ def attend(
     Returns:
         (1, tokens, heads, size), and no weights.
     """
+    attention: Callable[..., Tensor]
     if softcap is not None:
         attention = _Softcapped(softcap)
     elif packing.device.type == "cpu" or packing.last_only:
@@ -173,14 +175,15 @@ def attend(
         return _kernel(query, key, value, packing, scaling, sliding_window), None
     else:
         return _padded_inside(query, key, value, packing, scaling, sliding_window), None
-    options = {"scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
+    options: dict[str, Any] = {"scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
     found = []
-    for start, count, length in packing.runs:
+    for start, sequences, length in packing.runs:
         window = _cut(sliding_window, length)
+        here = slice(start, start + sequences * length)
         q, k, v = (
-            tensor[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+            tensor[0, :, here].unflatten(1, (sequences, length)).transpose(0, 1)
             for tensor in (query, key, value)
-        )  # (count, heads, length, size)
+        )  # (sequences, heads, length, size)
         if packing.last_only:
             seen = slice(-window, None) if window else slice(None)
             out = attention(q[:, :, -1:], k[:, :, seen], v[:, :, seen], **options)

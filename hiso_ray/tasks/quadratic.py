@@ -42,13 +42,14 @@ def prepare(experiment: Experiment) -> Prepared:
         x0=np.ones(dimension, np.float32),
         labels=np.zeros(EXAMPLES, np.int64),
         label_names=("all",),
+        activation=dimension,
     )
 
 
 def count(config: TaskConfig) -> Count:
     """How many weights there are; they are one layer."""
     dimension = _dimension(config.model)
-    return Count(dimension, 0, dimension)
+    return Count(dimension, 0, dimension, dimension)
 
 
 def _dimension(model: str) -> int:

@@ -65,7 +65,7 @@ class Stacked:
         self._shapes = [shape for _, shape in layout_of(network)]
         self._sizes = [math.prod(shape) for shape in self._shapes]
         self._of_convolutions = sum(len(list(layer.parameters())) for layer in self._convolutions)
-        self._widest = _widest(network, shape)
+        self._widest = widest(network, shape)
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """What the network returns at each weight vector.
@@ -187,7 +187,7 @@ def own_means(terms: Tensor, real: Tensor) -> Tensor:
     return torch.where(real[:, None], terms, 0).sum(-1) / real.sum(-1, keepdim=True)
 
 
-def _widest(network: nn.Sequential, shape: tuple[int, int, int]) -> int:
+def widest(network: nn.Sequential, shape: tuple[int, int, int]) -> int:
     """Elements that the layer with the largest output makes of one image; nothing is computed."""
     hidden, widest = torch.empty(1, *shape, device="meta"), 1
     for layer in network:

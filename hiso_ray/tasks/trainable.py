@@ -154,7 +154,27 @@ def count(model: nn.Module, config: TaskConfig) -> Count:
     if config.sparse_fraction < 1:
         chosen = _kept(chosen, config)
     frozen = dimension(tuple(named.items())) - chosen
-    return Count(chosen, frozen, min(chosen, largest_layer(layout)))
+    layer = min(chosen, largest_layer(layout))
+    assert isinstance(config.max_length, int)
+    of_token, layers = activation(model)
+    return Count(chosen, frozen, layer, of_token * config.max_length, layers)
+
+
+def activation(model: Any) -> tuple[int, int]:
+    """Elements that a decoder layer holds of a token, and how many layers there are.
+
+    A gated feed-forward part has three tensors of its width at once, attention its queries, keys,
+    values and outputs; the residual and a norm's output are held meanwhile.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    hidden = embedding.weight.shape[1]
+    sizes = [
+        max(module.weight.shape) for module in model.modules()
+        if module not in (embedding, head) and getattr(module, "weight", None) is not None
+        and module.weight.dim() == 2
+    ]  # fmt: skip
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 1)
+    return 3 * max(sizes, default=hidden) + 4 * hidden, int(layers)
 
 
 def _kept(weights: int, config: TaskConfig) -> int:

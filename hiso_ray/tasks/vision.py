@@ -39,7 +39,8 @@ def prepare(experiment: Experiment) -> Prepared:
     """
     config = experiment.task
     images = SETS[config.name]
-    layout = layout_of(network(config.model, images))
+    module = network(config.model, images)
+    layout = layout_of(module)
     train, test = _digits() if images is DIGITS else read(images, config.data)
     train, test = _first(train, config.train_examples), _first(test, config.eval_examples)
     return Prepared(
@@ -53,13 +54,17 @@ def prepare(experiment: Experiment) -> Prepared:
         x0=initial_weights(layout, generator(experiment.seed, Purpose.INITIAL_WEIGHTS)),
         labels=train.labels,
         label_names=images.names,
+        activation=2 * stacked.widest(module, images.shape),  # a layer's input and output
+        layers=len(module),
     )
 
 
 def count(config: TaskConfig) -> Count:
     """How many weights there are, without reading images."""
-    layout = layout_of(network(config.model, SETS[config.name]))
-    return Count(dimension(layout), 0, largest_layer(layout))
+    module = network(config.model, SETS[config.name])
+    layout = layout_of(module)
+    widest = stacked.widest(module, SETS[config.name].shape)
+    return Count(dimension(layout), 0, largest_layer(layout), 2 * widest, len(module))
 
 
 def _digits() -> tuple[Split, Split]:

@@ -18,7 +18,7 @@ from hiso_ray.execution.contract import Evaluation, total
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, Turn
-from hiso_ray.work_units import work_units
+from hiso_ray.work_units import Unit, work_units
 
 
 class ClusterExecutor:
@@ -47,7 +47,8 @@ class ClusterExecutor:
         return ray.get(self._shared[0].x0)
 
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> list[Turn]:
-        present, lists = self.fleet.present, {}
+        present = self.fleet.present
+        lists: dict[tuple[int, int | None], list[Unit]] = {}
         for position, unit in enumerate(work_units(self._experiment, clients.tolist())):
             actor = unit[0] if self._one_each else present[position % len(present)]
             # Sums of d floats come back one at a time: a message each.

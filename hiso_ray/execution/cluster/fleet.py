@@ -221,7 +221,7 @@ class Fleet:
         if piece.tries == self._tries:
             what = "client" if piece.method == "turns" else "evaluation batch"
             whom = ""
-            if (who := piece.members):
+            if who := piece.members:
                 whom = f"{what}{'s' * (len(who) > 1)} {', '.join(map(str, who))}, "
             raise TurnFailed(
                 f"{whom}round {call.history.round}: {piece.method} failed {piece.tries} times "

@@ -11,7 +11,6 @@ import ray
 from hiso_ray.execution.history import History
 from hiso_ray.work_units import Unit
 
-
 Item = int | Unit
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -30,6 +30,9 @@ from hiso_ray.execution.cluster.client_actor import ClientActor, told
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
+
+if TYPE_CHECKING:  # it needs torch, the driver does not
+    from hiso_ray.tasks.contract import Count
 
 MEASURE_SECONDS = 600.0  # for an actor to start and take a turn
 
@@ -63,22 +66,18 @@ class Reservation:
 @contextmanager
 def reserved(
     experiment: Experiment,
-    dimension: int,
-    frozen: int,
+    size: Count,
     on_note: OnNote,
     name: str = "hiso",
     after_loss: bool = False,
-    layer: int | None = None,
 ) -> Iterator[Reservation]:
     """Reserves what the run's actors need, for as long as the context lasts.
 
     Args:
         experiment: with a number for ``gpus_per_client``; see :func:`with_gpu_share`.
-        dimension: d.
-        frozen: weights that are not trained.
+        size: of the model.
         name: of the run, for its actors' names.
         after_loss: nodes have just left, and new ones may be on their way: wait for them.
-        layer: trainable weights of the largest layer; read where probes hold one at a time.
 
     Raises:
         ValueError: the cluster, or the group that the run is in, cannot hold the actors.
@@ -87,14 +86,14 @@ def reserved(
     outer = get_current_placement_group()
     if outer is not None:
         first, nodes = _own_bundles(outer)
-        placement = place(experiment, nodes, dimension, frozen, layer)
+        placement = place(experiment, nodes, *size)
         on_note(f"{placement.line}, in the placement group that this runs in")
         bundles = tuple(
             first + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
         )
         yield Reservation(placement, outer, bundles[: placement.actors], label, own=False)
         return
-    placement = _placed(experiment, dimension, frozen, layer, after_loss)
+    placement = _placed(experiment, size, after_loss)
     on_note(placement.line)
     resources = experiment.resources
     bundle = {"CPU": resources.cpus_per_client}
@@ -109,15 +108,13 @@ def reserved(
         remove_placement_group(group)
 
 
-def _placed(
-    experiment: Experiment, dimension: int, frozen: int, layer: int | None, after_loss: bool
-) -> Placement:
+def _placed(experiment: Experiment, size: Count, after_loss: bool) -> Placement:
     deadline = time.monotonic() + experiment.resources.reserve_seconds * after_loss
     if after_loss:  # the packing asked for may be too much for what is left
         experiment = experiment.changed(**{"resources.clients_per_actor": "auto"})
     while True:
         try:
-            return place(experiment, cluster_nodes(), dimension, frozen, layer)
+            return place(experiment, cluster_nodes(), *size)
         except ValueError:
             if time.monotonic() >= deadline:
                 raise

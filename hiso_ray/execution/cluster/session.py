@@ -21,7 +21,6 @@ from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
-from hiso_ray.tasks.contract import largest_layer
 
 if TYPE_CHECKING:
     from hiso_ray.tasks.contract import Prepared
@@ -50,15 +49,13 @@ def run_on_ray(
         NonFiniteLoss: from a client, with its round and step.
         TurnFailed: a client, or the driver itself, failed again and again.
     """
-    size, frozen = prepared.x0.size, prepared.frozen
-    layer = largest_layer(prepared.spec["layout"])
     progress, faults = _Progress(on_row), Faults(job.folder, on_note)
     with joined_cluster():
         shared = (task or share(prepared), ray.put(partition))
         job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
         name, lost = job.folder.name, False
         while True:
-            with reserved(job.experiment, size, frozen, on_note, name, lost, layer) as reservation:
+            with reserved(job.experiment, prepared.size, on_note, name, lost) as reservation:
                 try:
                     return _drive_on(job, reservation, shared, progress, faults, on_note)
                 except NodesLost:
