@@ -35,3 +35,16 @@ def clients_together(experiment: Experiment) -> int:
         return 1
     assert isinstance(size, int), "the experiment is not resolved"
     return size
+
+
+def idle(experiment: Experiment, actors: int) -> str | None:
+    """What to tell the user where units are too few to keep busy as many actors as could be."""
+    cohort, size = experiment.federation.clients_per_round, clients_together(experiment)
+    units, could = -(-cohort // size), min(cohort, actors)
+    if experiment.sends_weights or units >= could:
+        return None
+    return (
+        f"{units} of {actors} actors compute in a round: {cohort} clients, {size} to a forward "
+        f"pass; task.clients_per_forward {max(1, cohort // could)} would keep {could} busy, and "
+        "changes the last bits"
+    )

@@ -21,6 +21,7 @@ from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
+from hiso_ray.work_units import idle
 
 if TYPE_CHECKING:
     from hiso_ray.tasks.contract import Prepared
@@ -56,6 +57,8 @@ def run_on_ray(
         name, lost = job.folder.name, False
         while True:
             with reserved(job.experiment, prepared.size, on_note, name, lost) as reservation:
+                if (few := idle(job.experiment, reservation.placement.actors)) is not None:
+                    on_note(few)
                 try:
                     return _drive_on(job, reservation, shared, progress, faults, on_note)
                 except NodesLost:
