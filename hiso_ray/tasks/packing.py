@@ -250,10 +250,12 @@ def _padded_inside(
         tensor[0].index_select(1, tokens.flatten()).unflatten(1, (n, longest)).transpose(0, 1)
         for tensor in (query, key, value)
     )
+    # The kernels that take float32, or a mask, want as many heads of keys as of queries.
+    k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
     window = _cut(sliding_window, longest)
     mask = _window_mask(longest, window, query.device) if window else None
     out = functional.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
+        q, k, v, mask, is_causal=mask is None, scale=scaling
     )
     return out.transpose(1, 2).flatten(0, 1).index_select(0, places)[None]
 
