@@ -21,6 +21,7 @@ class Piece:
         more: arguments after the items.
         prefers: the member that gets it if it is free.
         tries: how often it has failed.
+        memory: how one of the tries was killed for memory, in words; None if none was.
     """
 
     method: str
@@ -28,6 +29,7 @@ class Piece:
     more: tuple[Any, ...] = ()
     prefers: int | None = None
     tries: int = 0
+    memory: str | None = None
 
     @property
     def arguments(self) -> tuple[Any, ...]:
