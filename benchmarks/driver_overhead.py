@@ -79,6 +79,7 @@ def flat_in_clients() -> None:
 
 def idle_turns() -> None:
     from hiso_ray.execution.cluster.client_actor import ClientActor
+    from hiso_ray.execution.cluster.death import Process
     from hiso_ray.execution.cluster.executor import ClusterExecutor
     from hiso_ray.execution.cluster.reservation import reserved
     from hiso_ray.execution.cluster.session import joined_cluster, ray
@@ -92,8 +93,9 @@ def idle_turns() -> None:
             self.worker: Any = Idle()
             self.born = time.time_ns()
 
-        def describe(self) -> tuple[Description, int]:
-            return Description("cpu", "none", 1, {}, 1, 0, 1, False), self.born
+        def describe(self) -> tuple[Description, int, Process]:
+            nothing = Description("cpu", "none", 1, {}, 1, 0, 1, False)
+            return nothing, self.born, Process.here()
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):

@@ -15,6 +15,7 @@ class Faults:
 
     def __init__(self, folder: Path, on_note: Callable[[str], None]) -> None:
         self._path, self._on_note = folder / "faults.jsonl", on_note
+        self._memory_told = False
 
     def add(
         self,
@@ -25,10 +26,12 @@ class Faults:
         actor: int | None = None,
         items: Sequence[int] = (),
     ) -> None:
-        """Notes one fault.
+        """Notes one fault. Of those for memory the user is told once: one follows the other, and
+        what to change is the same.
 
         Args:
-            kind: ``died``, ``hung``, ``error``, ``restarted``, ``lost`` or ``driver``.
+            kind: ``died``, ``memory`` (killed for it), ``hung``, ``error``, ``restarted``, ``lost``
+                or ``driver``.
             stage: what was asked for: turns, scores, statistics, digest, snapshot, restart, rounds.
             actor: the client actor's number.
             items: the clients, or for scores the evaluation batches, that were asked for.
@@ -48,7 +51,15 @@ class Faults:
             torn = file.read(1) not in (b"", b"\n")  # a full disk cut the last row
             file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
         who = "" if actor is None else f"client actor {actor} "
-        self._on_note(f"fault in round {round_}, {stage}: {who}{kind} ({error.splitlines()[-1]})")
+        last = error.splitlines()[-1]
+        if kind != "memory":
+            self._on_note(f"fault in round {round_}, {stage}: {who}{kind} ({last})")
+        elif not self._memory_told:
+            self._memory_told = True
+            self._on_note(
+                f"fault in round {round_}, {stage}: {who}{last}; if it happens again, only the "
+                "summary and faults.jsonl say so"
+            )
 
 
 def count(folder: Path) -> dict[str, int]:

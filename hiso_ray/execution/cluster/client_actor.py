@@ -12,6 +12,7 @@ import numpy as np
 import ray
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.death import Process
 from hiso_ray.execution.cluster.shared import SharedTask
 from hiso_ray.messages import Behind, Description, TurnFailed, UserError
 
@@ -46,14 +47,15 @@ class ClientActor:
 
     # Asked of an actor that has died, this waits until Ray has restarted it.
     @ray.method(max_task_retries=-1)
-    def describe(self) -> tuple[Description, int]:
-        """
+    def describe(self) -> tuple[Description, int, Process]:
+        """What it computes with, when it was born, and which process it is.
+
         Raises:
             UserError: the worker could not be made.
         """
         if self.refused is not None:
             raise self.refused
-        return self.worker.describe(), self.born
+        return self.worker.describe(), self.born, Process.here()
 
     def measure(self) -> tuple[int, int] | None:
         """See ``Worker.gpu_bytes``.

@@ -21,10 +21,12 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.casualties import GOES_ON, Casualties
 from hiso_ray.execution.cluster.client_actor import ClientActor
+from hiso_ray.execution.cluster.death import Deaths, Killed
 from hiso_ray.execution.cluster.members import CHECK_SECONDS, NODE_SECONDS, START_SECONDS, start
 from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.pieces import Call, Piece, Sent
@@ -58,7 +60,11 @@ class Fleet:
         self._weights: tuple[int, ray.ObjectRef] | None = None  # of a round
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
-        self._members, self.description = start(experiment, reservation, shared, actor_class)
+        deaths = Deaths()
+        self._members, self.description = start(
+            experiment, reservation, shared, actor_class, deaths
+        )
+        self._casualties = Casualties(experiment, self._members, deaths)
 
     @property
     def present(self) -> list[int]:
@@ -78,6 +84,7 @@ class Fleet:
             NodesLost: the run should reserve again what the cluster still has.
         """
         call = Call(history, deque(pieces))
+        self._casualties.mark()
         while call.waiting or call.pending:
             self._hand_out(call)
             self._wait(call)
@@ -127,10 +134,7 @@ class Fleet:
         members = enumerate(self._members)
         back = {m.returning: n for n, m in members if m.returning is not None}
         if not call.pending and not back:
-            raise UserError(
-                "every client actor is gone for good; `hiso-ray resume` goes on once the cluster "
-                "has room again"
-            )
+            raise self._nobody("every client actor is gone for good")
         wakes = [sent.deadline for sent in call.pending.values()]
         if back:
             self._check_absent(list(back.values()), alone=not call.pending)
@@ -156,7 +160,8 @@ class Fleet:
         Raises:
             NodesLost: Ray has no place for some of them. It must not be left searching: its
                 control service then takes a whole core (ray-project/ray pull request 65007).
-            UserError: there is nobody else, and none came back.
+            UserError: there is nobody else, and none came back, or all were killed for memory
+                again and again before they had started.
         """
         now = time.monotonic()
         if now < self._checked_at + CHECK_SECONDS:
@@ -165,24 +170,32 @@ class Fleet:
         gone = [now - self._members[n].gone_at for n in numbers]
         if max(gone) > NODE_SECONDS and self._reservation.broken():
             raise NodesLost
-        if alone and min(gone) > START_SECONDS:
-            raise UserError(
-                f"no client actor came back within {START_SECONDS:g} s (out of memory?); "
-                "`hiso-ray resume` goes on once the cluster has room again"
-            )
+        if not alone:
+            return
+        if self._casualties.again(numbers) or min(gone) > START_SECONDS:
+            raise self._nobody(f"no client actor came back within {max(gone):.0f} s")
+
+    def _nobody(self, words: str) -> UserError:
+        return UserError(
+            f"{self._casualties.first()}{words}; `hiso-ray resume` goes on once the cluster has "
+            "room again"
+        )
 
     def _answered(self, call: Call, ref: ray.ObjectRef, sent: Sent) -> None:
         member, piece = self._members[sent.number], sent.piece
         try:
             reply = ray.get(ref)
         except RayError as error:
+            why = self._casualties.why(sent.number, piece.method, "died", str(error))
             member.go()
-            self._failed(call, sent, "died", str(error))
+            self._failed(call, sent, *why)
             return
         self.message_bytes += len(reply)
         born, answer = pickle.loads(reply)
         if born != member.born:
-            self._note(call, sent, "restarted", "it had died between two messages")
+            text = "it had died between two messages"
+            why = self._casualties.why(sent.number, piece.method, "restarted", text)
+            self._note(call, sent, *why)
             member.go()  # who it is now is asked before it counts
             call.waiting.append(piece)
         elif isinstance(answer, Behind):
@@ -218,14 +231,13 @@ class Fleet:
         piece = sent.piece
         self._note(call, sent, kind, error)
         piece.tries, piece.prefers = piece.tries + 1, None
+        piece.memory = error if kind == "memory" else piece.memory
         if piece.tries == self._tries:
-            what = "client" if piece.method == "turns" else "evaluation batch"
-            whom = ""
-            if who := piece.members:
-                whom = f"{what}{'s' * (len(who) > 1)} {', '.join(map(str, who))}, "
+            first = "" if piece.memory is None else f"{piece.memory}\n"
+            last = f", the last time like this:\n{error}" if kind != "memory" else f"; {GOES_ON}"
             raise TurnFailed(
-                f"{whom}round {call.history.round}: {piece.method} failed {piece.tries} times "
-                f"(resources.tries), the last time like this:\n{error}"
+                f"{first}{piece.whom}round {call.history.round}: {piece.method} failed {piece.tries} "
+                f"times (resources.tries){last}"
             )
         alone = piece.items is None or len(piece.items) == 1
         call.waiting.extend([piece] if alone or piece.tries < 2 else piece.apart())
@@ -237,5 +249,9 @@ class Fleet:
 
     def _returned(self, number: int, round_: int) -> None:
         error = self._members[number].come_back(self.description)
+        if isinstance(error, OutOfMemoryError):
+            error = self._casualties.remember(number, Killed.told(str(error)), "restart")
+        else:
+            self._casualties.forget(number)
         if error is not None:
-            self._faults.add("lost", round_, "restart", error, number)
+            self._faults.add("lost", round_, "restart", str(error), number)

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.client_actor import told
+from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.messages import Description, NodesLost, UserError
@@ -36,6 +37,7 @@ class Member:
         gone_at: when it went away [s, monotonic].
         distrusted: the incarnation that is being killed.
         lost: it will not come back.
+        process: which one it is, or was before it went away; None before it has first started.
     """
 
     handle: Any
@@ -46,6 +48,7 @@ class Member:
     gone_at: float = 0.0
     distrusted: int | None = None
     lost: bool = False
+    process: Process | None = None
 
     @property
     def present(self) -> bool:
@@ -63,22 +66,29 @@ class Member:
         ray.kill(self.handle, no_restart=False)
         self.go()
 
-    def come_back(self, expected: Description) -> str | None:
-        """Its return is answered; why it will never be asked again, if so.
+    def killed(self, deaths: Deaths) -> list[Killed]:
+        """How processes were killed for memory that were to take the place of the last one."""
+        return deaths.since(self.handle, self.process)
+
+    def come_back(self, expected: Description) -> str | RayError | None:
+        """Its return is answered; why it will never be asked again, if so: an error where Ray has
+        restarted it too often.
 
         Args:
             expected: what all members compute with; it may have come back on another kind of node.
         """
         answer, self.returning = self.returning, None
         try:
-            description, self.born = ray.get(answer)
+            description, self.born, process = ray.get(answer)
         except RayError as error:
             self.lost = True
-            return str(told(error) or error)
+            own = told(error)
+            return error if own is None else str(own)
         if self.born == self.distrusted:  # it has answered before it was killed
             time.sleep(0.05)
             self.returning = self.handle.describe.remote()
             return None
+        self.process = process
         if description == expected:
             return None
         self.lost = True
@@ -91,6 +101,7 @@ def start(
     reservation: Reservation,
     shared: Shared,
     actor_class: type,
+    deaths: Deaths,
 ) -> tuple[list[Member], Description]:
     """Starts the actors of a reservation, a few at a time.
 
@@ -114,16 +125,20 @@ def start(
             for number in numbers
         ]
         try:
-            answers = _described(batch, reservation)
+            answers = _described(batch, reservation, deaths, experiment.resources.tries)
         except (GetTimeoutError, RayError) as error:
-            if words := told(error):
-                raise words from error
+            if own := told(error):
+                raise own from error
+            who = f"client actors {numbers[0]} to {numbers[-1]} did not start"
+            killed = [killed for member in batch for killed in member.killed(deaths)]
+            if killed:
+                why = words(experiment, killed[-1], reservation.placement.actors, 0, "start")
+                raise UserError(f"{why}\n{who}, killed {len(killed)} times") from None
             raise UserError(
-                f"client actors {numbers[0]} to {numbers[-1]} did not start (waited up to "
-                f"{START_SECONDS:g} s): out of memory? {error}"
+                f"{who} (waited up to {START_SECONDS:g} s): out of memory? {error}"
             ) from error
-        for member, (description, born) in zip(batch, answers, strict=True):
-            member.born = born
+        for member, (description, born, process) in zip(batch, answers, strict=True):
+            member.born, member.process = born, process
             descriptions.append(description)
         members += batch
     different = [d for d in descriptions if d != descriptions[0]]
@@ -135,19 +150,22 @@ def start(
     return members, descriptions[0]
 
 
-def _described(members: Sequence[Member], reservation: Reservation) -> list[Any]:
-    """Waits until all have started.
+def _described(
+    members: Sequence[Member], reservation: Reservation, deaths: Deaths, tries: int
+) -> list[Any]:
+    """Waits until all have started, or one was killed for memory so many times.
 
     Raises:
         NodesLost: meanwhile a node has left, and Ray finds no other place.
     """
     refs = [member.handle.describe.remote() for member in members]
     broken, deadline = 0, time.monotonic() + START_SECONDS
-    while len(ray.wait(refs, num_returns=len(refs), timeout=CHECK_SECONDS)[0]) < len(refs):
+    while missing := ray.wait(refs, num_returns=len(refs), timeout=CHECK_SECONDS)[1]:
         broken = broken + 1 if reservation.broken() else 0
         if broken * CHECK_SECONDS >= NODE_SECONDS:
             raise NodesLost
-        if time.monotonic() > deadline:
+        away = [member for member, ref in zip(members, refs, strict=True) if ref in missing]
+        if time.monotonic() > deadline or any(len(m.killed(deaths)) >= tries for m in away):
             break
     return ray.get(refs, timeout=0.1)
 

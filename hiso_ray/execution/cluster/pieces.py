@@ -24,6 +24,7 @@ class Piece:
         more: arguments after the items.
         prefers: the member that gets it if it is free.
         tries: how often it has failed.
+        memory: how one of the tries was killed for memory, in words; None if none was.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Piece:
     more: tuple[Any, ...] = ()
     prefers: int | None = None
     tries: int = 0
+    memory: str | None = None
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -41,6 +43,13 @@ class Piece:
         """The clients or evaluation batches themselves."""
         items = self.items or ()
         return tuple(n for item in items for n in (item if isinstance(item, tuple) else (item,)))
+
+    @property
+    def whom(self) -> str:
+        """Whom it is about, to begin a sentence with."""
+        what = "client" if self.method == "turns" else "evaluation batch"
+        members = ", ".join(map(str, self.members))
+        return f"{what}{'s' * (len(self.members) > 1)} {members}, " * bool(members)
 
     def apart(self) -> list[Piece]:
         """One piece an item."""

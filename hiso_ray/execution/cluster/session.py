@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hiso_ray.execution.cluster.casualties import GOES_ON
+from hiso_ray.execution.cluster.death import Deaths, words
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
@@ -78,21 +80,28 @@ def _drive_on(
     on_note: OnNote,
 ) -> dict[str, Any]:
     """One driver actor after the other, until one gets to the end."""
-    deaths = 0  # without a new round in between
+    died, deaths = 0, Deaths()  # without a new round in between
     while True:
         before = progress.round
         try:
-            return _drive(job, reservation, shared, progress.row, on_note)
-        except RayActorError as error:
+            return _drive(job, reservation, shared, progress.row, on_note, deaths)
+        except (RayActorError, OutOfMemoryError) as error:
             for row in scan_rows(job.folder / "metrics.csv"):
                 progress.row(row)  # what it had made and nobody had heard
-            deaths = 1 if progress.round > before else deaths + 1
-            faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
-            if deaths == job.experiment.resources.tries:
+            died = 1 if progress.round > before else died + 1
+            actors, killed = reservation.placement.actors, deaths.of_driver(error)
+            if killed is None:
+                faults.add("driver", progress.round, "rounds", f"the driver died: {error}")
+                first, last, cause = "", f", the last time like this:\n{error}", error
+            else:
+                why = words(job.experiment, killed, actors, 0, "rounds")
+                faults.add("memory", progress.round, "rounds", f"the driver was {why}")
+                first, last, cause = f"{why}\n", f"; {GOES_ON}", None
+            if died == job.experiment.resources.tries:
                 raise TurnFailed(
-                    f"the driver died {deaths} times after round {progress.round} "
-                    f"(resources.tries), the last time like this:\n{error}"
-                ) from error
+                    f"{first}the driver died {died} times after round {progress.round} "
+                    f"(resources.tries){last}"
+                ) from cause
             reservation = reservation.again()
 
 
@@ -116,6 +125,7 @@ def _drive(
     shared: Shared,
     on_row: OnRow,
     on_note: OnNote,
+    deaths: Deaths,
 ) -> dict[str, Any]:
     """One driver actor, from its start to its summary."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -127,6 +137,7 @@ def _drive(
         finished: list[Any] = []
         while not finished:
             finished, _ = ray.wait([result], timeout=POLL_SECONDS)
+            deaths.mark()
             rows, notes = ray.get(driver.news.remote())
             for note in notes:
                 on_note(note)
