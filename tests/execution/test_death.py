@@ -137,7 +137,7 @@ def test_what_rays_monitor_says_becomes_words(experiment: Make) -> None:
          ["eval_batch_size (now 64)", "max_length (now 48)", "task.lora.r 8"], ["task.batch_size"]),
         # In float32 actors share the frozen weights, in bfloat16 each has its own.
         ({"task.name": "reviews", "task.model": "auto", "task.lora.r": 4}, None,
-         ["a smaller model"], ["lora.r", "bfloat16"]),
+         ["a smaller model", "bfloat16"], ["lora.r"]),
         ({"resources.clients_per_actor": 6}, None, ["clients_per_actor (now 6)"], ["max_actors"]),
         ({"resources.gpus_per_client": 0.5}, "batch_size", ["max_actors"],
          ["batch_size", "probe_weights"]),

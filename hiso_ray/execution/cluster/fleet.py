@@ -236,8 +236,8 @@ class Fleet:
             first = "" if piece.memory is None else f"{piece.memory}\n"
             last = f", the last time like this:\n{error}" if kind != "memory" else f"; {GOES_ON}"
             raise TurnFailed(
-                f"{first}{piece.whom}round {call.history.round}: {piece.method} failed {piece.tries} "
-                f"times (resources.tries){last}"
+                f"{first}{piece.whom}round {call.history.round}: {piece.method} failed "
+                f"{piece.tries} times (resources.tries){last}"
             )
         alone = piece.items is None or len(piece.items) == 1
         call.waiting.extend([piece] if alone or piece.tries < 2 else piece.apart())
