@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hiso_ray.config import Experiment
 from hiso_ray.method.server import chunks
 
+AUTO = 4  # enough to keep a processor busy, and at 8 clients a round work for two
 Unit = tuple[int, ...]
 """Clients, ascending."""
 
@@ -23,18 +24,17 @@ def work_units(experiment: Experiment, clients: Sequence[int]) -> list[Unit]:
     """
     if experiment.sends_weights:
         return [tuple(chunk) for chunk in chunks(clients)]
+    assert experiment.task.clients_per_forward != "auto", "the experiment is not resolved"
     size = clients_together(experiment)
     return [tuple(clients[i : i + size]) for i in range(0, len(clients), size)]
 
 
 def clients_together(experiment: Experiment) -> int:
     """How many clients share a forward pass at most."""
-    size = experiment.task.clients_per_forward
-    alone = experiment.sends_weights or experiment.method.directions == "per_client"
-    if alone:
+    if experiment.sends_weights or experiment.method.directions == "per_client":
         return 1
-    assert isinstance(size, int), "the experiment is not resolved"
-    return size
+    size = experiment.task.clients_per_forward
+    return AUTO if size == "auto" else size
 
 
 def idle(experiment: Experiment, actors: int) -> str | None:

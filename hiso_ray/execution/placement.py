@@ -96,9 +96,11 @@ def activation_bytes(experiment: Experiment, activation: int, layers: int) -> in
     """Memory of the activations of the largest batch, and of logits where text is generated.
 
     Args:
-        activation: elements that one layer holds of an example.
+        activation: elements that one layer holds of an example; 0 where that is not known.
         layers: how many layers' a gradient keeps.
     """
+    if activation == 0:
+        return 0
     task, method = experiment.task, experiment.method
     width = 4 if task.dtype == "float32" else 2
     kept = layers if method.row.first_order or method.probe == "exact" else 1

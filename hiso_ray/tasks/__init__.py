@@ -12,6 +12,7 @@ from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.image_sets import DOWNLOADED
 from hiso_ray.tasks.partition import Partition, split
+from hiso_ray.work_units import AUTO
 
 # task -> model, data
 DEFAULTS = (
@@ -24,8 +25,7 @@ DEFAULTS = (
     }
 )
 SHORTEST_PROMPT = 8  # tokens
-# Of one forward pass: enough to keep a processor busy, and at 8 clients a round work for two.
-TOGETHER, TOKENS = 4, 4096
+TOKENS = 4096  # of one forward pass, where clients_per_forward is auto
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
     "sparse_by": "magnitude", "lora": LoraConfig(),
@@ -86,7 +86,7 @@ def _together(task: TaskConfig, longest: int) -> int:
     """Clients in one forward pass."""
     if task.clients_per_forward != "auto":
         return task.clients_per_forward
-    return max(1, min(TOGETHER, TOKENS // (task.batch_size * longest)))
+    return max(1, min(AUTO, TOKENS // (task.batch_size * longest)))
 
 
 def _other(experiment: Experiment) -> dict[str, Any]:
