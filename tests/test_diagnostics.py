@@ -34,7 +34,7 @@ def watched(experiment: Make, **dotted: Any) -> tuple[Worker, torch.Tensor, torc
     examples = len(prepared.labels)
     chosen = generator(e.seed, Purpose.DIAGNOSTICS, 0).choice(examples, BATCH, replace=False)
     worker = Worker(e, prepared, partition)
-    mean = worker.replica.task.batch(chosen).double().mean(0)
+    mean = worker.replica.task.batch(chosen).targets.double().mean(0)
     return worker, lam, lam * (1 - mean)
 
 

@@ -47,6 +47,7 @@ ALLOWED = {
         "seeds",
         "snapshots",
         "tasks",
+        "work_units",
     },
     "diagnostics": {"config", "landscape", "method", "replica", "seeds"},
     "client": {
@@ -63,6 +64,7 @@ ALLOWED = {
         "uplink",
     },
     "client_updates": {"client", "messages", "method", "replica", "tasks"},
+    "work_units": {"config", "method"},
     "metrics": {"config", "traffic"},
     "execution": {
         "aggregation",
@@ -87,6 +89,7 @@ ALLOWED = {
         "tasks",
         "traffic",
         "uplink",
+        "work_units",
     },
     "run_folder": {"config", "ledger"},
     "plan": {"method", "attendance", "config", "devices", "execution", "tasks", "traffic"},
@@ -103,6 +106,7 @@ ALLOWED = {
         "run_folder",
         "tasks",
         "traffic",
+        "work_units",
         "analysis",
     },
     "progress": {"config", "metrics", "plan"},

@@ -22,14 +22,31 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 RAY = {"resources.executor": "ray"}
 
 
-@pytest.mark.parametrize("tau", [pytest.param(1, marks=pytest.mark.slow), 2])
+# (clients in a round, clients per forward): alone, all together, groups that divide the cohort and
+# that do not, more than there are
+GROUPS = [(3, 1), (3, 8), (6, 3), (8, 3), (10, 4)]
+
+
+@pytest.mark.parametrize(
+    ("tau", "cohort", "together", "model"),
+    [
+        (2, 3, 1, "mlp-8"),
+        (2, 8, 3, "mlp-8"),  # all weight vectors at once, the clients' own too
+        (1, 8, 3, "mlp-2048"),  # one by one
+        *(pytest.param(1, *group, "mlp-8", marks=pytest.mark.slow) for group in GROUPS),
+        *(pytest.param(2, *group, "mlp-2048", marks=pytest.mark.slow) for group in GROUPS),
+    ],
+)
 def test_digest_is_the_serial_one_for_1_2_and_4_actors(
-    experiment: Make, tmp_path: Path, tau: int
-) -> None:
-    base = {"federation.local_steps": tau}
+    experiment: Make, tmp_path: Path, tau: int, cohort: int, together: int, model: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    base = {"federation.local_steps": tau, "federation.clients_per_round": cohort}
+    base |= {"task.clients_per_forward": together, "task.model": model}
+    slow = request.node.get_closest_marker("slow") is not None
     expected = run(experiment(**base), tmp_path / "serial")
     ledger = (tmp_path / "serial" / "ledger.jsonl").read_text()
-    for actors in (1, 2, 4) if tau == 1 else (2,):
+    for actors in (1, 2, 4) if slow else (2,):
         folder = tmp_path / str(actors)
         summary = run(experiment(**base, **RAY, **{"resources.max_actors": actors}), folder)
         assert summary["actors"] == actors
@@ -62,13 +79,31 @@ def test_emulated_gpu_fractions_pack_and_say_that_torch_sees_no_gpu(
 
 
 def test_language_model_on_two_actors(language: Make, tmp_path: Path) -> None:
-    expected = run(language(), tmp_path / "serial")
+    groups = {"federation.clients_per_round": 5, "task.clients_per_forward": 2}
+    expected = run(language(**groups), tmp_path / "serial")
     rows: list[Any] = []
-    summary = run(language(**RAY, **{"resources.max_actors": 2}), tmp_path / "ray", rows.append)
+    two = {"resources.max_actors": 2}
+    summary = run(language(**RAY, **groups, **two), tmp_path / "ray", rows.append)
     assert summary["model_sha256"] == expected["model_sha256"]
     assert [r["round"] for r in rows] == list(range(7))
     for row, serial in zip(rows, read_rows(tmp_path / "serial" / "metrics.csv"), strict=True):
         assert row["eval_loss"] == pytest.approx(serial["eval_loss"], abs=0)
+
+
+def test_more_actors_than_there_is_work_for(experiment: Make, tmp_path: Path) -> None:
+    # One unit of clients and two evaluation batches; some actors get neither.
+    base = {"task.eval_batch_size": 200, "task.clients_per_forward": 3}
+    expected = run(experiment(**base), tmp_path / "serial")
+    notes: list[str] = []
+    four = {"resources.max_actors": 4}
+    summary = run(experiment(**base, **RAY, **four), tmp_path / "ray", on_note=notes.append)
+    assert summary["actors"] == 4
+    assert summary["model_sha256"] == expected["model_sha256"]
+    assert summary["final_accuracy"] == expected["final_accuracy"]
+    assert summary["faults"] == 0
+    assert sum("1 of 4 actors compute in a round: 3 clients, 3 to a forward" in n for n in notes) == 1
+    read = [read_rows(tmp_path / how / "metrics.csv") for how in ("serial", "ray")]
+    assert len({str([row["eval_loss"] for row in rows]) for rows in read}) == 1
 
 
 def test_what_passes_is_scalars_whatever_the_model(experiment: Make, tmp_path: Path) -> None:

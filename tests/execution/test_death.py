@@ -135,7 +135,7 @@ def test_what_rays_monitor_says_becomes_words(experiment: Make) -> None:
          ["eval_batch_size"]),
         ({"task.max_length": 48, "task.name": "reviews", "task.model": "auto"}, "eval_batch_size",
          ["eval_batch_size (now 64)", "max_length (now 48)", "task.lora.r 8"], ["task.batch_size"]),
-        # In float32 actors share the frozen weights, in bfloat16 each has its own.
+        # Actors share the frozen weights, of which bfloat16 halves the memory.
         ({"task.name": "reviews", "task.model": "auto", "task.lora.r": 4}, None,
          ["a smaller model", "bfloat16"], ["lora.r"]),
         ({"resources.clients_per_actor": 6}, None, ["clients_per_actor (now 6)"], ["max_actors"]),

@@ -60,29 +60,47 @@ def test_the_average_does_not_depend_on_the_order_of_arrival() -> None:
 
 
 @pytest.mark.parametrize("tau", [1, 3])
-def test_a_turn_is_the_same_alone_or_in_company(experiment: Make, tau: int) -> None:
-    e = experiment(**{"federation.local_steps": tau})
+@pytest.mark.parametrize("units", [[(1,), (4,), (7,)], [(1, 4, 7), (8,), (9, 11)]])
+@pytest.mark.parametrize("model", ["mlp-8", "mlp-2048"])  # all weight vectors at once; one by one
+def test_a_unit_is_the_same_alone_or_in_company(
+    experiment: Make, tau: int, units: list[tuple[int, ...]], model: str
+) -> None:
+    one = worker(experiment(**{"federation.local_steps": tau, "task.model": model}))
+    assert (one.replica.task.at_once > 1) == (model == "mlp-8")
     seeds = step_seeds(0, 0, tau)
-    one = worker(e)
-    together = {t.client: t for t in take_turns(one.replica, one.partition, [1, 4, 7], seeds)}
-    for client in (7, 1, 4):
-        (alone,) = take_turns(one.replica, one.partition, [client], seeds)
-        assert alone.payload == together[client].payload
-        assert len(alone.payload) == 4 * tau * 2
-        assert np.array_equal(alone.losses, together[client].losses)
+    together = {t.client: t for t in take_turns(one.replica, one.partition, units, seeds)}
+    assert list(together) == [client for unit in units for client in unit]
+    for unit in reversed(units):
+        for alone in take_turns(one.replica, one.partition, [unit], seeds):
+            assert alone.payload == together[alone.client].payload
+            assert len(alone.payload) == 4 * tau * 2
+            assert np.array_equal(alone.losses, together[alone.client].losses)
 
 
-def test_all_probes_of_a_step_use_one_batch_built_once(experiment: Make) -> None:
-    one = worker(experiment())
+@pytest.mark.parametrize(("units", "batches"), [([(0,), (5,)], 2), ([(0, 5)], 1)])
+@pytest.mark.parametrize(("model", "calls"), [("mlp-8", 1), ("mlp-2048", 3)])
+def test_all_probes_of_a_step_use_one_batch_built_once(
+    experiment: Make, units: list[tuple[int, ...]], batches: int, model: str, calls: int
+) -> None:
+    one = worker(experiment(**{"task.model": model}))
     made, scored = [], []
-    task = one.replica.task
-    batch, losses = task.batch, task.losses
-    task.batch = lambda examples: made.append(examples) or batch(examples)  # type: ignore[method-assign]
-    task.losses = lambda w, b: scored.append([id(x) for x in b]) or losses(w, b)  # type: ignore[method-assign]
-    take_turns(one.replica, one.partition, [0, 5], step_seeds(0, 0, 1))
-    assert len(made) == 2
-    assert len(scored) == 3  # P + 1 weight vectors, each scoring both clients' batches
-    assert scored[0] == scored[1] == scored[2]
+    task: Any = one.replica.task
+    batch = task.batch
+    task.batch = lambda *clients: made.append(len(clients)) or batch(*clients)
+    for name in ("losses", "losses_at"):
+
+        def noted(w: Any, b: Any, of: Any = getattr(task, name)) -> Any:
+            scored.append((w.numel() // len(one.replica.state.x), [id(x) for x in b]))
+            return of(w, b)
+
+        setattr(task, name, noted)
+    take_turns(one.replica, one.partition, units, step_seeds(0, 0, 1))
+    assert made == [len(unit) for unit in units]
+    # P + 1 weight vectors, each scoring both clients' batches, in one call or in three
+    assert len(scored) == calls
+    assert sum(vectors for vectors, _ in scored) == 3
+    assert len(scored[0][1]) == batches
+    assert all(seen == scored[0][1] for _, seen in scored)
 
 
 @pytest.mark.usefixtures("pictures")

@@ -38,6 +38,7 @@ Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 RAY = {"resources.executor": "ray"}
 PAIR = {**RAY, "resources.max_actors": 2}
+ALONE = {"task.clients_per_forward": 1}  # a small cohort is work for both actors
 
 
 class Rehearsal:
@@ -75,12 +76,20 @@ def pid(executor: ClusterExecutor, actor: int) -> int:
     return session.ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
 
 
-@pytest.mark.parametrize(("method", "every"), [("hiso", 1), ("fedadam", 4)])
+@pytest.mark.parametrize(
+    ("method", "every", "more"),
+    [
+        ("hiso", 1, ALONE),
+        ("fedadam", 4, {}),
+        ("hiso", 4, {"task.clients_per_forward": 3, "federation.clients_per_round": 8,
+                     "federation.local_steps": 2}),
+    ],
+)  # fmt: skip
 def test_killed_actors_come_back_and_change_nothing(
-    experiment: Make, tmp_path: Path, method: str, every: int
+    experiment: Make, tmp_path: Path, method: str, every: int, more: dict[str, Any]
 ) -> None:
     base = {"federation.rounds": 12, "eval.every": every, "resources.snapshot_every": 5}
-    base |= {"method.name": method, "method.num_perturbations": 5}
+    base |= {"method.name": method, "method.num_perturbations": 5} | more
     expected = run(experiment(**base), tmp_path / "serial")
 
     def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:
@@ -105,7 +114,7 @@ def test_killed_actors_come_back_and_change_nothing(
 def test_an_actor_killed_every_few_rounds_for_a_hundred_rounds(
     experiment: Make, tmp_path: Path
 ) -> None:
-    base = {"federation.rounds": 100, "eval.every": 10, "resources.snapshot_every": 30}
+    base = {"federation.rounds": 100, "eval.every": 10, "resources.snapshot_every": 30} | ALONE
     expected = run(experiment(**base), tmp_path / "serial")
     which, kills = random.Random(0), 0
 
@@ -133,9 +142,9 @@ def bad(orders: Path, kind: str, times: int) -> type:
             self.batch, self.own = task.batch, set(partition.of(5).tolist())
             task.batch = self.batch_of_somebody
 
-        def batch_of_somebody(self, examples: Any) -> Any:
+        def batch_of_somebody(self, *clients: Any) -> Any:
             left = int(orders.read_text())
-            if left and set(examples.tolist()) <= self.own:
+            if left and any(set(examples.tolist()) <= self.own for examples in clients):
                 new = orders.with_suffix(f".{os.getpid()}")
                 new.write_text(str(left - 1))
                 new.replace(orders)  # the other actor may be reading
@@ -146,7 +155,7 @@ def bad(orders: Path, kind: str, times: int) -> type:
                 if kind == "stop":
                     os.kill(os.getpid(), signal.SIGSTOP)
                 raise RuntimeError("the disk of client 5 is on fire")
-            return self.batch(examples)
+            return self.batch(*clients)
 
     return Bad
 
@@ -156,22 +165,25 @@ EVERYBODY = {"federation.num_clients": 12, "federation.clients_per_round": 12,
 
 
 @pytest.mark.parametrize(
-    ("kind", "times", "found"),
+    ("kind", "times", "found", "together"),
     [
-        ("exit", 2, {"died": 2}),
-        ("raise", 3, {"error": 3}),
-        ("sleep", 1, {"hung": 1}),
-        pytest.param("stop", 1, {"hung": 1}, marks=pytest.mark.slow),
-        pytest.param("exit", 3, {"died": 3}, marks=pytest.mark.slow),
+        ("exit", 2, {"died": 2}, 1),
+        ("exit", 2, {"died": 2}, 4),
+        ("raise", 3, {"error": 3}, 1),
+        ("raise", 4, {"error": 2}, 4),  # in its group, then alone to find out whose fault it was
+        ("sleep", 1, {"hung": 1}, 4),
+        pytest.param("stop", 1, {"hung": 1}, 1, marks=pytest.mark.slow),
+        pytest.param("exit", 3, {"died": 3}, 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_turn_that_fails_is_computed_again(
-    experiment: Make, tmp_path: Path, kind: str, times: int, found: dict[str, int]
+    experiment: Make, tmp_path: Path, kind: str, times: int, found: dict[str, int], together: int
 ) -> None:
-    expected = run(experiment(**EVERYBODY), tmp_path / "serial")
+    everybody = EVERYBODY | {"task.clients_per_forward": together}
+    expected = run(experiment(**everybody), tmp_path / "serial")
     patience = {"resources.answer_seconds": 5.0 if kind in ("sleep", "stop") else 60.0}
     actor = bad(tmp_path / "orders", kind, times)
-    ray = Rehearsal(experiment(**EVERYBODY, **PAIR, **patience), tmp_path / "ray", actor)
+    ray = Rehearsal(experiment(**everybody, **PAIR, **patience), tmp_path / "ray", actor)
     summary = ray.run()
     assert summary["model_sha256"] == expected["model_sha256"]
     assert summary["faults_by_kind"] == found
@@ -181,6 +193,7 @@ def test_a_turn_that_fails_is_computed_again(
     if kind == "raise":  # each try on a member that has not failed, or a fresh one
         first, second, *_ = ray.faults()
         assert first["actor"] != second["actor"]
+        assert "client 5, round 0, local step 0" in first["error"]
 
 
 def test_a_full_gpu_ends_the_run_at_once_with_words(experiment: Make, tmp_path: Path) -> None:
@@ -189,7 +202,7 @@ def test_a_full_gpu_ends_the_run_at_once_with_words(experiment: Make, tmp_path: 
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            self.worker.replica.task.losses = self.losses  # type: ignore[method-assign]
+            self.worker.replica.task.losses_at = self.losses  # type: ignore[method-assign]
 
         def losses(self, *_: Any) -> Any:
             self.worker.replica.device = torch.device("cuda")
@@ -252,7 +265,7 @@ def test_an_error_halfway_through_a_record_leaves_no_trace(
 def test_an_actor_that_comes_back_to_another_kind_of_node_is_not_used(
     experiment: Make, tmp_path: Path
 ) -> None:
-    expected = run(experiment(), tmp_path / "serial")
+    expected = run(experiment(**ALONE), tmp_path / "serial")
 
     def on_row(row: dict[str, Any], executor: ClusterExecutor) -> None:
         fleet = executor.fleet
@@ -271,7 +284,7 @@ def test_an_actor_that_comes_back_to_another_kind_of_node_is_not_used(
         path = tmp_path / "ray" / "ledger.jsonl"
         return History(Ledger.read(path), tmp_path / "nowhere", print)
 
-    ray = Rehearsal(experiment(**PAIR), tmp_path / "ray")
+    ray = Rehearsal(experiment(**PAIR, **ALONE), tmp_path / "ray")
     summary = ray.run(on_row)
     assert summary["model_sha256"] == expected["model_sha256"]
     (lost,) = [fault for fault in ray.faults() if fault["kind"] == "lost"]
@@ -284,24 +297,30 @@ def test_a_torn_row_of_faults_harms_nobody(tmp_path: Path) -> None:
     assert count(tmp_path) == {"hung": 1}
 
 
+RAISED = ["client 5, round 0, local step 0", "the disk of client 5 is on fire", "Traceback"]
+
+
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "words", "unit"),
     [
-        ("raise", ["local step 0", "the disk of client 5 is on fire", "Traceback"]),
-        pytest.param("exit", ["actor"], marks=pytest.mark.slow),
+        ("raise", RAISED, [5]),
+        ("raise", RAISED, [4, 5, 6, 7]),
+        pytest.param("exit", ["actor"], [5], marks=pytest.mark.slow),
     ],
 )
 def test_a_client_that_always_fails_stops_the_run_by_name(
-    experiment: Make, tmp_path: Path, kind: str, words: list[str]
+    experiment: Make, tmp_path: Path, kind: str, words: list[str], unit: list[int]
 ) -> None:
     actor = bad(tmp_path / "orders", kind, 1000)
-    ray = Rehearsal(experiment(**EVERYBODY, **PAIR), tmp_path / "ray", actor)
+    together = {"task.clients_per_forward": len(unit)}
+    ray = Rehearsal(experiment(**EVERYBODY, **PAIR, **together), tmp_path / "ray", actor)
     with pytest.raises(TurnFailed) as failure:
         ray.run()
     text = str(failure.value)
-    assert text.startswith("client 5, round 0: turns failed 4 times (resources.tries)")
+    who = f"client{'s' * (len(unit) > 1)} {', '.join(map(str, unit))}"
+    assert text.startswith(f"{who}, round 0: turns failed 4 times (resources.tries)")
     assert all(word in text for word in words), text
-    assert ray.faults()[-1]["items"] == [5]
+    assert ray.faults()[-1]["items"] == unit
     assert Ledger.read(tmp_path / "ray" / "ledger.jsonl").round == 0
 
 
@@ -326,7 +345,7 @@ def test_an_actor_that_lacks_records_is_given_them_and_one_without_sight_of_the_
 
 
 def test_a_driver_that_dies_is_started_again(experiment: Make, tmp_path: Path) -> None:
-    base = {"federation.rounds": 800, "eval.every": 400}
+    base = {"federation.rounds": 800, "eval.every": 400} | ALONE
     expected = run(experiment(**base), tmp_path / "serial")
     rows: list[int] = []
     killed: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,26 +122,39 @@ def worker(experiment: Experiment) -> Worker:
     return Worker(experiment, *tasks.load(experiment))
 
 
+@pytest.mark.parametrize(
+    ("dotted", "batches"),  # clients in each, of a cohort of three
+    [
+        ({"method.directions": "per_client"}, [1, 1, 1]),  # a cohort's directions
+        ({}, [3]),
+        ({"task.clients_per_forward": 2}, [2]),
+    ],
+)
 def test_a_share_is_measured_with_the_longest_batches(
-    language: Make, caps: list[float], monkeypatch: pytest.MonkeyPatch
+    language: Make,
+    caps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    dotted: dict[str, Any],
+    batches: list[int],
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    e = language(**{"method.directions": "per_client", "task.eval_batch_size": 7})
+    e = language(**{"task.eval_batch_size": 7}, **dotted)
     one = worker(e)
     prompts = {s: np.diff(one._arrays[f"{s}_prompt_offsets"]) for s in ("train", "eval")}
     made: dict[str, list[int]] = {"train": [], "eval": []}
     task: Any = one.replica.task
     make = task.make_batch
 
-    def noted(split: str, examples: np.ndarray) -> Any:
-        made[split].append(prompts[split][examples].sum())
-        return make(split, examples)
+    def noted(split: str, clients: Sequence[np.ndarray]) -> Any:
+        made[split].append(prompts[split][np.concatenate(clients)].sum())
+        return make(split, clients)
 
     monkeypatch.setattr(task, "make_batch", noted)
     monkeypatch.setattr(one.replica, "device", CUDA)
     monkeypatch.setattr(gpu_memory, "held_bytes", lambda device: (7 * GIB, WHOLE))
     assert one.gpu_bytes() == (7 * GIB, WHOLE)
-    assert made["train"] == [np.sort(prompts["train"])[-4:].sum()] * 3  # a cohort's directions
+    heaviest = np.sort(prompts["train"])[-4:].sum()
+    assert made["train"] == [clients * heaviest for clients in batches]
     lengths = prompts["eval"]
     assert made["eval"] == [lengths[: len(lengths) // 7 * 7].reshape(-1, 7)[
         gpu_memory.heaviest_batch(lengths, task.eval_batches, 7)].sum()]  # fmt: skip
@@ -213,14 +226,14 @@ def test_a_full_gpu_is_told_with_what_to_change(
     capped["method.num_perturbations"] = 5  # as it is, since fedavg has none
     one = worker(experiment(**capped))
     seeds = step_seeds(0, 0, 1)
-    for name in ("losses", "gradient", "score"):
+    for name in ("losses", "losses_at", "gradient", "score"):
         monkeypatch.setattr(one.replica.task, name, full)
     if method == "hiso":
         where = r"one of the clients \[0, 5\], round 0, local step 0"
         with pytest.raises(UserError, match=f"{where}: {SHARE}.*batch_size .now .*layer"):
-            take_turns(one.replica, one.partition, [0, 5], seeds)
+            take_turns(one.replica, one.partition, [(0,), (5,)], seeds)
     with pytest.raises(UserError, match=f"round 0, local step 0: {SHARE}") as turn:
-        one.turns([0, 5], seeds)
+        one.turns([(0, 5)], seeds)
     assert ("probe_weights" in str(turn.value)) == (method == "hiso")
     assert str(turn.value).endswith("torch: CUDA out of memory. Tried to allocate 2.00 GiB.")
     with pytest.raises(UserError, match=f"evaluation batch 1, round 0: {SHARE}.*eval_batch_size"):
@@ -237,10 +250,10 @@ def test_a_real_gpu_is_held_to_its_share(experiment: Make) -> None:
     whole = torch.cuda.get_device_properties(0).total_memory
     share = round((CONTEXT + 512 * 2**20) / whole, 4)
     one = worker(experiment(**{"resources.gpus_per_client": share}))
-    turns: list[Turn] = one.turns([0, 5], step_seeds(0, 0, 1))
-    assert [turn.client for turn in turns] == [0, 5]
+    turns: list[list[Turn]] = one.turns([(0, 5), (1,)], step_seeds(0, 0, 1))
+    assert [[turn.client for turn in unit] for unit in turns] == [[0, 5], [1]]
     task: Any = one.replica.task
-    losses = task.losses
+    losses = task.losses_at
 
     def eat() -> None:
         torch.empty(600 * 2**20, dtype=torch.uint8, device="cuda")
@@ -249,12 +262,12 @@ def test_a_real_gpu_is_held_to_its_share(experiment: Make) -> None:
         eat()
         return losses(*arguments)
 
-    task.losses = hungry
+    task.losses_at = hungry
     free, _ = torch.cuda.mem_get_info()
     assert free > 600 * 2**20, "the GPU is busy"
     try:
         with pytest.raises(UserError, match=f"the actor's share, {share:g} of this GPU"):
-            one.turns([0, 5], step_seeds(0, 0, 1))
+            one.turns([(0, 5)], step_seeds(0, 0, 1))
     finally:
         worker(experiment(**{"resources.gpus_per_client": 1.0}))  # lifts the cap
     eat()

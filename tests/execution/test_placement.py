@@ -123,7 +123,8 @@ def test_memory_bounds_the_actors() -> None:
         ({"task.dtype": "bfloat16"}, 10**9, 0, 2.5),  # half a buffer
         ({}, 10**6, 10**9, 8e-3),  # frozen float32 weights are shared; 5 directions are kept
         ({"resources.gpus_per_client": 1}, 10**6, 10**9, 1.008),
-        ({"task.dtype": "bfloat16"}, 10**6, 10**9, 0.5075),
+        ({"task.dtype": "bfloat16"}, 10**6, 10**9, 0.0075),  # shared
+        ({"task.dtype": "bfloat16", "resources.gpus_per_client": 1}, 10**6, 10**9, 0.5075),
         ({"task.sparse_fraction": 0.001}, 10**6, 10**9 - 10**6, 1.008),  # the dense copy
     ],
 )

@@ -27,31 +27,47 @@ from hiso_ray.method.scalar import (
 CPU = torch.device("cpu")
 
 
-def quadratic(lam: torch.Tensor) -> Any:
-    """½ Σ λ (x - b)² in float64, one b per batch."""
+class Quadratic:
+    """½ Σ λ (x - b)² in float64, one b per client, a group of them per batch; as a task."""
 
-    def losses(weights: torch.Tensor, batches: Sequence[float]) -> np.ndarray:
+    at_once = 1
+
+    def __init__(self, lam: torch.Tensor, at_once: int = 1) -> None:
+        self.lam, self.at_once = lam, at_once
+
+    def losses(self, weights: torch.Tensor, batches: Sequence[Sequence[float]]) -> np.ndarray:
         x = weights.double()
-        return np.array([float(0.5 * (lam * (x - b) ** 2).sum()) for b in batches])
+        everyone = [b for batch in batches for b in batch]
+        return np.array([float(0.5 * (self.lam * (x - b) ** 2).sum()) for b in everyone])
 
-    return losses
-
-
-def slopes_of_quadratic(lam: torch.Tensor) -> Any:
-    """Exact ⟨∇F, z⟩ and F of :func:`quadratic`."""
+    def losses_at(self, weights: torch.Tensor, batches: Sequence[Sequence[float]]) -> np.ndarray:
+        assert len(weights) <= self.at_once
+        return np.stack([self.losses(row, batches) for row in weights])
 
     def slopes(
-        weights: torch.Tensor, z: torch.Tensor, batches: Sequence[float]
+        self, weights: torch.Tensor, z: torch.Tensor, batches: Sequence[Sequence[float]]
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Exact ⟨∇F, z⟩ and F."""
         x = weights.double()
-        found = np.array([float((lam * (x - b)) @ z.double()) for b in batches])
-        return found, quadratic(lam)(weights, batches)
+        everyone = [b for batch in batches for b in batch]
+        found = [float((self.lam * (x - b)) @ z.double()) for b in everyone]
+        return np.array(found), self.losses(weights, batches)
 
-    return slopes
 
+class Given:
+    """A task of losses alone: a finite difference asks for no derivative, and not for several
+    weight vectors at once where one at a time is all that can be had."""
 
-def no_slopes(*_: Any) -> Any:
-    raise AssertionError("a finite difference asks for no derivative")
+    at_once = 1
+
+    def __init__(self, losses: Any) -> None:
+        self.losses = losses
+
+    def losses_at(self, *_: Any) -> Any:
+        raise AssertionError("asked for several weight vectors at once")
+
+    def slopes(self, *_: Any) -> Any:
+        raise AssertionError("asked for a derivative")
 
 
 def names(seed: int, count: int) -> list[Name]:
@@ -68,16 +84,15 @@ def state(d: int, arm: str = "none", h: torch.Tensor | None = None, scaled: Any 
 
 def measure(
     s: State,
-    losses: Any,
+    task: Any,
     batches: Any,
     probe: Probe,
     perturbations: int,
     seed: int = 5,
-    slopes: Any = no_slopes,
 ) -> np.ndarray:
     return probe.scalars(
-        losses, slopes, s.x, batches, names(seed, perturbations), s.in_probe,
-        Directions(len(s.x), CPU, 0), torch.empty_like(s.x),
+        task, s.x, batches, names(seed, perturbations), s.in_probe,
+        Directions(len(s.x), CPU, 0), torch.empty(task.at_once, len(s.x)),
     )[0]  # fmt: skip
 
 
@@ -98,14 +113,12 @@ def test_g_of_a_quadratic_is_exact() -> None:
     )
     slope = z @ (lam * (s.x.double() - 0.3))
     bend = 0.5 * mu * (z**2 @ lam)
-    forward = measure(s, quadratic(lam), [0.3], Probe(mu), 4)
-    central = measure(s, quadratic(lam), [0.3], Probe(mu, "central"), 4)
+    forward = measure(s, Quadratic(lam), [[0.3]], Probe(mu), 4)
+    central = measure(s, Quadratic(lam), [[0.3]], Probe(mu, "central"), 4)
     assert forward[0] == pytest.approx((slope + bend).numpy(), rel=1e-4, abs=1e-4)
     assert central[0] == pytest.approx(slope.numpy(), rel=1e-4, abs=1e-4)
     assert forward.dtype == central.dtype == np.float32
-    exact = measure(
-        s, quadratic(lam), [0.3], Probe(mu, "exact"), 4, slopes=slopes_of_quadratic(lam)
-    )
+    exact = measure(s, Quadratic(lam), [[0.3]], Probe(mu, "exact"), 4)
     assert exact[0] == pytest.approx(slope.numpy(), rel=1e-5, abs=1e-5)
     assert exact.dtype == np.float32
 
@@ -116,13 +129,34 @@ def test_the_second_difference_of_a_quadratic_is_exact() -> None:
     lam = torch.linspace(0.1, 2, d, dtype=torch.float64)
     s = state(d, "diagonal", torch.linspace(0.5, 3, d))
     z = torch.stack([reference.direction(5, p, d) for p in range(4)]) / s.curvature.h.sqrt()
-    g = measure(s, quadratic(lam), [0.3, -2.0], Probe(mu, "central", second=True), 4)
+    g = measure(s, Quadratic(lam), [[0.3], [-2.0]], Probe(mu, "central", second=True), 4)
     assert g.shape == (2, 8)
     assert g[:, :4] == pytest.approx(
-        measure(s, quadratic(lam), [0.3, -2.0], Probe(mu, "central"), 4)
+        measure(s, Quadratic(lam), [[0.3], [-2.0]], Probe(mu, "central"), 4)
     )
     for row in g:
         assert row[4:] == pytest.approx((z.double() ** 2 @ lam).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 9])
+@pytest.mark.parametrize(
+    "probe",
+    [Probe(1e-2), Probe(1e-2, "central"), Probe(1e-2, "central", second=True), Probe(1, "exact"),
+     Probe(1e-2, sphere=True)],
+)  # fmt: skip
+def test_groups_and_several_weight_vectors_at_once_change_nothing(
+    probe: Probe, at_once: int
+) -> None:
+    # Five clients in two batches, or one a batch; P = 3 makes 3, 4, 6 or 7 points, which 2 and 4
+    # do not divide.
+    d, clients = 50, [0.3, -2.0, 1.0, 0.0, 7.0]
+    lam = torch.linspace(0.1, 2, d, dtype=torch.float64)
+    s = state(d, "diagonal", torch.linspace(0.5, 3, d))
+    alone = measure(s, Quadratic(lam), [[b] for b in clients], probe, 3)
+    groups = measure(s, Quadratic(lam, at_once), [clients[:3], clients[3:]], probe, 3)
+    assert alone.shape == (5, 6 if probe.second else 3)
+    assert np.array_equal(groups, alone)
+    assert len({tuple(row) for row in groups[:, :3].tolist()}) == 5  # nobody got another's
 
 
 @pytest.mark.parametrize("kind", ["forward", "central", "exact"])
@@ -136,7 +170,7 @@ def test_directions_on_the_sphere(kind: Any) -> None:
     v = u * scale
     slope = v @ (lam * (s.x.double() - 0.3)) + (kind == "forward") * 0.5 * mu * (v**2 @ lam)
     probe = Probe(mu, kind, sphere=True)
-    g = measure(s, quadratic(lam), [0.3], probe, 4, slopes=slopes_of_quadratic(lam))
+    g = measure(s, Quadratic(lam), [[0.3]], probe, 4)
     assert g[0] == pytest.approx((slope * scale[:, 0]).numpy(), rel=1e-4, abs=1e-4)
 
 
@@ -159,8 +193,9 @@ def test_g_agrees_with_autograd_on_a_network() -> None:
     s = state(sum(shape.numel() for shape in shapes))
     x = s.x.double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(x), x)
+    plain = Given(lambda w, _: np.array([float(loss(w.double()))]))
     for mu, tolerance, kind in ((1e-3, 2e-2, "forward"), (1e-3, 1e-3, "central")):
-        g = measure(s, lambda w, bs: np.array([float(loss(w.double()))]), [0], Probe(mu, kind), 5)
+        g = measure(s, plain, [0], Probe(mu, kind), 5)
         exact = [float(gradient @ reference.direction(5, p, len(x)).double()) for p in range(5)]
         assert g[0] == pytest.approx(np.array(exact), abs=tolerance)
 
@@ -200,7 +235,7 @@ CASES = [
 @pytest.mark.parametrize("d", [37, CHUNK["cpu"] + 100])
 def test_equals_the_plain_reference(case: dict[str, Any], d: int) -> None:
     lam = torch.linspace(0.1, 1, d, dtype=torch.float64) / d
-    losses = quadratic(lam)
+    task = Quadratic(lam)
     lr, mu, beta, eps = 0.3, 1e-2, 0.9, 1e-3
     seeds, cohort = list(range(70, 70 + case["tau"])), [2, 5, 6]
     s = state(d, case["curvature"])
@@ -212,19 +247,18 @@ def test_equals_the_plain_reference(case: dict[str, Any], d: int) -> None:
     for round_ in range(3):
         here = [seed + 10 * round_ for seed in seeds]
         x, h, expected = reference.one_round(
-            lambda client, k, w: losses(w, [client + k])[0], x, h, cohort, here, lr=lr, mu=mu,
+            lambda client, k, w: task.losses(w, [[client + k]])[0], x, h, cohort, here, lr=lr, mu=mu,
             perturbations=perturbations, central=case["central"], beta=beta, eps=eps,
             curvature=case["curvature"], learn_from_all=case["all"],
         )  # fmt: skip
-        buffer = torch.empty_like(s.x)
+        buffer = torch.empty(1, d)
         g = np.empty((3, case["tau"], perturbations), np.float32)
         for i, client in enumerate(cohort):
             local = s.x.clone()
             for k, seed in enumerate(here):
                 here_names = names(seed, perturbations)
                 (g[i, k],), _ = probe.scalars(
-                    losses, no_slopes, local, [client + k], here_names, s.in_probe, directions,
-                    buffer,
+                    task, local, [[client + k]], here_names, s.in_probe, directions, buffer
                 )  # fmt: skip
                 step_out_of_place(local, local, g[i, k], here_names, lr, s, directions)
         mean = g.astype(np.float64).mean(0).astype(np.float32)
@@ -254,9 +288,7 @@ def test_probes_never_write_to_the_weights() -> None:
     x, h = s.x.clone(), s.curvature.values().clone()
     s.x.requires_grad_(False)
     for seed in range(50):
-        measure(
-            s, quadratic(torch.ones(500, dtype=torch.float64)), [0.1, 0.2], Probe(1e-3), 3, seed
-        )
+        measure(s, Quadratic(torch.ones(500).double()), [[0.1], [0.2]], Probe(1e-3), 3, seed)
     assert torch.equal(s.x, x)
     assert torch.equal(s.curvature.values(), h)
 
@@ -295,8 +327,8 @@ def test_bf16_forwards_keep_fp32_masters() -> None:
         seen.append(weights.clone())
         return np.zeros(len(batches))
 
-    buffer = torch.empty(d, dtype=torch.bfloat16)
-    Probe(1e-2).scalars(losses, no_slopes, s.x, [0], names(4, 1), s.in_probe, directions, buffer)
+    buffer = torch.empty(1, d, dtype=torch.bfloat16)
+    Probe(1e-2).scalars(Given(losses), s.x, [0], names(4, 1), s.in_probe, directions, buffer)
     u = reference.direction(4, 0, d)
     assert torch.equal(seen[0], s.x.bfloat16())
     assert torch.equal(seen[1], (s.x + 1e-2 * u).bfloat16())  # rounded once, from fp32
@@ -313,14 +345,14 @@ def test_descends_as_fast_as_theory_allows_and_diverges_beyond() -> None:
     end = {}
     for name, lr in (("below", 1 / (trace + 2)), ("above", 8 / trace)):
         s, directions = state(d), Directions(d, CPU, 0)
-        loss = quadratic(lam)
+        task = Quadratic(lam)
         for seed in range(400):
-            g = measure(s, loss, [0.0], Probe(1e-3, "central"), 1, seed)
+            g = measure(s, task, [[0.0]], Probe(1e-3, "central"), 1, seed)
             apply_record(s, directions, steps([seed], g), Rule(lr, beta=0.9, eps=0))
-            if float(loss(s.x, [0.0])[0]) > 1e6:
+            if float(task.losses(s.x, [[0.0]])[0]) > 1e6:
                 break
-        end[name] = float(loss(s.x, [0.0])[0])
-    assert end["below"] < 0.05 * float(quadratic(lam)(state(d).x, [0.0])[0])
+        end[name] = float(task.losses(s.x, [[0.0]])[0])
+    assert end["below"] < 0.05 * float(Quadratic(lam).losses(state(d).x, [[0.0]])[0])
     assert end["above"] > 1e6
 
 
@@ -384,7 +416,7 @@ def test_where_directions_are_scaled(scaled: Any) -> None:
     in_probe, in_update = (
         u / h.sqrt() if scaled in ("both", w) else u for w in ("probe", "update")
     )
-    g = measure(s, quadratic(lam), [0.3], Probe(1e-2, "central"), 1)
+    g = measure(s, Quadratic(lam), [[0.3]], Probe(1e-2, "central"), 1)
     slope = float(in_probe.double() @ (lam * (x.double() - 0.3)))
     assert g[0, 0] == pytest.approx(slope, rel=1e-4)
     apply_record(s, directions, steps([5], g), Rule(0.1, 0.5, 0))

@@ -15,6 +15,7 @@ import torch
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.execution.contract import total
+from hiso_ray.tasks.forwards import Form, chosen
 from hiso_ray.tasks.generation import GenerationTask
 
 CPU = torch.device("cpu")
@@ -163,9 +164,14 @@ def of(experiment: Make, model: Callable[[str], Path], squad: Path) -> Make:
     return make
 
 
-def built(experiment: Experiment) -> tuple[GenerationTask, Any, torch.Tensor]:
+def built(
+    experiment: Experiment, form: Form | None = None
+) -> tuple[GenerationTask, Any, torch.Tensor]:
+    """``form``: where it is not to be the model's own."""
     experiment = tasks.resolve(experiment)
     prepared = tasks.prepare(experiment)
+    if form is not None:
+        prepared.spec["forward"] = chosen(prepared.spec["forward"])._replace(form=form)
     task: Any = tasks.build(experiment, prepared, CPU)
     return task, prepared, torch.tensor(prepared.x0)
 
@@ -189,35 +195,75 @@ def test_the_loss_is_that_of_plain_transformers_one_example_at_a_time(
         assert found[0] == pytest.approx(summed / terms, rel=1e-5)
 
 
-def test_only_the_tokens_of_the_answer_are_counted(of: Make, model: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("form", ["scored", "packed", "padded"])
+def test_only_the_tokens_of_the_answer_are_counted(
+    of: Make, model: Callable[[str], Path], form: Form
+) -> None:
     # Traps: loss over the prompt, over padding, or over the padding of shorter answers.
-    task, _, _ = built(of("llama"))
+    task, _, _ = built(of("llama"), form)
     _, tokenizer = plain(model("llama"))
-    inputs, labels = task.batch(np.arange(5))
+    inputs, labels, sizes = task.batch(np.arange(2), np.arange(2, 5))
     answers = [tokenizer(answer(i), add_special_tokens=False)["input_ids"] for i in range(5)]
     prompts = [tokenizer(prompt(i))["input_ids"] for i in range(5)]
-    longest = max(map(len, answers))
-    assert labels.tolist() == [[-100] * (longest - len(a)) + a for a in answers]
-    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-    assert inputs["input_ids"].shape == (5, width)
-    for row, real, p, a in zip(
-        inputs["input_ids"], inputs["attention_mask"], prompts, answers, strict=True
-    ):
-        assert real.tolist() == [0] * (width - len(p) - len(a)) + [1] * (len(p) + len(a))
-        assert row[real.bool()].tolist() == p + a
+    assert labels.tolist() == list(itertools.chain(*answers))
+    lengths = list(map(len, answers))
+    assert sizes == (sum(lengths[:2]), sum(lengths[2:]))
+    # An answer's last token is asked for and never read; each is asked for by the one before it.
+    read = [p + a[:-1] for p, a in zip(prompts, answers, strict=True)]
+    before = [p[-1:] + a[:-1] for p, a in zip(prompts, answers, strict=True)]
+    ids = inputs["input_ids"]
+    if form == "padded":
+        width = max(map(len, read))
+        assert ids.shape == (5, width)
+        for row, real, tokens in zip(ids, inputs["attention_mask"], read, strict=True):
+            assert real.tolist() == [0] * (width - len(tokens)) + [1] * len(tokens)
+            assert row[real.bool()].tolist() == tokens
+        scored = inputs["scored"]
+    else:
+        in_order = sorted(read, key=len)
+        assert ids.tolist() == [list(itertools.chain(*in_order))]
+        positions = itertools.chain(*(range(len(tokens)) for tokens in in_order))
+        assert inputs["position_ids"].tolist() == [list(positions)]
+        scored = inputs["packing"].scored
+    assert ids.flatten()[scored].tolist() == list(itertools.chain(*before))
     assert all(p[0] == 1 for p in prompts)  # the special token, once
     assert not any(1 in a for a in answers)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_stands_in_the_padding_does_not_matter(of: Make, name: str) -> None:
-    task, _, x = built(of(name))
-    inputs, labels = task.batch(np.arange(5))
+    task, _, x = built(of(name), "padded")
+    batch = task.batch(np.arange(5))
     first = task.losses(x, [task.batch(np.arange(5))])
-    padding = inputs["attention_mask"] == 0
+    padding = batch.inputs["attention_mask"] == 0
     assert padding.any()
-    inputs["input_ids"][padding] = 17
-    assert task.losses(x, [(inputs, labels)])[0] == pytest.approx(first[0], rel=1e-6)
+    batch.inputs["input_ids"][padding] = 17
+    assert task.losses(x, [batch])[0] == pytest.approx(first[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_stands_beside_a_sequence_does_not_matter(of: Make, name: str) -> None:
+    # End to end, a neighbour is what padding was; the shortest lies first, the longest last.
+    task, _, x = built(of(name), "packed")
+    clients = [np.array([i]) for i in range(5)]
+    first = task.losses(x, [task.batch(*clients)])
+    for moved in range(5):
+        batch = task.batch(*clients)
+        lengths = batch.inputs["packing"].lengths
+        number = sorted(range(5), key=lambda i: len(read_of(task, i))).index(moved)
+        start = sum(lengths[:number])
+        assert lengths[number] == len(read_of(task, moved))
+        batch.inputs["input_ids"][0, start : start + lengths[number]] = 17
+        found = task.losses(x, [batch])
+        others = np.arange(5) != moved
+        assert found[others] == pytest.approx(first[others], rel=1e-6)
+        assert abs(found[moved] / first[moved] - 1) > 1e-4
+
+
+def read_of(task: GenerationTask, number: int) -> list[int]:
+    """What is read of a training example, one sequence."""
+    ids = task.batch(np.array([number])).inputs["input_ids"]
+    return ids[0].tolist()
 
 
 def test_evaluation_reads_the_prompts_of_training(of: Make) -> None:
@@ -261,9 +307,10 @@ def test_a_step_against_the_gradient_lowers_the_loss(
 def test_long_answers_end_at_the_budget(of: Make, model: Callable[[str], Path]) -> None:
     task, _, _ = built(of("llama", **{"task.max_new_tokens": 2}))
     _, tokenizer = plain(model("llama"))
-    _, labels = task.batch(np.arange(5))
+    _, labels, sizes = task.batch(np.arange(5))
     wanted = [tokenizer(answer(i), add_special_tokens=False)["input_ids"][:2] for i in range(5)]
-    assert labels.tolist() == wanted
+    assert labels.view(5, 2).tolist() == wanted
+    assert sizes == (10,)
 
 
 # greedy answers
@@ -433,14 +480,12 @@ def test_drop_accepts_any_of_its_spans(of: Make, tmp_path: Path) -> None:
         line = json.dumps(row | {"answers_spans": answers_spans}) + "\n"
         (tmp_path / f"{split}.jsonl").write_text(line * 3)
     e = of("llama", **{"task.name": "drop", "task.data": str(tmp_path)})
-    task, prepared, _ = built(e)
+    task, prepared, x = built(e)
     assert prepared.spec["evaluation"]["references"] == [["Bob", "Ann"]] * 3
     points = {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}
     for reply, value in points.items():
         task.answers = lambda examples, reply=reply: [reply] * len(examples)  # type: ignore
-        assert task.points(np.arange(3), torch.empty(0), torch.empty(0)) == {
-            "f1": 3 * value, "exact_match": 3 * value,
-        }  # fmt: skip
+        assert task.score(x, 0).points == {"f1": 3 * value, "exact_match": 3 * value}
     summary = run(e, tmp_path / "r")
     assert summary["metric"] == "f1"
     assert replay(tmp_path / "r")["matches"] is True

@@ -18,6 +18,7 @@ from hiso_ray.tasks import examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared, views
+from hiso_ray.tasks.forwards import Form, chosen
 from hiso_ray.tasks.module import reached_parameters
 from hiso_ray.tasks.prompts import Examples
 
@@ -28,9 +29,15 @@ def read(name: str, data: str, seed: int) -> tuple[Examples, Examples, tuple[str
     return examples.read(BENCHMARKS[name], TaskConfig(name=name, data=data), seed)
 
 
-def build(experiment: Experiment) -> tuple[LanguageTask, Prepared, torch.Tensor]:
+def build(
+    experiment: Experiment, form: Form | None = None
+) -> tuple[LanguageTask, Prepared, torch.Tensor]:
+    """``form``: where it is not to be the model's own, the leanest."""
     experiment = tasks.resolve(experiment)
     prepared = tasks.prepare(experiment)
+    if form is not None:
+        assert chosen(prepared.spec["forward"]).form == "scored"
+        prepared.spec["forward"] = chosen(prepared.spec["forward"])._replace(form=form)
     return tasks.build(experiment, prepared, CPU), prepared, torch.tensor(prepared.x0)
 
 
@@ -100,9 +107,10 @@ def test_a_single_split_is_divided_stratified(tmp_path: Path) -> None:
 # the model
 
 
+@pytest.mark.parametrize("form", ["scored", "packed", "padded", "whole"])
 @pytest.mark.parametrize("family", ["opt", "gpt2"])
-def test_left_padding_gives_the_losses_of_single_prompts(
-    language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path, family: str
+def test_logits_are_those_of_single_prompts_whatever_the_form(
+    language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path, family: str, form: Form
 ) -> None:
     if family == "gpt2":  # counts the padding as positions unless told not to
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -113,7 +121,7 @@ def test_left_padding_gives_the_losses_of_single_prompts(
             torch.manual_seed(0)
             GPT2LMHeadModel(config).save_pretrained(tmp_path)
     folder = tiny_opt if family == "opt" else tmp_path
-    task, _, x = build(language(**{"task.model": str(folder)}))
+    task, _, x = build(language(**{"task.model": str(folder)}), form)
     together = np.arange(10)
     batch = task.batch(together)
     with torch.inference_mode():
@@ -125,11 +133,16 @@ def test_left_padding_gives_the_losses_of_single_prompts(
             assert torch.allclose(rows[i], task.logits(single.inputs)[0], atol=1e-5)
 
 
-def test_batches_are_trimmed_to_their_longest(language: Callable[..., Experiment]) -> None:
-    task, prepared, _ = build(language())
-    lengths = np.diff(prepared.arrays["train_prompt_offsets"])
-    short = np.argsort(lengths)[:3]
-    assert task.batch(short).inputs["input_ids"].shape == (3, lengths[short].max())
+def test_batches_hold_no_more_than_their_longest_or_no_padding_at_all(
+    language: Callable[..., Experiment],
+) -> None:
+    for form in ("packed", "padded"):
+        task, prepared, _ = build(language(), form)
+        lengths = np.diff(prepared.arrays["train_prompt_offsets"])
+        few = np.argsort(lengths)[[0, 1, 40]]
+        assert len(set(lengths[few])) > 1
+        wanted = {"packed": (1, lengths[few].sum()), "padded": (3, lengths[few].max())}
+        assert task.batch(few).inputs["input_ids"].shape == wanted[form]
 
 
 def test_loss_and_score_are_those_of_plain_transformers(
@@ -167,17 +180,19 @@ def test_tied_embeddings_stay_tied_and_are_counted_once(
     assert sum(np.prod(shape) for _, shape in task.layout) == len(x) == prepared.x0.size
 
 
-def test_the_answer_position_is_all_that_is_scored(
-    language: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", ["scored", "packed", "padded"])
+def test_the_answer_position_and_the_answers_are_all_that_is_scored(
+    language: Callable[..., Experiment], form: Form
 ) -> None:
-    task, _, x = build(language())
-    shapes = []
-    forward = task.module.lm_head.forward
-    monkeypatch.setattr(
-        task.module.lm_head, "forward", lambda h: shapes.append(h.shape[:2]) or forward(h)
-    )
-    task.losses(x, [task.batch(np.arange(5))])
-    assert shapes == [(5, 1)]
+    task, _, x = build(language(), form)
+    made: list[tuple[int, int]] = []
+
+    def watch(_: nn.Module, args: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        made.append((args[0].shape[:2].numel(), out.shape[-1]))
+
+    task.module.lm_head.register_forward_hook(watch)
+    task.losses(x, [task.batch(np.arange(5), np.arange(3))])
+    assert made == [(8, 2)]
 
 
 def test_two_evaluations_are_bit_equal_and_small_mu_gives_finite_g(

@@ -21,6 +21,7 @@ from hiso_ray.messages import UserError
 from hiso_ray.method.probe import Unperturbed
 from hiso_ray.tasks.contract import dimension, largest_layer, views
 from hiso_ray.tasks.layers import ALIGNMENT, Layers
+from hiso_ray.tasks.module import Batch
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {
@@ -142,11 +143,11 @@ def test_no_more_than_the_largest_layer_exists_at_once(of: Make, name: str) -> N
             place, wanted = task._trainable[i].data_ptr(), 2 * dimension(task.layout[:i])
             assert (place - wanted) % ALIGNMENT["cpu"] == 0
 
-    take_turns(worker.replica, partition, [0, 1], [1])  # makes the hooks, so that ours come after
+    take_turns(worker.replica, partition, [(0, 1)], [1])  # makes the hooks, so that ours come after
     for module in task.module.modules():
         module.register_forward_pre_hook(count)
     with Largest() as made:
-        take_turns(worker.replica, partition, [0, 1], [2])
+        take_turns(worker.replica, partition, [(0, 1)], [2])
         worker.scores([0])
     assert worker.replica.buffer is None
     assert max(bound) == layer
@@ -262,12 +263,13 @@ def test_what_a_turn_tells_of_such_a_model(of: Make, monkeypatch: pytest.MonkeyP
     e = tasks.resolve(of("digits", **LAYER, **BFLOAT16))
     prepared, partition = tasks.load(e)
     worker = Worker(e, prepared, partition)
-    worker.replica.task.make_batch = lambda split, examples: (  # type: ignore[attr-defined]
-        torch.ones(len(examples), 64, dtype=torch.bfloat16),
-        torch.zeros(len(examples), dtype=torch.int64),
+    worker.replica.task.make_batch = lambda split, clients: Batch(  # type: ignore[attr-defined]
+        torch.ones(sum(map(len, clients)), 64, dtype=torch.bfloat16),
+        torch.zeros(sum(map(len, clients)), dtype=torch.int64),
+        tuple(map(len, clients)),
     )
     with pytest.raises(UserError, match="mlp-8 reads the weights of child"):
-        worker.turns([0], [1])
+        worker.turns([(0, 1)], [1])
     with pytest.raises(UserError, match="mlp-8 reads the weights of child"):
         worker.scores([0])
 
