@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from hiso_ray.record import Record
 
-FORMAT = 4
+FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
