@@ -49,7 +49,7 @@ def aggregate(
     if weights is not None:
         combined = _weighted_mean(sent, weights)
     else:
-        combined = _RULES[rule](sent, withstood(byzantine, m))
+        combined = _RULES[rule](sent, withstood(byzantine, m) if byzantine else 0)
     return np.asarray(combined, np.float32)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,19 @@ class Sizes:
     experiment: Experiment
     dimension: int
 
-    @property
+    @cached_property
     def scalars(self) -> int:
         """What a client measures in a round: τ·P, twice as many with second differences."""
         return scalars_per_turn(self.experiment)
 
-    @property
+    @cached_property
     def up(self) -> int:
         """What one client sends up."""
         if self.experiment.sends_weights:
             return 4 * self.dimension
         return payload_bytes(self.experiment.precision, self.scalars)
 
-    @property
+    @cached_property
     def request(self) -> int:
         """What asks one sampled client for its turn."""
         seeds = 0 if self.experiment.method.row.first_order else self._seeds
@@ -164,10 +165,9 @@ class Traffic:
 
     def count(self, record: Record) -> None:
         """Adds the next record."""
-        answered, dropped, late = (
-            np.array(clients, np.int64) for clients in (record.cohort, record.dropped, record.late)
-        )
-        sampled = np.concatenate([answered, dropped, late])
+        sampled = np.array(record.cohort + record.dropped + record.late, np.int64)
+        came, left = len(record.cohort), len(record.cohort) + len(record.dropped)
+        answered, dropped, late = sampled[:came], sampled[came:left], sampled[left:]
         self.sampled[sampled] += 1
         self.answered[answered] += 1
         self.dropped[dropped] += 1
