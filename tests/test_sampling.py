@@ -13,7 +13,7 @@ import torch
 
 from hiso_ray import sampling
 from hiso_ray.config import FederationConfig
-from hiso_ray.sampling import minibatch
+from hiso_ray.sampling import SHUFFLED, minibatch
 
 KINDS = ["uniform", "size", "cyclic"]
 
@@ -106,8 +106,9 @@ def test_cyclic_groups_are_dealt_at_random() -> None:
     assert len(dealt) == 5
 
 
-def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client() -> None:
-    examples = np.arange(100, 140)
+@pytest.mark.parametrize("held", [40, 16 * SHUFFLED, 16 * SHUFFLED + 1, 5000])
+def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client(held: int) -> None:
+    examples = np.arange(100, 100 + held)
     batch = minibatch(0, 1, 2, 0, examples, 16)
     assert len(set(batch.tolist())) == 16
     assert set(batch.tolist()) <= set(examples.tolist())
@@ -117,12 +118,14 @@ def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client() ->
     assert all(not np.array_equal(batch, other) for other in others)
 
 
-def test_every_example_is_drawn_equally_often_and_with_every_other() -> None:
-    """Over rounds, clients and steps: 4 of 10 in each of 3 000 minibatches."""
-    indices = itertools.product(range(100), range(10), range(3))
-    drawn = [minibatch(0, r, c, k, np.arange(10), 4) for r, c, k in indices]
-    held = np.stack([np.bincount(batch, minlength=10) for batch in drawn])
-    together = held.T @ held
-    # 1 200 with a standard deviation of 27; of pairs 400, and 19
-    assert np.abs(np.diag(together) - 1200).max() < 4.5 * 27
-    assert np.abs(together[np.triu_indices(10, 1)] - 400).max() < 4.5 * 19
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (2 * SHUFFLED + 4, 2)])
+def test_every_example_is_drawn_equally_often_and_with_every_other(n: int, size: int) -> None:
+    """Over the minibatches of 100 rounds, 10 clients and 3 steps."""
+    indices = list(itertools.product(range(100), range(10), range(3)))
+    drawn = [minibatch(0, r, c, k, np.arange(n), size) for r, c, k in indices]
+    held = np.stack([np.bincount(batch, minlength=n) for batch in drawn])
+    together, alone = held.T @ held, size / n
+    pairs = together[np.triu_indices(n, 1)]
+    for counts, chance in ((np.diag(together), alone), (pairs, alone * (size - 1) / (n - 1))):
+        expected, variance = len(indices) * chance, len(indices) * chance * (1 - chance)
+        assert np.abs(counts - expected).max() < 4.5 * np.sqrt(variance)
