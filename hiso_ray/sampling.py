@@ -19,8 +19,8 @@ import numpy as np
 from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
-# A client with so many minibatches of examples shuffles them all: what numpy's choice costs before
-# it draws is more.
+# As long as so many draws would exhaust them, all are shuffled: what numpy's choice costs before it
+# draws is more.
 SHUFFLED = 8
 
 
@@ -37,11 +37,11 @@ def cohort(
     """
     rng, m = generator(run_seed, Purpose.COHORT, round_), federation.clients_per_round
     if federation.participation == "cyclic":
-        drawn = rng.choice(available(run_seed, round_, federation), size=m, replace=False)
+        drawn = _draw(rng, available(run_seed, round_, federation), m)
     elif federation.participation == "size":
         drawn = rng.choice(len(sizes), size=m, replace=False, p=sizes / sizes.sum())
     else:
-        drawn = rng.choice(federation.num_clients, size=m, replace=False)
+        drawn = _draw(rng, np.arange(federation.num_clients), m)
     drawn.sort()
     return drawn
 
@@ -72,6 +72,11 @@ def minibatch(
         (min(n_i, batch_size),) indices, drawn without replacement.
     """
     rng = generator(run_seed, Purpose.MINIBATCH, round_, client, step)
-    if len(examples) <= SHUFFLED * batch_size:
-        return rng.permutation(examples)[:batch_size]
-    return rng.choice(examples, size=batch_size, replace=False)
+    return _draw(rng, examples, batch_size)
+
+
+def _draw(rng: np.random.Generator, held: np.ndarray, size: int) -> np.ndarray:
+    """(min(n, size),) of (n,), without replacement, in random order."""
+    if len(held) <= SHUFFLED * size:
+        return rng.permutation(held)[:size]
+    return rng.choice(held, size=size, replace=False)
