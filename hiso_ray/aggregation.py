@@ -49,26 +49,24 @@ def aggregate(
     if weights is not None:
         combined = _weighted_mean(sent, weights)
     else:
-        combined = _RULES[rule](sent, withstood(byzantine, m))
+        combined = _RULES[rule](sent, withstood(byzantine, m) if byzantine else 0)
     return np.asarray(combined, np.float32)
 
 
-def _mean(rows: np.ndarray, _: int) -> np.ndarray:
+def _total(rows: np.ndarray) -> np.ndarray:
     # One row after the other, since numpy's own sums group their terms by the array's shape.
-    total = np.zeros(rows.shape[1:])
-    for row in rows:
-        total += row
-    return total / len(rows)
+    return np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
+
+
+def _mean(rows: np.ndarray, _: int) -> np.ndarray:
+    return _total(rows) / len(rows)
 
 
 def _weighted_mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     assert weights.shape == (len(rows),), weights.shape
     assert (weights > 0).all()
-    total, weight = np.zeros(rows.shape[1:]), 0.0
-    for w, row in zip(weights.astype(np.float64), rows, strict=True):
-        total += w * row.astype(np.float64)
-        weight += float(w)
-    return total / weight
+    weights = weights.astype(np.float64)
+    return _total((weights * rows.T).T) / _total(weights)
 
 
 def _median(rows: np.ndarray, _: int) -> np.ndarray:

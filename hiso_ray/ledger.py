@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from hiso_ray.record import Record
 
-FORMAT = 4
+FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
@@ -28,7 +29,7 @@ class LedgerError(ValueError):
 
 
 def _line(content: dict[str, Any], previous: str) -> tuple[str, str]:
-    body = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    body = _ENCODER.encode(content)
     check = hashlib.sha256((previous + body).encode()).hexdigest()[:16]
     return f'{body[:-1]},"check":"{check}"}}\n', check
 
@@ -164,7 +165,7 @@ class Ledger:
         assert record.round == self.round, (record.round, self.round)
         line, check = _line(record.content(), self.check(self.round))
         assert self._file is not None, "opened for reading only"
-        left = line.encode()
+        left = whole = line.encode()
         try:
             while left:  # a file that is almost at its limit takes a part
                 left = left[self._file.write(left) :]
@@ -172,7 +173,7 @@ class Ledger:
         except OSError:
             self._cut(self._offsets[-1])
             raise
-        self._offsets.append(self._offsets[-1] + len(line.encode()))
+        self._offsets.append(self._offsets[-1] + len(whole))
         self._checks += bytes.fromhex(check)
         self._recent.append(record)
 

@@ -22,11 +22,15 @@ COLUMNS = (
     "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
     "answered", "dropped", "late", "simulated_seconds", "epsilon",
 )  # fmt: skip
+BRIEF = ("round", "train_loss")  # of a round without evaluation, for TensorBoard
 Row = dict[str, Any]
 
 
 class MetricsFile:
     """``metrics.csv`` and the TensorBoard events beside it.
+
+    A round has a row, and an event with its training loss; that of an evaluated round holds the
+    whole row. A whole event costs eight times a row here: its checksum is plain Python.
 
     Both are written in place, not by a thread of TensorBoard's: that one dies on a full disk, and
     whoever then closes it waits for ever.
@@ -50,15 +54,16 @@ class MetricsFile:
         self._events = EventsWriter(prefix, suffix)
 
     def add(self, row: Row) -> None:
-        """Writes a row; it is flushed, and with it the events at an evaluation.
+        """Writes a row, so that it outlives this process; the events are flushed at an evaluation.
 
         Raises:
             OSError: the disk is full.
         """
         self._csv.writerow(row)
         self._file.flush()
-        self._events.write_event(_event(row))
-        if row["eval_loss"] is not None:
+        evaluated = row["eval_loss"] is not None
+        self._events.write_event(_event(row if evaluated else {n: row[n] for n in BRIEF}))
+        if evaluated:
             self._events.flush()
 
     def close(self) -> None:

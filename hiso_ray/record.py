@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 # Fields that most methods have no use for: a record with these values leaves them out of its line.
@@ -57,7 +57,7 @@ class Record:
 
     def content(self) -> dict[str, Any]:
         """The fields for JSON, without those that have no use in this round."""
-        return {n: v for n, v in asdict(self).items() if n not in UNUSED or v != UNUSED[n]}
+        return {n: v for n, v in vars(self).items() if n not in UNUSED or v != UNUSED[n]}
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Record:

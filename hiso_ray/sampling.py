@@ -19,6 +19,10 @@ import numpy as np
 from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
+# As long as so many draws would exhaust them, all are shuffled: what numpy's choice costs before it
+# draws is more.
+SHUFFLED = 8
+
 
 def cohort(
     run_seed: int, round_: int, federation: FederationConfig, sizes: np.ndarray
@@ -33,12 +37,13 @@ def cohort(
     """
     rng, m = generator(run_seed, Purpose.COHORT, round_), federation.clients_per_round
     if federation.participation == "cyclic":
-        drawn = rng.choice(available(run_seed, round_, federation), size=m, replace=False)
+        drawn = _draw(rng, available(run_seed, round_, federation), m)
     elif federation.participation == "size":
         drawn = rng.choice(len(sizes), size=m, replace=False, p=sizes / sizes.sum())
     else:
-        drawn = rng.choice(federation.num_clients, size=m, replace=False)
-    return np.sort(drawn)
+        drawn = _draw(rng, np.arange(federation.num_clients), m)
+    drawn.sort()
+    return drawn
 
 
 def available(run_seed: int, round_: int, federation: FederationConfig) -> np.ndarray:
@@ -67,4 +72,11 @@ def minibatch(
         (min(n_i, batch_size),) indices, drawn without replacement.
     """
     rng = generator(run_seed, Purpose.MINIBATCH, round_, client, step)
-    return rng.choice(examples, size=min(batch_size, len(examples)), replace=False)
+    return _draw(rng, examples, batch_size)
+
+
+def _draw(rng: np.random.Generator, held: np.ndarray, size: int) -> np.ndarray:
+    """(min(n, size),) of (n,), without replacement, in random order."""
+    if len(held) <= SHUFFLED * size:
+        return rng.permutation(held)[:size]
+    return rng.choice(held, size=size, replace=False)

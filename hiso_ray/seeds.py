@@ -1,16 +1,23 @@
 """Where every random number comes from.
 
 Cohorts, minibatches, partitions, initial weights and directions are pure functions of a key
-(run seed, purpose, round, client, step, ...). Keys are hashed by ``numpy.random.SeedSequence``,
-which mixes every word of the key, so two keys that differ anywhere give unrelated streams;
-arithmetic such as ``seed * (i + 17) + i`` does not. No global generator is read or written.
+(run seed, purpose, round, client, step, ...). No global generator is read or written.
+
+Run seed and purpose are hashed by ``numpy.random.SeedSequence`` into the 128-bit key of a Philox
+generator, once; round, client and step are words of its counter. Philox turns each counter into
+unrelated numbers (Salmon et al. 2011), and every index has 2^64 counters of its own, so no two
+streams overlap; arithmetic such as ``seed * (i + 17) + i`` gives some of them twice.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+
+COUNTER_WORDS = 4  # of 64 bits; the lowest counts within a stream, the others are the index
 
 
 class Purpose(IntEnum):
@@ -38,16 +45,33 @@ class Purpose(IntEnum):
     DIAGNOSTICS = 19
 
 
-def key(run_seed: int, purpose: Purpose, *index: int) -> np.random.SeedSequence:
-    """The key (run_seed, purpose, *index). Each index must fit 32 bits, so that none can spill
-    into its neighbour's word."""
-    assert all(0 <= i < 2**32 for i in index), f"index out of range: {index}"
-    return np.random.SeedSequence(run_seed, spawn_key=(int(purpose), *index))
+class _Key(np.random.SeedSequence):
+    """(run seed, purpose), hashed once: hashing it again costs more than drawing a minibatch."""
+
+    def __init__(self, run_seed: int, purpose: Purpose) -> None:
+        super().__init__(run_seed, spawn_key=(int(purpose),))
+        self._philox = super().generate_state(2, np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        assert (n_words, dtype) == (2, np.uint64), f"{n_words} of {dtype}"
+        return self._philox
+
+
+_key = lru_cache(maxsize=64)(_Key)
 
 
 def generator(run_seed: int, purpose: Purpose, *index: int) -> np.random.Generator:
-    """A numpy generator that only this key reaches."""
-    return np.random.Generator(np.random.Philox(key(run_seed, purpose, *index)))
+    """A numpy generator that only this key reaches.
+
+    Args:
+        index: at most three words of 32 bits.
+    """
+    assert len(index) < COUNTER_WORDS, f"index too long: {index}"
+    assert all(0 <= i < 2**32 for i in index), f"index out of range: {index}"
+    counter = [0, 0, 0, 0]
+    for word, i in enumerate(index, start=1):
+        counter[word] = i + 1  # 0 where there is no index, so that (1,) is not (1, 0)
+    return np.random.Generator(np.random.Philox(_key(run_seed, purpose), counter=counter))
 
 
 def step_seeds(run_seed: int, round_: int, local_steps: int) -> tuple[int, ...]:
@@ -56,10 +80,8 @@ def step_seeds(run_seed: int, round_: int, local_steps: int) -> tuple[int, ...]:
     They are what the server sends; a client needs nothing else to rebuild the directions of the
     round (:func:`direction_key`).
     """
-    return tuple(
-        int(key(run_seed, Purpose.STEP, round_, step).generate_state(1, np.uint64)[0])
-        for step in range(local_steps)
-    )
+    bits = generator(run_seed, Purpose.STEP, round_).bit_generator
+    return tuple(bits.random_raw(local_steps).tolist())
 
 
 def direction_key(seed: int, *index: int) -> np.random.SeedSequence:
@@ -71,4 +93,4 @@ def direction_key(seed: int, *index: int) -> np.random.SeedSequence:
 def pool_seed(run_seed: int) -> int:
     """The seed of a finite pool of directions (FedKSeed), whose j-th is
     ``direction_key(seed, j)``."""
-    return int(key(run_seed, Purpose.SEED_POOL).generate_state(1, np.uint64)[0])
+    return int(_key(run_seed, Purpose.SEED_POOL).generate_state(2, np.uint64)[0])

@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,19 @@ class Sizes:
     experiment: Experiment
     dimension: int
 
-    @property
+    @cached_property
     def scalars(self) -> int:
         """What a client measures in a round: τ·P, twice as many with second differences."""
         return scalars_per_turn(self.experiment)
 
-    @property
+    @cached_property
     def up(self) -> int:
         """What one client sends up."""
         if self.experiment.sends_weights:
             return 4 * self.dimension
         return payload_bytes(self.experiment.precision, self.scalars)
 
-    @property
+    @cached_property
     def request(self) -> int:
         """What asks one sampled client for its turn."""
         seeds = 0 if self.experiment.method.row.first_order else self._seeds
@@ -127,8 +128,9 @@ class Traffic:
     """Turns, protocol bytes and time so far, as a fold over the records.
 
     Attributes:
-        sampled, answered, dropped, late: (num_clients,) int64 rounds in which each client was.
-        uplink_bytes, downlink_bytes: (num_clients,) int64.
+        answered, dropped, late: (num_clients,) int64 rounds in which each client was.
+        downlink_bytes: (num_clients,) int64; ``down`` is their sum.
+        turns: that were answered, of all clients.
         applied, applied_bytes: records so far that moved the model, and their bytes.
         seen, seen_bytes: (num_clients,) int64 how much of those each client holds.
         simulated_seconds: on the virtual clock.
@@ -136,44 +138,53 @@ class Traffic:
 
     def __init__(self, experiment: Experiment, dimension: int) -> None:
         self.experiment, self.sizes = experiment, Sizes(experiment, dimension)
-        zeros = np.zeros((8, experiment.federation.num_clients), np.int64)
-        self.sampled, self.answered, self.dropped, self.late = zeros[:4]
-        self.uplink_bytes, self.downlink_bytes, self.seen, self.seen_bytes = zeros[4:]
-        self.applied = self.applied_bytes = 0
+        zeros = np.zeros((6, experiment.federation.num_clients), np.int64)
+        self.answered, self.dropped, self.late = zeros[:3]
+        self.downlink_bytes, self.seen, self.seen_bytes = zeros[3:]
+        self.down = self.applied = self.applied_bytes = 0
+        self.turns = 0
         self.simulated_seconds = 0.0
+        self._forwards = forward_passes(experiment.method, experiment.federation.local_steps)
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """(num_clients,) int64 rounds in which each client was asked."""
+        return self.answered + self.dropped + self.late
+
+    @property
+    def uplink_bytes(self) -> np.ndarray:
+        """(num_clients,) int64"""
+        return self.answered * self.sizes.up
 
     @property
     def up(self) -> int:
-        return int(self.uplink_bytes.sum())
-
-    @property
-    def down(self) -> int:
-        return int(self.downlink_bytes.sum())
+        return self.turns * self.sizes.up
 
     @property
     def forwards(self) -> int:
         """Forward passes of the turns that were computed: those of clients that answered."""
-        turn = forward_passes(self.experiment.method, self.experiment.federation.local_steps)
-        return int(self.answered.sum()) * turn
+        return self.turns * self._forwards
 
     def missed(self, clients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(m,) int64 records that each client must catch up with before its next turn, and the
         bytes that takes."""
-        records = self.applied - self.seen[clients]
-        return records, self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
+        return self.applied - self.seen[clients], self._missed_bytes(clients)
+
+    def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
+        return self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
 
     def count(self, record: Record) -> None:
         """Adds the next record."""
-        answered, dropped, late = (
-            np.array(clients, np.int64) for clients in (record.cohort, record.dropped, record.late)
-        )
-        sampled = np.concatenate([answered, dropped, late])
-        self.sampled[sampled] += 1
+        sampled = np.array(record.cohort + record.dropped + record.late, np.int64)
+        came, left = len(record.cohort), len(record.cohort) + len(record.dropped)
+        answered, dropped, late = sampled[:came], sampled[came:left], sampled[left:]
         self.answered[answered] += 1
         self.dropped[dropped] += 1
         self.late[late] += 1
-        self.uplink_bytes[answered] += self.sizes.up
-        self.downlink_bytes[sampled] += self.sizes.request + self.missed(sampled)[1]
+        self.turns += came
+        downlink = self.sizes.request + self._missed_bytes(sampled)
+        self.downlink_bytes[sampled] += downlink
+        self.down += int(downlink.sum())
         self.seen[sampled], self.seen_bytes[sampled] = self.applied, self.applied_bytes
         if record.moves and not self.experiment.sends_weights:
             self.applied += 1

@@ -19,7 +19,8 @@ sign      ⌈n / 8⌉        +1 for g ≥ 0, else -1 (signSGD, Bernstein et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,43 +42,45 @@ def encode(scalars: np.ndarray, precision: str, rng: np.random.Generator | None)
         scalars: float32 of any shape, finite.
         rng: what int8 rounds with; it draws one number per scalar. The others read none.
     """
-    return _FORMATS[precision].encode(scalars.astype(np.float32).ravel(), rng)
+    return _FORMATS[precision].encode(scalars.astype(np.float32, copy=False).ravel(), rng)
 
 
-def decode(payload: bytes, precision: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What the server understands.
+def decode(payloads: Sequence[bytes], precision: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What the server understands of m messages.
 
     Args:
-        payload: of :func:`encode` with the same precision, for scalars of this shape.
+        payloads: of :func:`encode` with the same precision, each for scalars of this shape.
 
     Returns:
-        float32 of ``shape``.
+        (m, ``*shape``) float32, in memory of its own.
     """
-    count = int(np.prod(shape))
-    assert len(payload) == payload_bytes(precision, count), f"{precision}, {shape}: {len(payload)}"
-    return _FORMATS[precision].decode(payload, count).reshape(shape)
+    m, count = len(payloads), math.prod(shape)
+    size, lengths = payload_bytes(precision, count), set(map(len, payloads))
+    assert lengths <= {size}, f"{precision}, {shape}: {lengths} bytes"
+    received = np.frombuffer(b"".join(payloads), np.uint8).reshape(m, size)
+    return _FORMATS[precision].decode(received, count).reshape(m, *shape)
 
 
 class _Format(NamedTuple):
     size: Callable[[int], int]
     encode: Callable[[np.ndarray, np.random.Generator | None], bytes]
-    decode: Callable[[bytes, int], np.ndarray]
+    decode: Callable[[np.ndarray, int], np.ndarray]  # (m, size) uint8 -> (m, count) float32
 
 
 def _to_float32(scalars: np.ndarray, _: np.random.Generator | None) -> bytes:
-    return scalars.astype("<f4").tobytes()
+    return scalars.astype("<f4", copy=False).tobytes()
 
 
-def _from_float32(payload: bytes, _: int) -> np.ndarray:
-    return np.frombuffer(payload, "<f4").astype(np.float32)
+def _from_float32(payloads: np.ndarray, _: int) -> np.ndarray:
+    return payloads.view("<f4").astype(np.float32)
 
 
 def _to_float16(scalars: np.ndarray, _: np.random.Generator | None) -> bytes:
     return scalars.clip(-LARGEST_FLOAT16, LARGEST_FLOAT16).astype("<f2").tobytes()
 
 
-def _from_float16(payload: bytes, _: int) -> np.ndarray:
-    return np.frombuffer(payload, "<f2").astype(np.float32)
+def _from_float16(payloads: np.ndarray, _: int) -> np.ndarray:
+    return payloads.view("<f2").astype(np.float32)
 
 
 def _to_int8(scalars: np.ndarray, rng: np.random.Generator | None) -> bytes:
@@ -91,9 +94,9 @@ def _to_int8(scalars: np.ndarray, rng: np.random.Generator | None) -> bytes:
     return np.array(scale, "<f4").tobytes() + rounded.astype(np.int8).tobytes()
 
 
-def _from_int8(payload: bytes, _: int) -> np.ndarray:
-    scale = float(np.frombuffer(payload[:4], "<f4")[0])
-    values = np.frombuffer(payload[4:], np.int8).astype(np.float64) * scale
+def _from_int8(payloads: np.ndarray, _: int) -> np.ndarray:
+    scales = payloads[:, :4].copy().view("<f4").astype(np.float64)
+    values = payloads[:, 4:].view(np.int8) * scales
     return values.clip(-LARGEST_FLOAT32, LARGEST_FLOAT32).astype(np.float32)
 
 
@@ -109,8 +112,8 @@ def _to_sign(scalars: np.ndarray, _: np.random.Generator | None) -> bytes:
     return np.packbits(scalars >= 0).tobytes()
 
 
-def _from_sign(payload: bytes, count: int) -> np.ndarray:
-    bits = np.unpackbits(np.frombuffer(payload, np.uint8), count=count)
+def _from_sign(payloads: np.ndarray, count: int) -> np.ndarray:
+    bits = np.unpackbits(payloads, axis=1, count=count)
     return np.where(bits, np.float32(1), np.float32(-1))
 
 

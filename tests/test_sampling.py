@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from itertools import chain
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from hiso_ray import sampling
 from hiso_ray.config import FederationConfig
-from hiso_ray.sampling import minibatch
+from hiso_ray.sampling import SHUFFLED, minibatch
 
 KINDS = ["uniform", "size", "cyclic"]
 
@@ -42,10 +43,10 @@ def test_cohort_is_a_pure_function_of_seed_and_round(kind: str) -> None:
 
 
 GOLDEN = {
-    (0, 0, 64, 8): [12, 17, 29, 32, 46, 51, 60, 63],
-    (0, 17, 64, 8): [6, 10, 11, 14, 19, 34, 41, 55],
-    (7, 3, 1000, 8): [46, 78, 296, 359, 444, 498, 892, 984],
-    (3, 199, 12, 3): [0, 2, 10],
+    (0, 0, 64, 8): [3, 5, 7, 16, 20, 33, 37, 44],
+    (0, 17, 64, 8): [9, 10, 15, 27, 36, 39, 50, 57],
+    (7, 3, 1000, 8): [105, 155, 305, 321, 371, 441, 536, 834],
+    (3, 199, 12, 3): [3, 4, 9],
 }
 
 
@@ -105,8 +106,9 @@ def test_cyclic_groups_are_dealt_at_random() -> None:
     assert len(dealt) == 5
 
 
-def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client() -> None:
-    examples = np.arange(100, 140)
+@pytest.mark.parametrize("held", [40, 16 * SHUFFLED, 16 * SHUFFLED + 1, 5000])
+def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client(held: int) -> None:
+    examples = np.arange(100, 100 + held)
     batch = minibatch(0, 1, 2, 0, examples, 16)
     assert len(set(batch.tolist())) == 16
     assert set(batch.tolist()) <= set(examples.tolist())
@@ -114,3 +116,16 @@ def test_minibatch_draws_without_replacement_and_uses_all_of_a_small_client() ->
     others = [minibatch(0, 1, 2, 1, examples, 16), minibatch(0, 1, 3, 0, examples, 16),
               minibatch(0, 2, 2, 0, examples, 16), minibatch(1, 1, 2, 0, examples, 16)]  # fmt: skip
     assert all(not np.array_equal(batch, other) for other in others)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (2 * SHUFFLED + 4, 2)])
+def test_every_example_is_drawn_equally_often_and_with_every_other(n: int, size: int) -> None:
+    """Over the minibatches of 100 rounds, 10 clients and 3 steps."""
+    indices = list(itertools.product(range(100), range(10), range(3)))
+    drawn = [minibatch(0, r, c, k, np.arange(n), size) for r, c, k in indices]
+    held = np.stack([np.bincount(batch, minlength=n) for batch in drawn])
+    together, alone = held.T @ held, size / n
+    pairs = together[np.triu_indices(n, 1)]
+    for counts, chance in ((np.diag(together), alone), (pairs, alone * (size - 1) / (n - 1))):
+        expected, variance = len(indices) * chance, len(indices) * chance * (1 - chance)
+        assert np.abs(counts - expected).max() < 4.5 * np.sqrt(variance)

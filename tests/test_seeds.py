@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
-from hiso_ray.seeds import Purpose, direction_key, generator, key, pool_seed, step_seeds
+from hiso_ray.seeds import Purpose, direction_key, generator, pool_seed, step_seeds
 
 
 def test_step_seeds_and_direction_keys_never_collide() -> None:
@@ -34,15 +35,47 @@ def test_no_two_purposes_have_the_same_number() -> None:
     assert len(Purpose) == len(Purpose.__members__)  # a second name of a number is an alias
 
 
+def words(run_seed: int, purpose: Purpose, *index: int) -> tuple[int, ...]:
+    """The beginning of a stream."""
+    return tuple(generator(run_seed, purpose, *index).bit_generator.random_raw(4).tolist())
+
+
 def test_every_word_of_the_key_matters() -> None:
-    words = {
-        tuple(key(run, purpose, i, j).generate_state(4))
-        for run, purpose, i, j in itertools.product(range(4), Purpose, range(5), range(5))
-    }
-    assert len(words) == 4 * len(Purpose) * 25
-    assert tuple(key(0, Purpose.STEP, 1).generate_state(4)) != tuple(
-        key(0, Purpose.STEP, 1, 0).generate_state(4)
-    )
+    ends = (0, 1, 2**32 - 1)
+    indices = [index for n in range(4) for index in itertools.product(ends, repeat=n)]
+    keys = itertools.product((0, 1, 2**63 - 1), Purpose, indices)
+    streams = [words(run, purpose, *index) for run, purpose, index in keys]
+    assert len({word for stream in streams for word in stream}) == 4 * len(streams)
+
+
+def test_streams_of_one_purpose_do_not_overlap() -> None:
+    """The index is in words of the counter that drawing does not reach in 2^64 steps."""
+
+    def counter(*index: int) -> list[int]:
+        bits = generator(5, Purpose.MINIBATCH, *index).bit_generator
+        bits.random_raw(1000)
+        return bits.state["state"]["counter"].tolist()
+
+    assert counter(7, 8, 9) == [250, 8, 9, 10]
+    assert counter(7) == [250, 8, 0, 0]
+    assert counter() == [250, 0, 0, 0]
+
+
+def test_a_stream_is_independent_of_what_was_drawn_before() -> None:
+    expected = words(3, Purpose.MINIBATCH, 1, 2, 3)
+    generator(3, Purpose.MINIBATCH, 1, 2, 2).random(999)
+    generator(3, Purpose.MINIBATCH, 1, 2, 3).random(999)
+    assert words(3, Purpose.MINIBATCH, 1, 2, 3) == expected
+
+
+def test_neighbouring_streams_are_unrelated() -> None:
+    """Of minibatches: normals of every (round, client, step) near another's."""
+    index = itertools.product(range(12), range(12), range(3))
+    drawn = np.stack([generator(0, Purpose.MINIBATCH, *i).standard_normal(500) for i in index])
+    correlation = np.corrcoef(drawn)[np.triu_indices(len(drawn), 1)]
+    # 93 096 pairs, each with a standard deviation of 500^-1/2
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(500)
+    assert abs(correlation.std() * np.sqrt(500) - 1) < 0.02
 
 
 def test_seed_zero_is_a_seed() -> None:
@@ -51,5 +84,6 @@ def test_seed_zero_is_a_seed() -> None:
 
 
 def test_an_index_that_would_spill_is_refused() -> None:
-    with pytest.raises(AssertionError):
-        generator(0, Purpose.COHORT, 2**32)
+    for index in ((2**32,), (0, -1), (0, 0, 0, 0)):
+        with pytest.raises(AssertionError):
+            generator(0, Purpose.COHORT, *index)

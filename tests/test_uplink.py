@@ -19,7 +19,8 @@ def draws(seed: int = 0) -> np.random.Generator:
 
 def sent(values: list[float], precision: str, seed: int = 0) -> list[float]:
     scalars = np.array(values, np.float32)
-    return decode(encode(scalars, precision, draws(seed)), precision, scalars.shape).tolist()
+    (received,) = decode([encode(scalars, precision, draws(seed))], precision, scalars.shape)
+    return received.tolist()
 
 
 @pytest.mark.parametrize(
@@ -42,11 +43,21 @@ def test_a_payload_is_as_long_as_its_formula_and_keeps_its_shape(
 ) -> None:
     scalars = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     payload = encode(scalars, precision, draws())
-    received = decode(payload, precision, shape)
+    (received,) = decode([payload], precision, shape)
     assert len(payload) == payload_bytes(precision, scalars.size)
     assert received.shape == shape
     assert received.dtype == np.float32
     assert payload == encode(scalars, precision, draws())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_messages_are_decoded_together_as_one_by_one(precision: str) -> None:
+    scalars = np.random.default_rng(1).standard_normal((7, 3, 3)).astype(np.float32)
+    scalars *= np.logspace(-3, 3, 7, dtype=np.float32)[:, None, None]
+    payloads = [encode(g, precision, draws(i)) for i, g in enumerate(scalars)]
+    apart = [decode([payload], precision, (3, 3)) for payload in payloads]
+    assert decode(payloads, precision, (3, 3)).tobytes() == np.concatenate(apart).tobytes()
+    assert decode([], precision, (3, 3)).shape == (0, 3, 3)
 
 
 def test_payloads_by_hand() -> None:
@@ -63,7 +74,7 @@ def test_payloads_by_hand() -> None:
 
 def test_float32_is_exact() -> None:
     values = np.random.default_rng(2).standard_normal(100).astype(np.float32) * 1e-20
-    assert np.array_equal(decode(encode(values, "float32", None), "float32", (100,)), values)
+    assert np.array_equal(decode([encode(values, "float32", None)], "float32", (100,))[0], values)
 
 
 def test_float16_rounds_and_saturates() -> None:
@@ -78,8 +89,8 @@ def test_signs() -> None:
 
 def test_int8_falls_on_a_neighbour_with_the_right_odds() -> None:
     # Trap: rounding to nearest would send 32.25 steps as 32 always. 254 / 127 = 2 is the scale.
-    scalars = np.tile(np.array([254, 64.5, -64.5], np.float32), (4000, 1))
-    received = np.stack([decode(encode(g, "int8", r), "int8", (3,)) for g, r in _stream(scalars)])
+    scalars, rng = np.tile(np.array([254, 64.5, -64.5], np.float32), (4000, 1)), draws()
+    received = decode([encode(g, "int8", rng) for g in scalars], "int8", (3,))
     assert set(received[:, 0]) == {254.0}
     assert set(received[:, 1]) == {64.0, 66.0}
     assert set(received[:, 2]) == {-64.0, -66.0}
@@ -90,17 +101,12 @@ def test_int8_falls_on_a_neighbour_with_the_right_odds() -> None:
 
 def test_int8_is_unbiased_for_any_scalars() -> None:
     honest = np.random.default_rng(3).standard_normal(10).astype(np.float32)
-    scalars = np.tile(honest, (4000, 1))
-    received = np.stack([decode(encode(g, "int8", r), "int8", (10,)) for g, r in _stream(scalars)])
+    scalars, rng = np.tile(honest, (4000, 1)), draws()
+    received = decode([encode(g, "int8", rng) for g in scalars], "int8", (10,))
     step = np.abs(honest).max() / 127
     assert np.abs(received - honest).max() < step * (1 + 1e-5)
     # A coin's standard deviation is at most half a step.
     assert np.abs(received.mean(axis=0) - honest).max() < 4.5 * step / 2 / np.sqrt(4000)
-
-
-def _stream(scalars: np.ndarray) -> list[tuple[np.ndarray, np.random.Generator]]:
-    rng = draws()
-    return [(row, rng) for row in scalars]
 
 
 @pytest.mark.parametrize("largest", [1.4e-45, 1e-40, 1.1, 1e30, float(np.finfo(np.float32).max)])
@@ -141,4 +147,4 @@ def test_int8_without_a_generator_is_our_mistake() -> None:
 def test_a_payload_of_another_length_is_not_decoded(precision: str) -> None:
     payload = encode(np.ones(16, np.float32), precision, draws())
     with pytest.raises(AssertionError):
-        decode(payload[:-1], precision, (16,))
+        decode([payload, payload[:-1]], precision, (16,))

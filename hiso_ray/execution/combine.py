@@ -7,6 +7,7 @@ its noise to the mean. All of it is numpy on a few numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -28,18 +29,16 @@ def in_order(turns: Iterable[Turn], clients: np.ndarray) -> list[Turn]:
 
 
 def mean_loss(turns: Sequence[Turn]) -> float:
-    """Over the clients, each the mean over its local steps."""
-    total = 0.0
-    for turn in turns:
-        total += float(turn.losses.mean())
-    return total / len(turns)
+    """Over the clients and their local steps, of which all have as many."""
+    losses = [loss for turn in turns for loss in turn.losses.tolist()]
+    return math.fsum(losses) / len(losses)  # exact, so the same in any order
 
 
 def received(experiment: Experiment, round_: int, turns: Sequence[Turn]) -> np.ndarray:
     """(m, τ, S) float32 scalars as the server has them; S = P, or 2P with second differences."""
     steps, precision = experiment.federation.local_steps, experiment.precision
     shape = (steps, scalars_per_turn(experiment) // steps)
-    sent = np.stack([decode(turn.payload, precision, shape) for turn in turns])
+    sent = decode([turn.payload for turn in turns], precision, shape)
     if experiment.attack.kind != "none":
         sent = _attacked(experiment, round_, turns, sent)
     clip = experiment.privacy.clip
@@ -56,7 +55,7 @@ def _attacked(
     rng = generator(experiment.seed, Purpose.ATTACK, round_)
     lies = corrupt(sent, bad, attack.kind, attack.scale, rng)
     for i in np.flatnonzero(bad):  # they, too, send what the precision can say
-        sent[i] = decode(encode(lies[i], precision, rng), precision, lies[i].shape)
+        (sent[i],) = decode([encode(lies[i], precision, rng)], precision, lies[i].shape)
     return sent
 
 

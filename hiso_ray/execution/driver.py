@@ -185,4 +185,4 @@ def _scalars(
 
 
 def _tuples(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, step)) for step in values)
+    return tuple(map(tuple, values.tolist()))

@@ -107,10 +107,10 @@ class History:
         Raises:
             UserError: it could not be written; says what to do.
         """
-        folder = self.ledger.path.parent
         try:
             yield
         except OSError as error:
+            folder = self.ledger.path.parent
             raise UserError(
                 f"cannot write to the run folder {folder} ({error.strerror or error}): "
                 f"{self.round} rounds are safe in the ledger; make room or make it writable, then "

@@ -182,19 +182,21 @@ def short(count: Path, orders: Path, when: str, often: int, then: str = "") -> t
             task, own = self.worker.replica.task, set(partition.of(5).tolist())
             batch = task.batch
 
-            def of_somebody(examples: Any) -> Any:
-                if when == "turn" and set(examples.tolist()) <= own:
+            def of_somebody(*clients: Any) -> Any:
+                if when == "turn" and any(set(examples.tolist()) <= own for examples in clients):
                     kill()
                     if then:
                         raise RuntimeError(then)
-                return batch(examples)
+                return batch(*clients)
 
             task.batch = of_somebody
 
     return Short
 
 
-EVERYBODY = {"federation.clients_per_round": 12, "federation.rounds": 3}
+EVERYBODY = {
+    "federation.clients_per_round": 12, "federation.rounds": 3, "task.clients_per_forward": 1,
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("ray_cluster")

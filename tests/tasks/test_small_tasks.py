@@ -66,7 +66,7 @@ def test_nothing_shared_is_written_to(experiment: Callable[..., Experiment], nam
     before = {key: array.copy() for key, array in shared.items()}
     worker = Worker(e, prepared, partition)
     (first, _), _ = worker.turns([(0, 1), (2,)], step_seeds(0, 0, 1))
-    g = tuple(map(float, decode(first.payload, "float32", (2,))))
+    g = tuple(map(float, decode([first.payload], "float32", (2,))[0]))
     record = Record(0, (0, 1, 2), step_seeds(0, 0, 1), (g,), 0.1, 1e-3, 0.9, 1e-8, 1.0)
     worker.catch_up(Missed(1, [record]))
     worker.scores([0])
