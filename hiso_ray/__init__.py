@@ -13,7 +13,7 @@ from hiso_ray.config import Experiment
 if TYPE_CHECKING:
     from hiso_ray.runs import replay, resume, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Experiment", "replay", "resume", "run"]
 
 
