@@ -8,12 +8,15 @@ line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
@@ -57,6 +60,22 @@ def decoding(evaluation: Examples, tokenizer: Any) -> dict[str, Any]:
     }
 
 
+class _Head(nn.Module):
+    """A task's losses from hidden states, as a module's forward."""
+
+    def __init__(self, task: GenerationTask) -> None:
+        super().__init__()
+        self.module, self._logits = task.module, task.forward.logits
+
+    def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(self._logits(hidden), labels)
+
+    def alike(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same function at the weights that the module has now, whenever it is called."""
+        weights = dict(self.named_parameters())
+        return lambda hidden, labels: functional_call(self, weights, (hidden, labels))
+
+
 class GenerationTask(LanguageTask):
     """Trained on answer tokens, scored on greedy answers."""
 
@@ -86,11 +105,16 @@ class GenerationTask(LanguageTask):
         return self.forward.logits(self.forward.hidden(inputs))
 
     def terms(self, batch: Batch) -> Tensor:
-        """As of all logits, of which no more than ``LOGITS`` exist at once."""
+        """As of all logits, of which no more than ``LOGITS`` exist at once, in backward passes
+        neither: there they are computed again."""
         hidden = self.forward.hidden(batch.inputs)
         some = max(1, LOGITS // self._vocabulary)
         parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
-        return torch.cat([cross_entropy(self.forward.logits(h), labels) for h, labels in parts])
+        head = _Head(self)
+        of = (
+            partial(checkpoint, head.alike(), use_reentrant=False) if hidden.requires_grad else head
+        )
+        return torch.cat([of(states, labels) for states, labels in parts])
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         pairs = list(zip(self.answers(examples), (self._references[i] for i in examples),
