@@ -72,7 +72,7 @@ class _Head(nn.Module):
 
     def alike(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The same function at the weights that the module has now, whenever it is called."""
-        weights = dict(self.named_parameters())
+        weights: dict[str, Tensor] = dict(self.named_parameters())
         return lambda hidden, labels: functional_call(self, weights, (hidden, labels))
 
 
@@ -110,10 +110,9 @@ class GenerationTask(LanguageTask):
         hidden = self.forward.hidden(batch.inputs)
         some = max(1, LOGITS // self._vocabulary)
         parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
-        head = _Head(self)
-        of = (
-            partial(checkpoint, head.alike(), use_reentrant=False) if hidden.requires_grad else head
-        )
+        of: Callable[[Tensor, Tensor], Tensor] = _Head(self)
+        if hidden.requires_grad:
+            of = partial(checkpoint, _Head(self).alike(), use_reentrant=False)
         return torch.cat([of(states, labels) for states, labels in parts])
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
