@@ -35,9 +35,9 @@ ALLOWED = {
     "traffic": {"config", "devices", "record", "uplink"},
     "attendance": {"config", "devices", "seeds", "traffic"},
     "method": {"seeds"},
-    "tasks": {"config", "seeds", "messages"},
+    "tasks": {"config", "seeds", "messages", "work_units"},
     "landscape": {"method", "seeds", "tasks"},
-    "out_of_memory": {"config", "messages"},
+    "out_of_memory": {"config", "messages", "work_units"},
     "replica": {
         "config",
         "landscape",
@@ -93,7 +93,7 @@ ALLOWED = {
     },
     "run_folder": {"config", "ledger"},
     "plan": {"method", "attendance", "config", "devices", "execution", "tasks", "traffic"},
-    "opening": {"config", "plan", "tasks"},
+    "opening": {"config", "execution", "plan", "tasks"},
     "runs": {
         "opening",
         "attendance",
@@ -102,7 +102,6 @@ ALLOWED = {
         "execution",
         "ledger",
         "messages",
-        "method",
         "run_folder",
         "tasks",
         "traffic",

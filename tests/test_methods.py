@@ -129,7 +129,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 def expected(case: str) -> tuple[Experiment, Wire]:
-    e = experiment(case)
+    e = tasks.resolve(experiment(case))
     m, p = e.federation.clients_per_round, e.method.num_perturbations
     return e, wires(m, TAU, p, K, D)[case]
 

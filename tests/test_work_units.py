@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_actors_that_groups_leave_idle_are_told(experiment: Make) -> None:
     assert told.startswith("2 of 4 actors compute in a round: 8 clients, 4 to a forward pass; ")
     assert "task.clients_per_forward 2 would keep 4 busy" in told
     assert idle(e.changed(**{"task.clients_per_forward": 2}), 4) is None
-    assert idle(e.changed(**{"method.name": "fedavg"}), 4) is None
+    weights = {"method.name": "fedavg", "method.num_perturbations": 5}  # as it is
+    assert idle(e.changed(**weights), 4) is None
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -102,24 +104,28 @@ def test_losses_of_clients_do_not_depend_on_their_group(
         prepared.spec["forward"] = prepared.spec["forward"]._replace(form=form)
     if "quadratic" not in case:
         assert len({min(7, len(partition.of(i))) for i in COHORT}) > 1
-    worker = Worker(e, prepared, partition)
     found: dict[int, list[Turn]] = {}
     for size in (1, 3, 8):
-        units = work_units(e.changed(**{"task.clients_per_forward": size}), COHORT)
-        found[size] = take_turns(worker.replica, partition, units, step_seeds(0, 0, tau))
+        of = e.changed(**{"task.clients_per_forward": size})
+        replica = Worker(of, prepared, partition).replica
+        units, seeds = work_units(of, COHORT), step_seeds(0, 0, tau)
+        found[size] = take_turns(replica, partition, units, seeds)
         assert [turn.client for turn in found[size]] == COHORT
     alone = np.stack([turn.losses for turn in found[1]])
     assert len(np.unique(alone)) == alone.size  # so that nobody can have another's
     for size in (3, 8):
         losses = np.stack([turn.losses for turn in found[size]])
-        assert losses == pytest.approx(alone, rel=1e-5), size
+        assert losses[:, 0] == pytest.approx(alone[:, 0], rel=1e-5), size
+        # From then on each stands where its own g led it, and μ magnifies what g was rounded by.
+        assert losses == pytest.approx(alone, rel=1e-3), size
 
 
 def test_the_size_of_groups_is_part_of_a_runs_identity(language: Make, tmp_path: Any) -> None:
-    digests = {}
-    for size in (1, 3):
+    identities = set()
+    for size in (1, 3, 8, 1000):  # the last: more than there are
         e = language(**{"federation.clients_per_round": 8, "task.clients_per_forward": size})
-        digests[size] = run(e, tmp_path / str(size))["model_sha256"]
+        run(e, tmp_path / str(size))
         assert replay(tmp_path / str(size))["matches"] is True
-    written = (tmp_path / "3" / "ledger.jsonl").read_text().splitlines()[0]
-    assert '"clients_per_forward": 3' in written or '"clients_per_forward":3' in written
+        header = (tmp_path / str(size) / "ledger.jsonl").read_text().splitlines()[0]
+        identities.add(json.loads(header)["config_sha256"])
+    assert len(identities) == 4

@@ -101,7 +101,9 @@ def test_more_actors_than_there_is_work_for(experiment: Make, tmp_path: Path) ->
     assert summary["model_sha256"] == expected["model_sha256"]
     assert summary["final_accuracy"] == expected["final_accuracy"]
     assert summary["faults"] == 0
-    assert sum("1 of 4 actors compute in a round: 3 clients, 3 to a forward" in n for n in notes) == 1
+    assert (
+        sum("1 of 4 actors compute in a round: 3 clients, 3 to a forward" in n for n in notes) == 1
+    )
     read = [read_rows(tmp_path / how / "metrics.csv") for how in ("serial", "ray")]
     assert len({str([row["eval_loss"] for row in rows]) for rows in read}) == 1
 

@@ -87,13 +87,15 @@ def test_all_probes_of_a_step_use_one_batch_built_once(
     task: Any = one.replica.task
     batch = task.batch
     task.batch = lambda *clients: made.append(len(clients)) or batch(*clients)
-    for name in ("losses", "losses_at"):
 
-        def noted(w: Any, b: Any, of: Any = getattr(task, name)) -> Any:
+    def noting(of: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(w: Any, b: Any) -> Any:
             scored.append((w.numel() // len(one.replica.state.x), [id(x) for x in b]))
             return of(w, b)
 
-        setattr(task, name, noted)
+        return noted
+
+    task.losses, task.losses_at = noting(task.losses), noting(task.losses_at)
     take_turns(one.replica, one.partition, units, step_seeds(0, 0, 1))
     assert made == [len(unit) for unit in units]
     # P + 1 weight vectors, each scoring both clients' batches, in one call or in three

@@ -54,7 +54,7 @@ class Rehearsal:
     def executor(self) -> Iterator[ClusterExecutor]:
         self.prepared, self.partition = load(self.experiment)
         shared = (session.share(self.prepared), session.ray.put(self.partition))
-        with reserved(self.experiment, self.prepared.x0.size, 0, self.notes.append) as place:
+        with reserved(self.experiment, self.prepared.size, self.notes.append) as place:
             faults = Faults(self.folder, self.notes.append)
             yield ClusterExecutor(self.experiment, place, shared, faults, self.actor)
 
@@ -169,8 +169,9 @@ EVERYBODY = {"federation.num_clients": 12, "federation.clients_per_round": 12,
     [
         ("exit", 2, {"died": 2}, 1),
         ("exit", 2, {"died": 2}, 4),
-        ("raise", 3, {"error": 3}, 1),
-        ("raise", 4, {"error": 2}, 4),  # in its group, then alone to find out whose fault it was
+        # in company, then alone to find out whose fault it was: twice a try, until taken apart
+        ("raise", 5, {"error": 3}, 1),
+        ("raise", 4, {"error": 2}, 4),
         ("sleep", 1, {"hung": 1}, 4),
         pytest.param("stop", 1, {"hung": 1}, 1, marks=pytest.mark.slow),
         pytest.param("exit", 3, {"died": 3}, 5, marks=pytest.mark.slow),

@@ -247,8 +247,8 @@ def test_equals_the_plain_reference(case: dict[str, Any], d: int) -> None:
     for round_ in range(3):
         here = [seed + 10 * round_ for seed in seeds]
         x, h, expected = reference.one_round(
-            lambda client, k, w: task.losses(w, [[client + k]])[0], x, h, cohort, here, lr=lr, mu=mu,
-            perturbations=perturbations, central=case["central"], beta=beta, eps=eps,
+            lambda client, k, w: task.losses(w, [[client + k]])[0], x, h, cohort, here, lr=lr,
+            mu=mu, perturbations=perturbations, central=case["central"], beta=beta, eps=eps,
             curvature=case["curvature"], learn_from_all=case["all"],
         )  # fmt: skip
         buffer = torch.empty(1, d)

@@ -20,9 +20,7 @@ Random = Callable[..., tuple[Any, Prepared, torch.Tensor]]
 
 
 @pytest.fixture(scope="session")
-def random_folder(
-    tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
+def random_folder(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A saved random model and the tiny OPT's tokenizer."""
     made: dict[str, Path] = {}
 

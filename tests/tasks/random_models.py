@@ -140,9 +140,9 @@ class Largest(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         given = {_place(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and _place(leaf) not in given:
-                if leaf.numel() > self.elements:
-                    self.elements, self.shape = leaf.numel(), leaf.shape
+            made = isinstance(leaf, Tensor) and _place(leaf) not in given
+            if made and leaf.numel() > self.elements:
+                self.elements, self.shape = leaf.numel(), leaf.shape
         return out
 
 

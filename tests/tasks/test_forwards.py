@@ -217,7 +217,9 @@ def test_an_attention_that_cannot_be_exchanged_runs_padded_and_says_so_once(
     assert sum(why in note for note in notes) == 1
     packed, padded = (read_rows(tmp_path / how / "metrics.csv") for how in ("packed", "padded"))
     for column in ("train_loss", "eval_loss"):
-        found, wanted = ([row[column] for row in rows_ if row[column] is not None] for rows_ in (padded, packed))
+        found, wanted = (
+            [row[column] for row in table if row[column] is not None] for table in (padded, packed)
+        )
         assert found == pytest.approx(wanted, rel=1e-4)
 
 

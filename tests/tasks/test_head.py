@@ -1,4 +1,4 @@
-"""Answers' rows of the head = all logits; and what a forward pass allocates of a large vocabulary."""
+"""Answers' rows of the head = all logits; and what a forward pass makes of a large vocabulary."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_it_is_found_and_gives_the_scored_tokens_alone(name: str, scored: str) -
 
 
 class Block(nn.Module):
-    """A layer of a kind that is none: ``twice`` runs its attention two times, ``plain`` has none."""
+    """A layer of a kind that is none: ``twice`` runs its attention again, ``plain`` has none."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

@@ -260,6 +260,8 @@ def test_what_a_turn_tells_of_such_a_model(of: Make, monkeypatch: pytest.MonkeyP
     module = Reader(lambda m, x: linear(x, m.child.weight))
     module.child, module.last = nn.Linear(64, 5), nn.Linear(5, 10)
     monkeypatch.setattr("hiso_ray.tasks.vision.network", lambda *_: module)
+    for name, instead in (("pays", False), ("Stacked", None), ("widest", 1)):  # no Sequential
+        monkeypatch.setattr(f"hiso_ray.tasks.stacked.{name}", lambda *_, instead=instead: instead)
     e = tasks.resolve(of("digits", **LAYER, **BFLOAT16))
     prepared, partition = tasks.load(e)
     worker = Worker(e, prepared, partition)
@@ -293,7 +295,7 @@ def test_the_memory_of_an_actor_and_the_plan(
     language: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     e = tasks.resolve(Experiment().changed(**{"task.name": "sst2", "task.model": OPT, **LAYER}))
-    d, frozen, layer = tasks.count(e)
+    d, frozen, layer, *_ = tasks.count(e)
     assert layer == 50272 * 768  # the embedding, tied to the head
     whole = e.changed(**{"resources.probe_weights": "whole"})
     saved = actor_bytes(whole, d, frozen, layer) - actor_bytes(e, d, frozen, layer)
