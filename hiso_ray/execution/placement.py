@@ -53,9 +53,9 @@ def actor_bytes(
     experiment: Experiment, dimension: int, frozen: int = 0, layer: int | None = None
 ) -> int:
     """Memory an actor needs at least: x, H, local x, the perturbed weights of the model or of a
-    layer, the frozen weights, the directions it remembers, and the libraries; for methods that
-    send weights, also the sum of what clients send, a gradient and its momentum. Activations come
-    on top.
+    layer, the frozen weights, the directions it remembers, the states of frozen layers it may
+    keep, and the libraries; for methods that send weights, also the sum of what clients send, a
+    gradient and its momentum. Activations come on top.
 
     Args:
         dimension: d.
@@ -81,7 +81,15 @@ def actor_bytes(
         assert layer is not None
         held = layer
     perturbed = probe_bytes(experiment, held)
-    return 4 * dimension * copies + perturbed + width * whole + directions + LIBRARIES
+    remembered = directions + states_bytes(experiment)
+    return 4 * dimension * copies + perturbed + width * whole + remembered + LIBRARIES
+
+
+def states_bytes(experiment: Experiment) -> int:
+    """Memory for the states of frozen layers: the budget, since what all examples need is known
+    only once they are read."""
+    keeps = experiment.task.frozen_layers == "once"
+    return int(experiment.resources.frozen_states_mb * 2**20) * keeps
 
 
 def probe_bytes(experiment: Experiment, weights: int) -> int:
