@@ -36,12 +36,15 @@ def larger_share(share: float) -> float:
 
 def smaller(experiment: Experiment) -> list[str]:
     """What makes the model take less memory."""
-    adapters = experiment.task.lora.r > 0
-    ways = ["take a smaller model" + " or LoRA (task.lora.r 8)" * (not adapters)]
-    if experiment.task.dtype == "float32":
+    task = experiment.task
+    ways = ["take a smaller model" + " or LoRA (task.lora.r 8)" * (task.lora.r == 0)]
+    if task.dtype == "float32":
         ways.append("use task.dtype bfloat16 (now float32)")
     if experiment.resources.probe_weights == "whole" and not whole_only(experiment):
         ways.append("use resources.probe_weights layer (now whole)")
+    if task.frozen_layers == "once":
+        budget = experiment.resources.frozen_states_mb
+        ways.append(f"lower resources.frozen_states_mb (now {budget:g})")
     return ways
 
 

@@ -35,6 +35,12 @@ class ResourcesConfig(Section):
         description="memory for the directions of one round per actor [MiB]; "
         "directions that do not fit are generated again",
     )
+    frozen_states_mb: float = Field(
+        1024.0,
+        ge=0,
+        description="memory for the states of task.frozen_layers once per actor [MiB]; those that "
+        "do not fit are computed for each minibatch; the results are the same",
+    )
     probe_weights: Literal["whole", "layer"] = Field(
         "whole",
         description="what of the perturbed weights x + μz exists at once: all of them, or a layer, "

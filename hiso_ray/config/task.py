@@ -81,6 +81,13 @@ class TaskConfig(Section):
         description="which weights a sparse mask keeps: the largest, or drawn at random",
     )
     lora: LoraConfig = LoraConfig()
+    frozen_layers: Literal["recompute", "once"] = Field(
+        "recompute",
+        description="hidden states below the lowest trained layer: computed in every forward pass, "
+        "or once per example and kept (resources.frozen_states_mb), which pays where examples are "
+        "seen again or probed along several directions, the more layers are frozen; decides the "
+        "last bits",
+    )
 
     @model_validator(mode="after")
     def _one_subset(self) -> TaskConfig:

@@ -60,8 +60,9 @@ def actor_bytes(
     layers: int = 1,
 ) -> int:
     """Memory an actor needs at least: x, H, local x, the perturbed weights of the model or of a
-    layer, the frozen weights, the directions it remembers, activations, and the libraries; for
-    methods that send weights, also the sum of what clients send, a gradient and its momentum.
+    layer, the frozen weights, the directions it remembers, activations, the states of frozen layers
+    it may keep, and the libraries; for methods that send weights, also the sum of what clients
+    send, a gradient and its momentum.
 
     Args:
         dimension: d.
@@ -88,8 +89,9 @@ def actor_bytes(
         assert layer is not None
         held = layer
     perturbed = probe_bytes(experiment, held)
-    weights = 4 * dimension * copies + perturbed + width * whole + directions
-    return weights + activation_bytes(experiment, activation, layers) + LIBRARIES
+    weights = 4 * dimension * copies + perturbed + width * whole
+    remembered = directions + states_bytes(experiment)
+    return weights + remembered + activation_bytes(experiment, activation, layers) + LIBRARIES
 
 
 def activation_bytes(experiment: Experiment, activation: int, layers: int) -> int:
@@ -107,6 +109,13 @@ def activation_bytes(experiment: Experiment, activation: int, layers: int) -> in
     examples = max(kept * task.batch_size * clients_together(experiment), task.eval_batch_size)
     logits = 4 * 2 * LOGITS * (task.max_new_tokens != "auto")
     return width * activation * examples + logits
+
+
+def states_bytes(experiment: Experiment) -> int:
+    """Memory for the states of frozen layers: the budget, since what all examples need is known
+    only once they are read."""
+    keeps = experiment.task.frozen_layers == "once"
+    return int(experiment.resources.frozen_states_mb * 2**20) * keeps
 
 
 def shares_frozen(experiment: Experiment) -> bool:

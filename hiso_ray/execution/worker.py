@@ -19,7 +19,7 @@ from hiso_ray.client_updates import take_updates
 from hiso_ray.config import Experiment
 from hiso_ray.diagnostics import diagnose
 from hiso_ray.execution import gpu_memory
-from hiso_ray.execution.placement import actor_gpu_bytes
+from hiso_ray.execution.placement import actor_gpu_bytes, states_bytes
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.out_of_memory import Batch, explained
@@ -171,6 +171,7 @@ class Worker:
         if experiment.diagnostics.every:
             self.diagnose()
         held, total = gpu_memory.held_bytes(device)
+        held += states_bytes(experiment)  # they grow from round to round
         return max(held, self._need), total
 
     def _record(self, clients: Sequence[int], seeds: Sequence[int]) -> Record:

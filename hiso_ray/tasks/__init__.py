@@ -28,7 +28,7 @@ SHORTEST_PROMPT = 8  # tokens
 TOKENS = 4096  # of one forward pass, where clients_per_forward is auto
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
-    "sparse_by": "magnitude", "lora": LoraConfig(),
+    "sparse_by": "magnitude", "lora": LoraConfig(), "frozen_layers": "recompute",
 }  # fmt: skip
 
 
@@ -144,4 +144,7 @@ def count(experiment: Experiment) -> Count:
 
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:
     """The task in this process, on one device."""
-    return _module(experiment).build(experiment.task, prepared, device)
+    task = _module(experiment).build(experiment.task, prepared, device)
+    if experiment.task.frozen_layers == "once":
+        task.keep_states(int(experiment.resources.frozen_states_mb * 2**20))
+    return task

@@ -14,6 +14,7 @@ from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.tasks import pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.forwards import Forward, chosen
+from hiso_ray.tasks.frozen_layers import FrozenLayers, KeptStates
 from hiso_ray.tasks.module import Mask, ModuleTask
 from hiso_ray.tasks.trainable import add_lora, peft_config, restored
 
@@ -59,6 +60,32 @@ class LanguageTask(ModuleTask):
         super().__init__(module, layout, examples, config.eval_batch_size, mask)
         rows = None if answers is None else torch.tensor(answers, device=device)
         self.forward = Forward(module, chosen(prepared.spec["forward"]), device, rows)
+        self._kept: KeptStates | None = None
+
+    def keep_states(self, budget: int) -> None:
+        """From here on the frozen layers run once per example, as far as the budget goes.
+
+        Args:
+            budget: for their states [bytes].
+        """
+        frozen = FrozenLayers(*self._spec["frozen_layers"])
+        self._kept = KeptStates(self.module, frozen, self.device, budget)
+
+    def inputs(
+        self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray], scored: np.ndarray
+    ) -> dict[str, Any]:
+        """What :meth:`hidden` reads of some examples; see ``Forward.inputs``."""
+        inputs = self.forward.inputs(rows, scored)
+        if self._kept is not None:
+            inputs["states"] = self._kept.states(split, examples, rows)
+        return inputs
+
+    def hidden(self, inputs: dict[str, Any]) -> Tensor:
+        """See ``Forward.hidden``."""
+        if self._kept is None:
+            return self.forward.hidden(inputs)
+        with self._kept.handed_on(inputs["states"]):
+            return self.forward.hidden(inputs)
 
     def rows(self, name: str, examples: np.ndarray) -> list[np.ndarray]:
         """The token ids of some examples, from the arrays ``NAME_ids`` and ``NAME_offsets``."""

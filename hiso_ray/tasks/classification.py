@@ -48,8 +48,9 @@ class ClassificationTask(LanguageTask):
         examples = np.concatenate(clients)
         labels = torch.from_numpy(self._arrays[f"{split}_labels"][examples]).to(self.device)
         prompts = self.rows(f"{split}_prompt", examples)
-        inputs = self.forward.inputs(prompts, np.ones(len(prompts), np.int64))
+        scored = np.ones(len(prompts), np.int64)
+        inputs = self.inputs(split, examples, prompts, scored)
         return Batch(inputs, labels, tuple(map(len, clients)))
 
     def logits(self, inputs: dict[str, Any]) -> Tensor:
-        return self.forward.logits(self.forward.hidden(inputs))
+        return self.forward.logits(self.hidden(inputs))

@@ -132,7 +132,7 @@ class Forward:
     def hidden(self, inputs: dict[str, Any]) -> Tensor:
         """(terms, size) outputs of the decoder at the scored tokens, contiguous; for the form
         ``whole``, (terms, rows) logits."""
-        given = {name: value for name, value in inputs.items() if name != "scored"}
+        given = {name: v for name, v in inputs.items() if name not in ("scored", "states")}
         if self.form == "whole":
             logits = self.module(**given, use_cache=False).logits
             logits = logits.flatten(0, 1).index_select(0, inputs["scored"])
@@ -157,7 +157,7 @@ def choose(module: Any, prompts: Sequence[np.ndarray], rows: Tensor | None) -> C
         prompts: token ids, of which a few of unlike lengths are taken.
         rows: as in :class:`Forward`.
     """
-    some = _unlike(prompts)
+    some = unlike(prompts)
     wanted = torch.cat([_alone(module, ids, rows) for ids in some])
     last: list[LastLayer | None] = []
 
@@ -192,9 +192,14 @@ def _problem(
             forward.close()
     except Exception as error:  # whatever a family's own code makes of inputs it does not expect
         return f"{type(error).__name__}: {error}".splitlines()[0]
+    return difference(found, wanted, next(module.parameters()).dtype)
+
+
+def difference(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> str:
+    """How far float32 logits are off, in words; nothing where that is rounding of the dtype."""
     spread = float((wanted - wanted.mean(-1, keepdim=True)).abs().max())
     off = float((found - wanted).abs().max())
-    limit = TOLERANCE[next(module.parameters()).dtype] * spread
+    limit = TOLERANCE[dtype] * spread
     return "" if off <= limit else f"its logits are off by {off:.2g} of {spread:.2g}"
 
 
@@ -205,7 +210,7 @@ def _alone(module: Any, ids: np.ndarray, rows: Tensor | None) -> Tensor:
     return logits if rows is None else logits[:, rows]
 
 
-def _unlike(prompts: Sequence[np.ndarray]) -> list[np.ndarray]:
+def unlike(prompts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The shortest prompt, one as long as it if there is one, the one in the middle, and the
     longest: of those of up to ``LONGEST`` tokens, if there are any."""
     by_length = sorted(prompts, key=len)

@@ -98,16 +98,16 @@ class GenerationTask(LanguageTask):
         labels = torch.from_numpy(np.concatenate(wanted).astype(np.int64)).to(self.device)
         ends = np.cumsum([len(own) for own in clients])[:-1]
         sizes = tuple(int(own.sum()) for own in np.split(lengths, ends))
-        return Batch(self.forward.inputs(read, lengths), labels, sizes)
+        return Batch(self.inputs(split, examples, read, lengths), labels, sizes)
 
     def logits(self, inputs: dict[str, Any]) -> Tensor:
         """(tokens of answers, vocabulary), all at once."""
-        return self.forward.logits(self.forward.hidden(inputs))
+        return self.forward.logits(self.hidden(inputs))
 
     def terms(self, batch: Batch) -> Tensor:
         """As of all logits, of which no more than ``LOGITS`` exist at once, in backward passes
         neither: there they are computed again."""
-        hidden = self.forward.hidden(batch.inputs)
+        hidden = self.hidden(batch.inputs)
         some = max(1, LOGITS // self._vocabulary)
         parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
         of: Callable[[Tensor, Tensor], Tensor] = _Head(self)

@@ -74,9 +74,9 @@ def logits(module: Any, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def _answering(decoder: Any, hidden: Tensor) -> Iterator[None]:
-    from transformers.modeling_outputs import BaseModelOutputWithPast
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as Output
 
-    decoder.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
+    decoder.forward = lambda *_, **__: Output(last_hidden_state=hidden)
     try:
         yield
     finally:

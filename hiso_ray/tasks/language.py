@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
-from hiso_ray.tasks import forwards, generation, pretrained, trainable
+from hiso_ray.tasks import forwards, frozen_layers, generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
@@ -63,6 +63,13 @@ def prepare(experiment: Experiment) -> Prepared:
     reached = _reached(model, some[0])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
+    if config.frozen_layers == "once":
+        trained = {name for name, _ in chosen.dense}
+        frozen = frozen_layers.choose(model, spec["forward"], prompts, rows, trained)
+        spec["frozen_layers"] = frozen
+        need = _tokens(arrays) * frozen.size * getattr(torch, config.dtype).itemsize
+        budget = experiment.resources.frozen_states_mb
+        notes += (frozen_layers.note(model, frozen, len(train) + len(evaluation), need, budget),)
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
     labels, names = groups_of(by, train, classes, np.diff(arrays["train_prompt_offsets"]))
     total = len(train) + len(evaluation)
@@ -123,6 +130,16 @@ def _tokens(arrays: dict[str, np.ndarray], examples: int) -> int:
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
+
+
+def _tokens(arrays: dict[str, np.ndarray]) -> int:
+    """Of all sequences as they are read: of an answer, all but the last."""
+    parts = [arrays[f"{split}_prompt_ids"].size for split in ("train", "eval")]
+    for split in ("train", "eval"):
+        if f"{split}_answer_ids" in arrays:
+            answers = len(arrays[f"{split}_answer_offsets"]) - 1
+            parts.append(arrays[f"{split}_answer_ids"].size - answers)
+    return sum(parts)
 
 
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:

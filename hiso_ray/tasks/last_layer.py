@@ -9,7 +9,7 @@ uses them compares the result (``tasks.forwards``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -32,9 +32,10 @@ class LastLayer(NamedTuple):
 
 def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
     """The last layer, by watching ``run``, one forward pass; None where it is not built so."""
-    layer_name, layer = _last(module)
-    if layer is None:
+    layers_name, layers = decoder_layers(module)
+    if not layers:
         return None
+    layer_name, layer = f"{layers_name}.{len(layers) - 1}", layers[-1]
     order: list[str] = []
     inputs: dict[str, Any] = {}
     outputs: dict[str, Any] = {}
@@ -42,7 +43,7 @@ def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
     def watch(name: str) -> Callable[..., None]:
         def before(_: Any, args: Any, kwargs: Any) -> None:
             order.append(name)
-            inputs[name] = _hidden(args, kwargs)
+            inputs[name] = hidden_of(args, kwargs)
 
         return before
 
@@ -73,21 +74,22 @@ def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
     return LastLayer(layer_name, before[0], attention) if direct else None
 
 
-def _last(module: nn.Module) -> tuple[str, nn.Module | None]:
-    """The last element of the one list of layers."""
+def decoder_layers(module: nn.Module) -> tuple[str, Sequence[nn.Module]]:
+    """The one outermost list of layers, and its full name; empty where there is not one."""
     lists = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     outermost = [(n, m) for n, m in lists if not any(n.startswith(f"{o}.") for o, _ in lists)]
     if len(outermost) != 1:
-        return "", None
+        return "", ()
     name, layers = outermost[0]
-    return f"{name}.{len(layers) - 1}", layers[-1]
+    return name, list(layers)
 
 
-def _hidden(args: Any, kwargs: Any) -> Any:
+def hidden_of(args: Any, kwargs: Any) -> Any:
+    """The hidden states among what a layer is called with."""
     return args[0] if args else kwargs.get("hidden_states")
 
 
-def _with_hidden(args: Any, kwargs: Any, hidden: Tensor) -> tuple[Any, Any]:
+def _withhidden_of(args: Any, kwargs: Any, hidden: Tensor) -> tuple[Any, Any]:
     return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
 
@@ -104,16 +106,16 @@ def trim(module: nn.Module, names: LastLayer) -> list[RemovableHandle]:
         packing = kwargs.get("packing")
         if packing is None or packing.scored is None:
             return None
-        hidden = _hidden(args, kwargs)
+        hidden = hidden_of(args, kwargs)
         everyone.append(hidden)
-        return _with_hidden(args, kwargs, hidden.index_select(1, packing.scored))
+        return _withhidden_of(args, kwargs, hidden.index_select(1, packing.scored))
 
     def attend(_: Any, args: Any, kwargs: Any) -> Any:
         if not everyone:
             return None
         packing = kwargs["packing"]
         kwargs = kwargs | {"packing": packing.asked_by_last() if packing.ends else packing}
-        return _with_hidden(args, kwargs, norm(everyone[0]))
+        return _withhidden_of(args, kwargs, norm(everyone[0]))
 
     def leave(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
         if not everyone:

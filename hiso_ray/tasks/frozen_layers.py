@@ -1,0 +1,213 @@
+"""Hidden states below the lowest trained layer, computed once per example and kept.
+
+Nothing that a run changes reaches them, so every probe, round and evaluation would compute the same
+ones again. A sequence's states are always computed by that sequence alone: their bits depend on
+neither the batch it comes in, nor the budget, nor who computes them and when. They differ in the
+last bits from those of a batch, so whether it is done belongs to the run's identity.
+
+No family's code is repeated. The lower pass is the decoder's own, ended where the lowest trained
+layer is about to read; the upper pass is the decoder's own too, with the layers below handing the
+kept states on instead of running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hiso_ray.tasks import forwards, last_layer, packing
+from hiso_ray.tasks.forwards import Choice, Forward
+
+CPU = torch.device("cpu")
+
+
+class FrozenLayers(NamedTuple):
+    """What of a model stays as it is from its input on; goes into the task's specification.
+
+    Attributes:
+        layers: full name of the list of decoder layers.
+        depth: how many of the lowest have nothing trained at or below them; never all.
+        size: of a token's hidden state [elements].
+    """
+
+    layers: str
+    depth: int
+    size: int
+
+
+class KeptStates:
+    """The states that the lowest trained layer reads, by split and example.
+
+    Args:
+        module: whose frozen weights are in place; the trained ones are not read.
+        device: where the module is, and where states are kept.
+        budget: for what is kept [bytes]; states that do not fit are computed for each batch.
+    """
+
+    def __init__(
+        self, module: Any, frozen: FrozenLayers, device: torch.device, budget: int
+    ) -> None:
+        self._module, self._device, self._room = module, device, budget
+        layers = list(module.get_submodule(frozen.layers))
+        self._below, self._lowest = layers[: frozen.depth], layers[frozen.depth]
+        self._kept: dict[tuple[str, int], Tensor] = {}
+
+    def states(self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray]) -> Tensor:
+        """(1, tokens, size) in the dtype of the forward passes, as :func:`packing.packed` lays the
+        same rows; autograd may use them.
+
+        Args:
+            rows: the token ids of these examples.
+        """
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        found = [self._states((split, int(examples[i])), rows[i]) for i in order]
+        return torch.cat(found)[None]
+
+    def _states(self, example: tuple[str, int], ids: np.ndarray) -> Tensor:
+        """(tokens, size) of one example."""
+        kept = self._kept.get(example)
+        if kept is not None:
+            return kept
+        states = self._alone(ids)
+        size = states.untyped_storage().nbytes()
+        if size <= self._room:
+            self._room -= size
+            self._kept[example] = states
+        return states
+
+    @torch.inference_mode(False)  # a graph may keep them
+    @torch.no_grad()
+    def _alone(self, ids: np.ndarray) -> Tensor:
+        found: list[Tensor] = []
+
+        def stop(_: Any, args: Any, kwargs: Any) -> None:
+            found.append(last_layer.hidden_of(args, kwargs))
+            raise _Reached
+
+        hook = self._lowest.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+        try:
+            inputs = packing.packed([ids], None, self._device)
+            self._module.get_decoder()(**inputs, use_cache=False)
+        except _Reached:
+            return found[0][0]
+        finally:
+            hook.remove()
+        raise AssertionError("the lowest trained layer did not run")
+
+    @contextmanager
+    def handed_on(self, states: Tensor) -> Iterator[None]:
+        """Where the layers below do not run, and what comes out of them is this."""
+        for layer in self._below:
+            layer.forward = lambda *_, **__: states
+        try:
+            yield
+        finally:
+            for layer in self._below:
+                del layer.forward
+
+
+class _Reached(Exception):
+    """The lower pass is done."""
+
+
+def choose(
+    module: Any,
+    choice: Choice,
+    prompts: Sequence[np.ndarray],
+    rows: Tensor | None,
+    trained: Collection[str],
+) -> FrozenLayers:
+    """The layers whose output is kept, checked on a few prompts against the whole forward pass.
+
+    Args:
+        module: with its weights, on a CPU; it is left as it was, but for what asks for a gradient.
+        choice: the form of its forward passes.
+        prompts, rows: as in :func:`forwards.choose`.
+        trained: names of the parameters that are trained, all of or in part.
+
+    Raises:
+        ValueError: there are none, or it cannot be done with this model.
+    """
+    if choice.form not in ("scored", "packed"):
+        raise _refusal(f"this model takes padded sequences only ({choice.why})")
+    some = forwards.unlike(prompts)
+    forward = Forward(module, choice, CPU, rows)
+    try:
+        inputs = forward.inputs(some, np.ones(len(some), np.int64))
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in trained)
+        frozen = _find(module, forward, inputs)
+        with torch.inference_mode():
+            why = _problem(forward, inputs, some, frozen)
+    finally:
+        forward.close()
+    if why:
+        raise _refusal(f"with the states handed on, this model fails ({why})")
+    return frozen
+
+
+def _find(module: nn.Module, forward: Forward, inputs: dict[str, Any]) -> FrozenLayers:
+    """By watching one forward pass: a layer reads a tensor that asks for a gradient exactly where
+    something trained lies below it, whatever that is and wherever it stands in the model."""
+    name, layers = last_layer.decoder_layers(module)
+    reads: list[tuple[nn.Module, bool, int]] = []
+
+    def watch(layer: nn.Module, args: Any, kwargs: Any) -> None:
+        hidden = last_layer.hidden_of(args, kwargs)
+        reads.append((layer, hidden.requires_grad, hidden.shape[-1]))
+
+    handles = [layer.register_forward_pre_hook(watch, with_kwargs=True) for layer in layers]
+    try:
+        with torch.enable_grad():
+            forward.hidden(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not reads or [layer for layer, *_ in reads] != list(layers):
+        raise _refusal("this model is not one list of layers that run one after the other")
+    depth = sum(not is_reached for _, is_reached, _ in reads) - 1
+    if depth < 0:
+        raise _refusal("the embeddings are trained (tied ones with the head), so nothing is frozen")
+    if depth == 0:
+        raise _refusal("the lowest layer is trained, so none is frozen")
+    return FrozenLayers(name, depth, reads[depth][2])
+
+
+def _problem(
+    forward: Forward, inputs: dict[str, Any], some: Sequence[np.ndarray], frozen: FrozenLayers
+) -> str:
+    """What is wrong with states that are kept; nothing where logits are those of a whole pass."""
+    wanted = forward.logits(forward.hidden(inputs)).float()
+    kept = KeptStates(forward.module, frozen, CPU, budget=0)
+    try:
+        with kept.handed_on(kept.states("train", np.arange(len(some)), some)):
+            found = forward.logits(forward.hidden(inputs)).float()
+    except Exception as error:  # whatever a family's own code makes of layers that do not run
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return forwards.difference(found, wanted, next(forward.module.parameters()).dtype)
+
+
+def _refusal(why: str) -> ValueError:
+    return ValueError(f"task.frozen_layers = once: {why}; use recompute")
+
+
+def note(
+    module: nn.Module, frozen: FrozenLayers, examples: int, need: int, budget_mb: float
+) -> str:
+    """What the user is told.
+
+    Args:
+        examples: of both splits.
+        need: what their states take [bytes].
+        budget_mb: what each actor may keep [MiB].
+    """
+    layers = len(last_layer.decoder_layers(module)[1])
+    return (
+        f"layers 0–{frozen.depth - 1} of {layers} are frozen: their states are kept, up to "
+        f"{budget_mb:,.4g} MiB per actor; all {examples:,} examples need {need / 2**20:,.4g} MiB"
+    )
