@@ -59,15 +59,16 @@ def prepare(experiment: Experiment) -> Prepared:
     rows = torch.tensor(spec["answers"]) if "answers" in spec else None
     spec["forward"] = forwards.choose(model, some, rows)
     of_token, layers = trainable.activation(model)
+    lengths = _lengths(arrays)
     model.requires_grad_(True)
     reached = _reached(model, some[0])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
     if config.frozen_layers == "once":
         trained = {name for name, _ in chosen.dense}
-        frozen = frozen_layers.choose(model, spec["forward"], prompts, rows, trained)
+        frozen = frozen_layers.choose(model, spec["forward"], some, rows, trained)
         spec["frozen_layers"] = frozen
-        need = _tokens(arrays) * frozen.size * getattr(torch, config.dtype).itemsize
+        need = int(lengths.sum()) * frozen.size * getattr(torch, config.dtype).itemsize
         budget = experiment.resources.frozen_states_mb
         notes += (frozen_layers.note(model, frozen, len(train) + len(evaluation), need, budget),)
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
@@ -80,7 +81,7 @@ def prepare(experiment: Experiment) -> Prepared:
         labels=labels,
         label_names=names,
         frozen=chosen.frozen,
-        activation=of_token * _tokens(arrays, config.eval_batch_size),
+        activation=of_token * int(np.ceil(np.sort(lengths)[-config.eval_batch_size :].mean())),
         layers=layers,
         notes=(
             *notes,
@@ -117,29 +118,19 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
     )
 
 
-def _tokens(arrays: dict[str, np.ndarray], examples: int) -> int:
-    """Tokens of a sequence, on average over so many of the longest, answers included."""
-    lengths = [
-        sum(np.diff(array) for name, array in arrays.items()
-            if name.startswith(f"{split}_") and name.endswith("_offsets"))
-        for split in ("train", "eval")
-    ]  # fmt: skip
-    longest = np.sort(np.concatenate(lengths))[-examples:]
-    return int(np.ceil(longest.mean()))
+def _lengths(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Tokens that are read of each example of both splits: of an answer, all but the last."""
+    found = []
+    for split in ("train", "eval"):
+        lengths = np.diff(arrays[f"{split}_prompt_offsets"])
+        if f"{split}_answer_offsets" in arrays:
+            lengths = lengths + np.maximum(0, np.diff(arrays[f"{split}_answer_offsets"]) - 1)
+        found.append(lengths)
+    return np.concatenate(found)
 
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
-
-
-def _tokens(arrays: dict[str, np.ndarray]) -> int:
-    """Of all sequences as they are read: of an answer, all but the last."""
-    parts = [arrays[f"{split}_prompt_ids"].size for split in ("train", "eval")]
-    for split in ("train", "eval"):
-        if f"{split}_answer_ids" in arrays:
-            answers = len(arrays[f"{split}_answer_offsets"]) - 1
-            parts.append(arrays[f"{split}_answer_ids"].size - answers)
-    return sum(parts)
 
 
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:
