@@ -219,6 +219,9 @@ class Reader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.how(self, x))
 
+    def __len__(self) -> int:  # of its layers, as networks of images have it
+        return 2
+
 
 @pytest.mark.parametrize(
     "how",
