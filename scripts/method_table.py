@@ -74,7 +74,7 @@ def measure(name: str, folder: Path) -> Measured:
     e = experiment(name)
     run(e, folder)
     worker = Worker(e, *tasks.load(e))
-    (turn,) = worker.turns([0], step_seeds(e.seed, 0, TAU))
+    ((turn,),) = worker.turns([(0,)], step_seeds(e.seed, 0, TAU))
     downs = [row["downlink_bytes"] for row in read_rows(folder / "metrics.csv")]
     (snapshot,) = (folder / "snapshots").iterdir()
     kept = {tensor: array.size for tensor, array in load_file(snapshot).items()}

@@ -235,19 +235,21 @@ class Surroundings:
                 [task.losses(self._whole(point, buffer[0]), batches) for point in points]
             )
         found = []
-        for first in range(0, len(points), task.at_once):
-            some = points[first : first + task.at_once]
-            for row, point in zip(buffer, some, strict=False):
+        for first in range(0, len(points), len(buffer)):
+            some = points[first : first + len(buffer)]
+            rows = buffer[: len(some)]
+            for row, point in zip(rows, some, strict=True):
                 self.write(row, point)
-            found.append(task.losses_at(buffer[: len(some)], batches))
+            found.append(task.losses_at(rows, batches))
         return np.concatenate(found)
 
     def _of_each(
         self, task: Losses, points: Sequence[Point], batch: Any, buffer: Tensor
     ) -> np.ndarray:
         found = []
-        for first in range(0, len(points), task.at_once):
-            some = points[first : first + task.at_once]
+        at_once = len(buffer) // len(self.x)
+        for first in range(0, len(points), at_once):
+            some = points[first : first + at_once]
             rows = buffer[: len(self.x) * len(some)].unflatten(0, (len(self.x), len(some)))
             for own, x in zip(rows, self.x, strict=True):
                 for row, point in zip(own, some, strict=True):

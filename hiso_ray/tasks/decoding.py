@@ -23,6 +23,8 @@ def greedy(
     """
     from transformers import GenerationConfig
 
+    if forward.form == "alone" and len(prompts) > 1:
+        return [written for ids in prompts for written in greedy(forward, [ids], most, stops)]
     inputs = forward.padded(prompts)
     inputs.pop("position_ids", None)  # generate counts them from the mask
     given: dict[str, Any] = inputs

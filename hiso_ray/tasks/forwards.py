@@ -5,7 +5,7 @@ Four forms, from the leanest to the one that every model has:
 ``scored``  sequences end to end, and the last layer beyond its keys and values for scored tokens
 ``packed``  sequences end to end
 ``padded``  sequences side by side, padded on the left; the head for scored tokens only
-``whole``   as padded, with all logits
+``alone``   one sequence after the other, with all its logits
 
 Which one a model takes is found once, where the run is prepared, by comparing logits with those of
 single, unpadded prompts (:func:`choose`), and travels with the task: it decides bits.
@@ -25,7 +25,7 @@ from torch import Tensor
 from hiso_ray.tasks import head, last_layer, packing
 from hiso_ray.tasks.last_layer import LastLayer
 
-Form = Literal["scored", "packed", "padded", "whole"]
+Form = Literal["scored", "packed", "padded", "alone"]
 # Of the logits' spread: rounding is far below, a sequence that sees another far above.
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 LONGEST = 256  # tokens of a prompt that forms are compared on
@@ -61,7 +61,7 @@ class Forward:
         self, module: Any, choice: Choice, device: torch.device, rows: Tensor | None
     ) -> None:
         self.module, self.form, self.device = module, choice.form, device
-        self._rows = rows if self.form == "whole" else None
+        self._rows = rows if self.form == "alone" else None
         # by default some models count the padding as well
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         with ExitStack() as undo:
@@ -73,7 +73,7 @@ class Forward:
                 assert choice.last is not None
                 for hook in last_layer.trim(module, choice.last):
                     undo.callback(hook.remove)
-            if rows is not None and self.form != "whole":
+            if rows is not None and self.form != "alone":
                 undo.callback(head.keep_rows(module, rows))
             self._undo = undo.pop_all()
 
@@ -105,6 +105,8 @@ class Forward:
         """
         if self.is_packed:
             return packing.packed(rows, scored, self.device)
+        if self.form == "alone":
+            return {"rows": [self.padded([row]) for row in rows], "scored": scored}
         inputs = self.padded(rows)
         longest = inputs["input_ids"].shape[1]
         places = packing.counted(longest - scored, scored)
@@ -131,21 +133,26 @@ class Forward:
 
     def hidden(self, inputs: dict[str, Any]) -> Tensor:
         """(terms, size) outputs of the decoder at the scored tokens, contiguous; for the form
-        ``whole``, (terms, rows) logits."""
+        ``alone``, (terms, rows) logits."""
+        if self.form == "alone":
+            pairs = zip(inputs["rows"], inputs["scored"], strict=True)
+            return torch.cat([self._alone(given, int(count)) for given, count in pairs])
         given = {name: v for name, v in inputs.items() if name not in ("scored", "states")}
-        if self.form == "whole":
-            logits = self.module(**given, use_cache=False).logits
-            logits = logits.flatten(0, 1).index_select(0, inputs["scored"])
-            return logits if self._rows is None else logits.index_select(1, self._rows)
         out = self.module.get_decoder()(**given, use_cache=False).last_hidden_state
         if self.form == "scored":
             return out[0]
         scored = inputs["packing"].scored if self.is_packed else inputs["scored"]
         return out.flatten(0, 1).index_select(0, scored)
 
+    def _alone(self, given: dict[str, Tensor], scored: int) -> Tensor:
+        """(scored, rows) logits at the end of one sequence."""
+        logits = self.module(**given, use_cache=False).logits[0]
+        logits = logits[len(logits) - scored :]
+        return logits if self._rows is None else logits.index_select(1, self._rows)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(terms, rows) in any dtype, from some or all rows of :meth:`hidden`."""
-        return hidden if self.form == "whole" else head.logits(self.module, hidden)
+        return hidden if self.form == "alone" else head.logits(self.module, hidden)
 
 
 @torch.inference_mode()
@@ -170,7 +177,7 @@ def choose(module: Any, prompts: Sequence[np.ndarray], rows: Tensor | None) -> C
         fits = leaner.last is not None and not _problem(module, leaner, some, rows, wanted)
         return leaner if fits else Choice("packed")
     fits = not _problem(module, Choice("padded"), some, rows, wanted)
-    return Choice("padded" if fits else "whole", why=why)
+    return Choice("padded" if fits else "alone", why=why)
 
 
 def _problem(
@@ -188,11 +195,22 @@ def _problem(
             inputs = forward.inputs(prompts, np.ones(len(prompts), np.int64))
             watch(forward, inputs)
             found = forward.logits(forward.hidden(inputs)).float()
+            beside = _beside_others(forward, prompts)
         finally:
             forward.close()
     except Exception as error:  # whatever a family's own code makes of inputs it does not expect
         return f"{type(error).__name__}: {error}".splitlines()[0]
+    unmoved = slice(1, None, 2)
+    if forward.is_packed and not torch.equal(beside[unmoved], found[unmoved]):
+        return "a sequence sees its neighbours"
     return difference(found, wanted, next(module.parameters()).dtype)
+
+
+def _beside_others(forward: Forward, prompts: Sequence[np.ndarray]) -> Tensor:
+    """The logits where every second sequence, from the first on, has other tokens."""
+    others = [np.where(ids > 0, ids - 1, 1) if i % 2 == 0 else ids for i, ids in enumerate(prompts)]
+    inputs = forward.inputs(others, np.ones(len(prompts), np.int64))
+    return forward.logits(forward.hidden(inputs)).float()
 
 
 def difference(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> str:

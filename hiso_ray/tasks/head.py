@@ -74,9 +74,16 @@ def logits(module: Any, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def _answering(decoder: Any, hidden: Tensor) -> Iterator[None]:
-    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as Output
+    from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    decoder.forward = lambda *_, **__: Output(last_hidden_state=hidden)
+    class HandedOn(BaseModelOutputWithPast):
+        """What else a family's decoder returns is not there."""
+
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    decoder.forward = lambda *_, **__: HandedOn(last_hidden_state=hidden)
     try:
         yield
     finally:

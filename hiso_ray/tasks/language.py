@@ -106,7 +106,8 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
     form = spec["forward"]
     notes = chosen.notes
     if form.why:
-        notes += (f"sequences are padded: end to end, this model fails ({form.why})",)
+        how = "padded" if form.form == "padded" else "evaluated one at a time, which is slow"
+        notes += (f"sequences are {how}: end to end, this model fails ({form.why})",)
     if "lora" not in spec:
         return notes
     lora = spec["lora"]

@@ -110,6 +110,7 @@ class ModuleTask(ABC):
         hits = float((logits.argmax(-1) == batch.labels).sum())
         return cross_entropy(logits, batch.labels), {"accuracy": hits}
 
+    @torch.inference_mode(False)  # a graph may keep its tensors
     def batch(self, *clients: np.ndarray) -> Batch:
         return self.make_batch("train", clients)
 
@@ -145,9 +146,9 @@ class ModuleTask(ABC):
     def _losses_of(self, batch: Batch) -> derivatives.Loss:
         """The clients' losses, (clients,), as a differentiable function of the (d,) float32
         masters."""
-        usable = Batch(*map(derivatives.usable, batch))
 
         def losses(masters: Tensor) -> Tensor:
+            usable = Batch(*map(derivatives.usable, batch))
             weights = masters.to(self._dtype)
             if self._mask is not None:
                 dense, index = self._masked(self._mask, weights)

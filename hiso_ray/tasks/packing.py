@@ -64,12 +64,14 @@ class Packing:
         return tuple(Run(*map(int, run)) for run in zip(starts, counts, values, strict=False))
 
     @cached_property
+    @torch.inference_mode(False)  # a graph may keep it
     def starts(self) -> Tensor:
         """(sequences + 1,) int32 token at which each begins, and the end."""
         found = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
         return torch.from_numpy(found).to(self.device)
 
     @cached_property
+    @torch.inference_mode(False)  # likewise
     def places(self) -> tuple[Tensor, Tensor]:
         """Padded on the right: the token at each of (sequences, longest) places, and the place of
         each token; what stands in the padding is the sequence's last token."""

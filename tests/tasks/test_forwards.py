@@ -40,8 +40,8 @@ def groups(task: Any) -> list[np.ndarray]:
 @torch.inference_mode()
 def singly(task: Any, x: Tensor, examples: np.ndarray) -> Tensor:
     """Logits after one sequence at a time, as its module computes them: of a task in the form
-    ``whole``, whose module nothing was done to."""
-    assert task.forward.form == "whole"
+    ``alone``, whose module nothing was done to."""
+    assert task.forward.form == "alone"
     task.losses(x, [task.batch(examples[:1])])  # binds the weights
     found = []
     for i in examples:
@@ -80,7 +80,7 @@ def losses_of(logits: Tensor, task: Any) -> np.ndarray:
 def test_every_form_gives_what_single_sequences_give(
     random_task: Random, name: str, kind: str
 ) -> None:
-    whole, _, x = random_task(name, kind, "whole")
+    whole, _, x = random_task(name, kind, "alone")
     wanted = singly(whole, x, np.concatenate(groups(whole)))
     assert spread(wanted) > 0.1  # else nothing would show
     for form in FORMS[name == "gpt2" :]:  # whose decoder brings its output into its input's shape
@@ -94,12 +94,12 @@ def test_every_form_gives_what_single_sequences_give(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["opt", "llama", "gemma3, window last", "gemma2", "phi"])
 def test_half_precision_differs_by_its_rounding(random_task: Random, name: str, kind: str) -> None:
-    exact, _, x = random_task(name, kind, "whole")
+    exact, _, x = random_task(name, kind, "alone")
     x = x.bfloat16()
     everyone = np.concatenate(groups(exact))
     wanted = singly(exact, x.float(), everyone)
     bfloat16 = {"task.dtype": "bfloat16"}
-    rounding = float((singly(random_task(name, kind, "whole", **bfloat16)[0], x, everyone)
+    rounding = float((singly(random_task(name, kind, "alone", **bfloat16)[0], x, everyone)
                       - wanted).abs().max())  # fmt: skip
     assert 0 < rounding < 0.1 * spread(wanted)
     for form in FORMS:
@@ -115,7 +115,7 @@ def test_trained_subsets_and_derivatives(
 ) -> None:
     if name == "gemma2" and subset not in ("full", "lora on the head"):
         pytest.skip("says nothing new")
-    whole, _, x = random_task(name, kind, "whole", **SUBSETS[subset])
+    whole, _, x = random_task(name, kind, "alone", **SUBSETS[subset])
     wanted = singly(whole, x, np.concatenate(groups(whole)))
     z = torch.randn(len(x), generator=torch.Generator().manual_seed(3))
     client = groups(whole)[4]
@@ -157,7 +157,7 @@ def test_weights_that_exist_one_layer_at_a_time_give_the_same_bits(
 @pytest.mark.parametrize("form", FORMS)
 def test_one_token_and_nothing_else(random_task: Random, form: Form, kind: str) -> None:
     task, _, x = random_task("gemma3, window last", kind, form)
-    whole, _, _ = random_task("gemma3, window last", kind, "whole")
+    whole, _, _ = random_task("gemma3, window last", kind, "alone")
     lengths = np.diff(task._arrays["train_prompt_offsets"])
     short = np.flatnonzero(lengths == 1)
     for examples in (short[:1], short[1:]):
@@ -186,7 +186,7 @@ def test_what_mixes_otherwise_runs_padded_and_says_so_once(
     assert len(said) == 1
     assert chosen(prepared.spec["forward"]).why in said[0]
     if dtype == "float32":
-        whole, _, _ = random_task(name, form="whole", **lora)
+        whole, _, _ = random_task(name, form="alone", **lora)
         wanted = singly(whole, x, np.concatenate(groups(whole)))
         assert float((together(task, x) - wanted).abs().max()) < 2e-4 * spread(wanted)
 

@@ -107,7 +107,7 @@ def test_a_single_split_is_divided_stratified(tmp_path: Path) -> None:
 # the model
 
 
-@pytest.mark.parametrize("form", ["scored", "packed", "padded", "whole"])
+@pytest.mark.parametrize("form", ["scored", "packed", "padded", "alone"])
 @pytest.mark.parametrize("family", ["opt", "gpt2"])
 def test_logits_are_those_of_single_prompts_whatever_the_form(
     language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path, family: str, form: Form
