@@ -34,9 +34,10 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## what rounds, growing federations and faults cost (half an hour)
+bench: setup  ## what forward passes, rounds, growing federations and faults cost (an hour)
 	$(BIN)/python benchmarks/driver_overhead.py
 	$(BIN)/python benchmarks/probe.py
+	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/round_cost.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/recovery.py

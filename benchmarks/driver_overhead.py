@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from hiso_ray import Experiment, run
+from hiso_ray import Experiment, run, tasks
 from hiso_ray.attendance import Population
 from hiso_ray.messages import Description, Missed, Score, Turn
 from hiso_ray.metrics import Row
+from hiso_ray.work_units import Unit
 
 
 class Idle:
@@ -30,8 +31,8 @@ class Idle:
     def catch_up(self, missed: Missed) -> None:
         return None
 
-    def turns(self, clients: Sequence[int], seeds: Sequence[int]) -> list[Turn]:
-        return [Turn(c, np.zeros(1), bytes(4 * 5)) for c in clients]
+    def turns(self, units: Sequence[Unit], seeds: Sequence[int]) -> list[list[Turn]]:
+        return [[Turn(c, np.zeros(1), bytes(4 * 5)) for c in unit] for unit in units]
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
         return [Score(0.0, 1, {"accuracy": 0.0}, 1) for _ in batches]
@@ -99,15 +100,14 @@ def idle_turns() -> None:
 
     print("\n| client turns | actors | ms per round | µs per turn |\n|---|---|---|---|")
     for turns in (8, 500):
-        e = Experiment().changed(
-            **{
-                "federation.num_clients": turns,
-                "federation.clients_per_round": turns,
-                "federation.rounds": 200,
-                "eval.every": 200,
-                "resources.max_actors": 2,
-            }
-        )
+        fields = {
+            "federation.num_clients": turns,
+            "federation.clients_per_round": turns,
+            "federation.rounds": 200,
+            "eval.every": 200,
+            "resources.max_actors": 2,
+        }
+        e = tasks.resolve(Experiment().changed(**fields))
         folder, rows = Path(tempfile.mkdtemp()), []
         with joined_cluster(), reserved(e, 1, 0, print) as reservation:
             nothing = ray.put(None)

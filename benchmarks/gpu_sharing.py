@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from round_cost import random_text
+from subjects import random_text
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.attendance import Population

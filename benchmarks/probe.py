@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from measuring import in_turns
 
 from hiso_ray.method import philox, torch_stream
 from hiso_ray.method.curvature import Curvature, Diagonal, Identity
@@ -118,23 +118,13 @@ def _made(directions: Directions) -> str:
     return "fused" if directions.fused else f"chunk-wise {directions.generator}"
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cpu":
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    run()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3
-
-
 def medians(cases: Sequence[Case], device: torch.device, repeats: int = REPEATS) -> list[float]:
-    """Seconds of each, in turns; the first turn warms up (kernels are compiled then)."""
-    turns = [[seconds(case.run, device) for case in cases] for _ in range(repeats + 1)]
-    return [statistics.median(some) for some in zip(*turns[1:], strict=True)]
+    """Seconds of each, in turns."""
+    for case in cases:  # kernels are compiled then
+        case.run()
+    return [
+        statistics.median(some) for some in in_turns([case.run for case in cases], device, repeats)
+    ]
 
 
 def table(cases: Sequence[Case], dimension: int, device: torch.device) -> None:

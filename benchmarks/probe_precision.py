@@ -23,7 +23,7 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.method.curvature import Identity
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Naming
-from hiso_ray.method.probe import Probe, Weights
+from hiso_ray.method.probe import Losses, Probe, Weights
 from hiso_ray.tasks.contract import Task
 
 MUS = (1e-4, 1e-3, 1e-2)
@@ -31,21 +31,36 @@ DTYPES = ("bfloat16", "float16")
 DIRECTIONS, BATCHES = 20, 2
 
 
-def scalars(
-    task: Task, x: Tensor, mu: float, dtype: torch.dtype, *, round_only: bool
-) -> np.ndarray:
-    """(batches, P) float32 g, probes stored in a dtype."""
-    cpu = torch.device("cpu")
-    batches = [task.batch(np.arange(16 * i, 16 * i + 16)) for i in range(BATCHES)]
+class Rounded:
+    """A float32 task at weights that were rounded before they came."""
 
-    def losses(weights: Weights, some: Sequence[Any]) -> np.ndarray:
+    at_once = 1
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.slopes = task, task.slopes
+
+    def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray:
         assert isinstance(weights, Tensor)  # built whole, in the buffer
-        return task.losses(weights.float() if round_only else weights, some)
+        return self.task.losses(weights.float(), batches)
 
+    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
+        raise NotImplementedError
+
+    losses_of_each = losses_at
+
+
+def scalars(task: Task, x: Tensor, mu: float, dtype: torch.dtype, asked: Losses) -> np.ndarray:
+    """(batches, P) float32 g, probes stored in a dtype.
+
+    Args:
+        task: makes the minibatches.
+        asked: what is asked for their losses.
+    """
+    batches = [task.batch(np.arange(16 * i, 16 * i + 16)) for i in range(BATCHES)]
     names = Naming(DIRECTIONS).of(7, client=0)
-    buffer = torch.empty_like(x, dtype=dtype)
-    directions = Directions(x.numel(), cpu, 0)
-    g, _ = Probe(mu).scalars(losses, task.slopes, x, batches, names, Identity(), directions, buffer)
+    buffer = torch.empty(1, x.numel(), dtype=dtype)
+    directions = Directions(x.numel(), torch.device("cpu"), 0)
+    g, _ = Probe(mu).scalars(asked, x, batches, names, Identity(), directions, buffer)
     return g
 
 
@@ -61,11 +76,11 @@ def rows(model: str, data: str, task_name: str) -> Iterator[tuple[str, ...]]:
     }
     x = torch.tensor(prepared.x0)
     for mu in MUS:
-        truth = scalars(exact, x, mu, torch.float32, round_only=False)
+        truth = scalars(exact, x, mu, torch.float32, exact)
         for name in DTYPES:
             cells = [Path(model).name, f"{x.numel():,}", f"{mu:g}", name]
-            for task, round_only in ((exact, True), (rounded[name], False)):
-                g = scalars(task, x, mu, getattr(torch, name), round_only=round_only)
+            for task, asked in ((exact, Rounded(exact)), (rounded[name], rounded[name])):
+                g = scalars(task, x, mu, getattr(torch, name), asked)
                 error = np.median(np.abs(g - truth) / np.abs(truth))
                 cells += [f"{error:.1%}", f"{np.corrcoef(g.ravel(), truth.ravel())[0, 1]:.3f}"]
             yield tuple(cells)
