@@ -75,10 +75,7 @@ class Directions:
             part: of the vector, the whole by default; from ``torch`` only the whole can be had.
         """
         if name not in self._kept and len(self._kept) < self._capacity:
-            whole = torch.empty(self.dimension, device=self.device)
-            for where, u in self._generate(name, slice(0, self.dimension)):
-                whole[where] = u
-            self._kept[name] = whole
+            self._kept[name] = self._whole(name)
         part = part or slice(0, self.dimension)
         if name in self._kept:
             kept = self._kept[name]
@@ -92,6 +89,14 @@ class Directions:
     def forget(self) -> None:
         """Drops what is remembered; call it when the round's seeds change."""
         self._kept.clear()
+
+    def _whole(self, name: Name) -> Tensor:
+        whole = torch.empty(self.dimension, device=self.device)
+        if self.generator == "philox":
+            return philox.fill(whole, name, 0, self.distribution)
+        for where, u in self._generate(name, slice(0, self.dimension)):
+            whole[where] = u
+        return whole
 
     def _slices(self, part: slice) -> Iterator[slice]:
         step = CHUNK[self.device.type]

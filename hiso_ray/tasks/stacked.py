@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from hiso_ray.tasks.contract import dimension
@@ -187,12 +186,12 @@ def own_means(terms: Tensor, real: Tensor) -> Tensor:
     return torch.where(real[:, None], terms, 0).sum(-1) / real.sum(-1, keepdim=True)
 
 
-def widest(network: nn.Sequential, shape: tuple[int, int, int]) -> int:
-    """Elements that the layer with the largest output makes of one image; nothing is computed."""
-    hidden, widest = torch.empty(1, *shape, device="meta"), 1
-    for layer in network:
-        weights = {name: tensor.to("meta") for name, tensor in layer.named_parameters()}
-        hidden = functional_call(layer, weights, (hidden,))
-        if weights:
-            widest = max(widest, hidden.numel())
-    return widest
+@torch.inference_mode()
+def widest(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Elements that the layer with the largest output makes of one image."""
+    hidden, most = torch.zeros(1, *shape), 1
+    for layer in network.children():
+        hidden = layer(hidden)
+        if list(layer.parameters()):
+            most = max(most, hidden.numel())
+    return most

@@ -36,7 +36,7 @@ def build(
     experiment = tasks.resolve(experiment)
     prepared = tasks.prepare(experiment)
     if form is not None:
-        assert chosen(prepared.spec["forward"]).form == "scored"
+        assert chosen(prepared.spec["forward"]).form in ("scored", "packed")
         prepared.spec["forward"] = chosen(prepared.spec["forward"])._replace(form=form)
     return tasks.build(experiment, prepared, CPU), prepared, torch.tensor(prepared.x0)
 
@@ -120,6 +120,8 @@ def test_logits_are_those_of_single_prompts_whatever_the_form(
         with torch.random.fork_rng():
             torch.manual_seed(0)
             GPT2LMHeadModel(config).save_pretrained(tmp_path)
+        if form == "scored":
+            pytest.skip("GPT-2's decoder lays its output out as its input: all tokens or none")
     folder = tiny_opt if family == "opt" else tmp_path
     task, _, x = build(language(**{"task.model": str(folder)}), form)
     together = np.arange(10)
@@ -129,7 +131,8 @@ def test_logits_are_those_of_single_prompts_whatever_the_form(
         rows = task.logits(batch.inputs)
         for i in together:
             single = task.batch(np.array([i]))
-            assert single.inputs["input_ids"].shape[1] <= batch.inputs["input_ids"].shape[1]
+            if form != "alone":
+                assert single.inputs["input_ids"].shape[1] <= batch.inputs["input_ids"].shape[1]
             assert torch.allclose(rows[i], task.logits(single.inputs)[0], atol=1e-5)
 
 

@@ -14,7 +14,6 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.tasks import quadratic, stacked
 from hiso_ray.tasks.contract import views
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED, ImageSet
-from hiso_ray.tasks.module import IGNORED
 from hiso_ray.tasks.networks import initial_weights, layout_of, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,7 +104,7 @@ def test_losses_are_cross_entropies_in_float32(own: bool, dtype: torch.dtype) ->
     rng = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(K, N, 10, generator=rng)).to(dtype)
     labels = torch.randint(10, (K, N) if own else (N,), generator=rng)
-    labels[..., 2] = IGNORED
+    labels[..., 2] = stacked.IGNORED
     found = stacked.losses(logits, labels)
     assert found.dtype == torch.float32
     assert not found[:, 2].any()
@@ -127,12 +126,14 @@ def test_quadratic_losses_have_the_bits_of_one_by_one(
     rng = np.random.default_rng(0)
     z = rng.normal(size=(K, 64)).astype(np.float32)
     weights = torch.from_numpy(prepared.x0 + 1e-3 * z)
-    targets = task.batch(rng.integers(256, size=(K, N) if own else N))
+    targets = task.batch(rng.integers(256, size=(K, N) if own else N)).targets
     monkeypatch.setattr(quadratic, "STACKED", held)
     found = task.stacked_losses(weights, targets)
     assert found.shape == (K, N)
     for k, vector in enumerate(weights):
-        batches = [row.unsqueeze(0) for row in (targets[k] if own else targets)]
+        batches = [
+            quadratic.Targets(row.unsqueeze(0), (1,)) for row in (targets[k] if own else targets)
+        ]
         assert found[k].double().tolist() == task.losses(vector, batches).tolist()
 
 
@@ -145,7 +146,7 @@ def test_quadratic_differences_survive_the_division_by_mu(
     z = np.random.default_rng(0).normal(size=(K, 1024)).astype(np.float32)
     z[0] = 0
     weights = torch.from_numpy(prepared.x0 + 1e-3 * z)
-    targets = task.batch(np.arange(64))
+    targets = task.batch(np.arange(64)).targets
     exact = (
         0.5
         * (weights.double().unsqueeze(1) - targets.double()).square()
