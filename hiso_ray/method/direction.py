@@ -7,7 +7,7 @@ own, whose numbers depend on the device and come front to back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -81,6 +81,16 @@ class Directions:
             kept = self._kept[name]
             return ((where, kept[where]) for where in self._slices(part))
         return self._generate(name, part)
+
+    def block(self, names: Sequence[Name]) -> Tensor | None:
+        """(names, d) float32 of short directions that are all remembered, else None."""
+        if self.dimension > CHUNK[self.device.type] or self._capacity < len(names):
+            return None
+        for name in names:
+            if name not in self._kept and len(self._kept) < self._capacity:
+                self._kept[name] = self._whole(name)
+        found = [self._kept[name] for name in names if name in self._kept]
+        return torch.stack(found) if len(found) == len(names) else None
 
     def norm(self, name: Name) -> float:
         """‖u‖₂."""

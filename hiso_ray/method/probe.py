@@ -238,10 +238,28 @@ class Surroundings:
         for first in range(0, len(points), len(buffer)):
             some = points[first : first + len(buffer)]
             rows = buffer[: len(some)]
-            for row, point in zip(rows, some, strict=True):
-                self.write(row, point)
+            self._write_all(rows, some)
             found.append(task.losses_at(rows, batches))
         return np.concatenate(found)
+
+    def _write_all(self, rows: Tensor, points: Sequence[Point]) -> None:
+        """The weights at several points; in one pass where x comes first and all others are as far
+        from it, each along a short direction that is remembered."""
+        base, moved = points[0], points[1:]
+        alike = base.p is None and len({point.distance for point in moved}) == 1
+        block = None
+        if alike and is_plain(self.curvature):
+            block = self.directions.block([self.names[p] for p, _ in moved if p is not None])
+        if block is None:
+            for row, point in zip(rows, points, strict=True):
+                self.write(row, point)
+            return
+        z = self.curvature.whiten(block, slice(0, block.shape[1]))
+        rows[0] = self.x
+        if rows.dtype == torch.float32:
+            torch.add(self.x, z, alpha=moved[0].distance, out=rows[1:])
+        else:
+            rows[1:] = torch.add(self.x, z, alpha=moved[0].distance)
 
     def _of_each(
         self, task: Losses, points: Sequence[Point], batch: Any, buffer: Tensor

@@ -21,7 +21,11 @@ class Curvature(Protocol):
     """
 
     def whiten(self, u: Tensor, where: slice) -> Tensor:
-        """H^{-1/2} u on the chunk ``where`` of the flat vector; may return ``u`` itself."""
+        """H^{-1/2} u on the chunk ``where`` of the flat vector; may return ``u`` itself.
+
+        Args:
+            u: (n,); for those that ``is_plain``, also (k, n) of k directions.
+        """
         ...
 
     def color(self, u: Tensor, where: slice) -> Tensor:

@@ -32,7 +32,8 @@ class Diagonal:
         return True
 
     def whiten(self, u: Tensor, where: slice) -> Tensor:
-        return inverse_root(self.used(where)).mul_(u)
+        root = inverse_root(self.used(where))
+        return root.mul_(u) if u.dim() == 1 else root * u
 
     def color(self, u: Tensor, where: slice) -> Tensor:
         return inverse_root(self.used(where)).reciprocal_().mul_(u)
