@@ -29,8 +29,8 @@ from hiso_ray.method import philox, torch_stream
 from hiso_ray.method.curvature import Curvature, Diagonal, Identity
 from hiso_ray.method.direction import CHUNK, Directions, Generator
 from hiso_ray.method.naming import Naming
+from hiso_ray.method.perturbed import perturb
 from hiso_ray.method.philox import Distribution
-from hiso_ray.method.probe import perturb
 from hiso_ray.method.scalar import Rule, State, Step, apply_record
 
 DIMENSION = {"cpu": 1 << 24, "cuda": 1_300_000_000}

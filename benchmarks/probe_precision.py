@@ -23,7 +23,8 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.method.curvature import Identity
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Naming
-from hiso_ray.method.probe import Losses, Probe, Weights
+from hiso_ray.method.perturbed import Losses, Weights
+from hiso_ray.method.probe import Probe
 from hiso_ray.tasks.contract import Task
 
 MUS = (1e-4, 1e-3, 1e-2)

@@ -16,8 +16,8 @@ from hiso_ray.method import philox
 from hiso_ray.method.curvature import Curvature, Diagonal, Identity
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Naming
+from hiso_ray.method.perturbed import perturb
 from hiso_ray.method.philox import Distribution
-from hiso_ray.method.probe import perturb
 from hiso_ray.method.scalar import Rule, State, Step, apply_record, step_out_of_place
 
 NAME = (7, 0)

@@ -16,7 +16,7 @@ from hiso_ray.landscape import Landscape, look
 from hiso_ray.method import evidence
 from hiso_ray.method.curvature import Curvature
 from hiso_ray.method.naming import Name
-from hiso_ray.method.probe import perturb
+from hiso_ray.method.perturbed import perturb
 from hiso_ray.replica import Replica
 from hiso_ray.seeds import Purpose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.placement import activation_bytes, actor_bytes, frozen_bytes
+from hiso_ray.execution.memory import activation_bytes, actor_bytes, frozen_bytes
 from hiso_ray.plan import curvature_memory, probe_memory
 from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import skew

@@ -1,6 +1,6 @@
 """What a run will take, worked out from its configuration alone: no weights, no data, no hub.
 
-The bytes are those of ``traffic``, the memory that of ``execution.placement``.
+The bytes are those of ``traffic``, the memory that of ``execution.memory``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hiso_ray import devices, tasks
 from hiso_ray.attendance import describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension, whole_only
-from hiso_ray.execution.placement import (
+from hiso_ray.execution.memory import (
     CURVATURE_COPIES,
     activation_bytes,
     actor_bytes,

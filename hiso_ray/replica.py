@@ -21,7 +21,8 @@ from hiso_ray.messages import Behind, Missed, NonFiniteLoss, Score, Snapshot
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name, Naming
-from hiso_ray.method.probe import Probe, Unperturbed, unperturbed
+from hiso_ray.method.perturbed import Unperturbed, unperturbed
+from hiso_ray.method.probe import Probe
 from hiso_ray.method.scalar import Rule, State, Step, apply_record
 from hiso_ray.record import Record
 from hiso_ray.seeds import Purpose, pool_seed

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.placement import LIBRARIES, Node, actor_bytes, place
+from hiso_ray.execution.memory import LIBRARIES, actor_bytes
+from hiso_ray.execution.placement import Node, place
 from hiso_ray.tasks.contract import Count
 from sweeps.table import Trial
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.placement import CONTEXT
+from hiso_ray.execution.memory import CONTEXT
 from hiso_ray.messages import UserError
 from hiso_ray.out_of_memory import smaller
 from hiso_ray.tasks.partition import Partition
@@ -30,7 +30,7 @@ def check_memory(experiment: Experiment, need: int, device: torch.device) -> Non
     """Fails with words before a GPU share runs out of memory somewhere else.
 
     Args:
-        need: bytes of the GPU, CUDA's own included; see ``placement.actor_gpu_bytes``.
+        need: bytes of the GPU, CUDA's own included; see ``memory.actor_gpu_bytes``.
 
     Raises:
         UserError: the share of the GPU that the process may hold, or all of the GPU, is smaller

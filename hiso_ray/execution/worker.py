@@ -19,7 +19,7 @@ from hiso_ray.client_updates import take_updates
 from hiso_ray.config import Experiment
 from hiso_ray.diagnostics import diagnose
 from hiso_ray.execution import gpu_memory
-from hiso_ray.execution.placement import actor_gpu_bytes, states_bytes
+from hiso_ray.execution.memory import actor_gpu_bytes, states_bytes
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.out_of_memory import Batch, explained

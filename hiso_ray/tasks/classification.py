@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.tasks.batch import Batch
 from hiso_ray.tasks.benchmarks import Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.module import Batch
 
 
 def answer_tokens(benchmark: Classification, tokenizer: Any, model: str) -> list[int]:

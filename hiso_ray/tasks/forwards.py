@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_ray.tasks import head, last_layer, packing
+from hiso_ray.tasks import attention, head, last_layer, packing
 from hiso_ray.tasks.last_layer import LastLayer
 
 Form = Literal["scored", "packed", "padded", "alone"]
@@ -68,7 +68,7 @@ class Forward:
             if self.is_packed:
                 self._usual = module.config._attn_implementation
                 undo.callback(module.set_attn_implementation, self._usual)
-                packing.install(module)
+                attention.install(module)
             if self.form == "scored":
                 assert choice.last is not None
                 for hook in last_layer.trim(module, choice.last):
@@ -95,7 +95,7 @@ class Forward:
         try:
             yield
         finally:
-            packing.install(self.module)
+            attention.install(self.module)
 
     def inputs(self, rows: Sequence[np.ndarray], scored: np.ndarray) -> dict[str, Any]:
         """Token ids of any lengths as inputs of :meth:`hidden` and :meth:`logits`.

@@ -19,11 +19,11 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.tasks.batch import Batch, cross_entropy
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.decoding import greedy
-from hiso_ray.tasks.module import Batch, cross_entropy
 from hiso_ray.tasks.prompts import Examples
 from hiso_ray.tasks.scores import best
 from hiso_ray.tasks.tokens import tokenize

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,9 @@ from torch.func import functional_call
 from hiso_ray.config import TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.tasks import derivatives
+from hiso_ray.tasks.batch import Batch, client_means, cross_entropy
 from hiso_ray.tasks.contract import Layout, Slices, dimension, views
 from hiso_ray.tasks.layers import Layers
-
-
-class Batch(NamedTuple):
-    """Minibatches of some clients, one after the other, on the task's device.
-
-    Attributes:
-        inputs: what the module reads.
-        labels: (terms,) int64 classes.
-        sizes: how many terms each client has: its examples, or the tokens of its answers.
-    """
-
-    inputs: Any
-    labels: Tensor
-    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -235,23 +222,6 @@ class _Terms(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self._terms(batch)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(terms,) float32, whatever the logits' dtype: half precision would round differences away."""
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def client_means(terms: Tensor, sizes: Sequence[int]) -> Tensor:
-    """(..., clients) mean over each client's own terms.
-
-    Args:
-        terms: (..., terms), client after client.
-        sizes: how many terms each client has.
-    """
-    if len(set(sizes)) == 1:
-        return terms.unflatten(-1, (len(sizes), sizes[0])).mean(-1)
-    return torch.stack([own.mean(-1) for own in terms.split(list(sizes), -1)], -1)
 
 
 def reached_parameters(loss: Tensor) -> set[int]:

@@ -23,7 +23,6 @@ from hiso_ray.tasks.networks import layout_of
 
 PAYS_UP_TO = 1 << 17  # weights
 AT_ONCE = 64  # weight vectors that a round's probes are evaluated at together
-IGNORED = -100  # a label that counts for nothing, as torch has it
 
 # Activations of one layer that are held at once. A CPU has them in its cache when the next layer
 # reads them, and does not ask the system for fresh pages at each call; elsewhere they only have to
@@ -155,7 +154,7 @@ def losses(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: (k, n, classes) in any dtype.
         labels: int64, (n,) shared by all weight vectors, or (k, n), each one's own. One that is
-            ``IGNORED`` gives 0.
+            ``batch.IGNORED`` gives 0.
 
     Returns:
         (k, n) float32.
@@ -163,27 +162,6 @@ def losses(logits: Tensor, labels: Tensor) -> Tensor:
     # With the classes last, torch takes their few exponentials one by one.
     each = logits.float().transpose(1, 2)
     return functional.cross_entropy(each, labels.expand(logits.shape[:2]), reduction="none")
-
-
-def apart(sizes: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Minibatches that lie one after the other, side by side.
-
-    Args:
-        sizes: examples of each client.
-
-    Returns:
-        (clients, longest) int64 index of each client's examples, and which of these are real; the
-        others repeat its last.
-    """
-    counts = torch.tensor(sizes)[:, None]
-    column = torch.arange(max(sizes))
-    index = (counts.cumsum(0) - counts) + torch.minimum(column, counts - 1)
-    return index.to(device), (column < counts).to(device)
-
-
-def own_means(terms: Tensor, real: Tensor) -> Tensor:
-    """(clients, k) means of (clients, k, longest) terms over the real ones."""
-    return torch.where(real[:, None], terms, 0).sum(-1) / real.sum(-1, keepdim=True)
 
 
 @torch.inference_mode()

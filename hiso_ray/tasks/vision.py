@@ -20,11 +20,12 @@ from torch import Tensor
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import stacked
+from hiso_ray.tasks.batch import IGNORED, Batch, apart, client_means, own_means
 from hiso_ray.tasks.contract import Count, Prepared, dimension, largest_layer, views
 from hiso_ray.tasks.image_files import Split
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images import read
-from hiso_ray.tasks.module import Batch, ModuleTask, client_means
+from hiso_ray.tasks.module import ModuleTask
 from hiso_ray.tasks.networks import initial_weights, layout_of, network
 
 SETS = {"digits": DIGITS} | DOWNLOADED
@@ -129,12 +130,12 @@ class ImageTask(ModuleTask):
     @torch.inference_mode()
     def losses_of_each(self, weights: Tensor, batch: Batch) -> np.ndarray:
         clients, k, _ = weights.shape
-        index, real = stacked.apart(batch.sizes, self.device)
+        index, real = apart(batch.sizes, self.device)
         inputs = batch.inputs[index].repeat_interleave(k, 0)
-        labels = torch.where(real, batch.labels[index], stacked.IGNORED).repeat_interleave(k, 0)
+        labels = torch.where(real, batch.labels[index], IGNORED).repeat_interleave(k, 0)
         logits = self._stacked.logits(weights.flatten(0, 1), inputs)
         terms = stacked.losses(logits, labels).view(clients, k, -1)
-        return stacked.own_means(terms, real).T.double().cpu().numpy()
+        return own_means(terms, real).T.double().cpu().numpy()
 
     def export(self, weights: Tensor, folder: Path) -> None:
         folder.mkdir(parents=True)

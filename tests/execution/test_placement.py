@@ -5,16 +5,8 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.placement import (
-    CURVATURE_COPIES,
-    GPU_CHUNK,
-    LIBRARIES,
-    STREAMS,
-    Node,
-    actor_bytes,
-    place,
-    share_for,
-)
+from hiso_ray.execution.memory import CURVATURE_COPIES, GPU_CHUNK, LIBRARIES, STREAMS, actor_bytes
+from hiso_ray.execution.placement import Node, place, share_for
 
 
 def placed(cpus: float, gpus: float, clients: int = 8, **resources: Any) -> Any:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hiso_ray.method.curvature import initial
 from hiso_ray.method.direction import Directions
+from hiso_ray.method.perturbed import perturb
 from hiso_ray.method.philox import Distribution
-from hiso_ray.method.probe import perturb
 from hiso_ray.method.scalar import Rule, State, Step, apply_record, step_out_of_place
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hiso_ray.execution.placement import LIBRARIES, Node
+from hiso_ray.execution.memory import LIBRARIES
+from hiso_ray.execution.placement import Node
 from sweeps.room import Room, find_room
 from sweeps.table import Sweep, Trial
 

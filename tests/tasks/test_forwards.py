@@ -13,7 +13,7 @@ from random_models import MODELS, PADDED, random_model, rows
 from torch import Tensor, nn
 
 from hiso_ray import run
-from hiso_ray.method.probe import Unperturbed
+from hiso_ray.method.perturbed import Unperturbed
 from hiso_ray.metrics import read_rows
 from hiso_ray.tasks.forwards import Form, choose, chosen
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.execution.placement import actor_bytes, actor_gpu_bytes
+from hiso_ray.execution.memory import actor_bytes, actor_gpu_bytes
 from hiso_ray.tasks import forwards
 from hiso_ray.tasks.forwards import Choice
 from hiso_ray.tasks.frozen_layers import KeptStates

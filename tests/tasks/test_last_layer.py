@@ -10,7 +10,7 @@ import torch
 from random_models import MODELS, random_model, rows
 from torch import Tensor, nn
 
-from hiso_ray.tasks import last_layer, packing
+from hiso_ray.tasks import attention, last_layer, packing
 from hiso_ray.tasks.last_layer import LastLayer
 
 FOUND = {
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_it_is_found_and_gives_the_scored_tokens_alone(name: str, scored: str) -> None:
     model = random_model(*MODELS[name])
-    packing.install(model)
+    attention.install(model)
     counts = np.ones(4, np.int64) if scored == "ends" else np.array([2, 1, 3, 1])
     inputs: Any = packing.packed(rows([5, 1, 9, 5]), counts, torch.device("cpu"))
 

@@ -11,8 +11,9 @@ import torch
 from random_models import MODELS, PADDED, random_model
 from torch import Tensor
 
-from hiso_ray.tasks import packing
-from hiso_ray.tasks.packing import Packing, Run, attend, packed
+from hiso_ray.tasks import attention
+from hiso_ray.tasks.attention import attend
+from hiso_ray.tasks.packing import Packing, Run, packed
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 1, 2, 5, 5, 9)
@@ -116,7 +117,7 @@ def test_each_sequence_attends_to_itself(case: dict[str, Any], count: int, kv: i
     others[ends] = False
     assert (last[:, others] == 0).all()
     if case["softcap"] is None:  # what GPUs without a kernel do
-        padded = packing._padded_inside(q, k, v, here, case["scaling"], case["sliding_window"])
+        padded = attention._padded_inside(q, k, v, here, case["scaling"], case["sliding_window"])
         assert torch.allclose(padded, wanted, **near)
 
 
@@ -126,17 +127,17 @@ def test_a_neighbour_changes_not_one_bit(how: str, window: int | None) -> None:
     here = Packing(LENGTHS, CPU)
     q, k, v = (tensor.float() for tensor in heads(4, 2))
 
-    def attention() -> Tensor:
+    def attended() -> Tensor:
         if how == "padded":
-            return packing._padded_inside(q, k, v, here, None, window)
+            return attention._padded_inside(q, k, v, here, None, window)
         return attend(None, q, k, v, None, packing=here, sliding_window=window)[0]  # type: ignore[arg-type]
 
-    first = attention()
+    first = attended()
     for i, (start, end) in enumerate(zip(here.starts[:-1], here.starts[1:], strict=True)):
         before = [tensor.clone() for tensor in (q, k, v)]
         for tensor in (q, k, v):
             tensor[:, :, start:end] += 100.0 + i
-        found = attention()
+        found = attended()
         assert torch.equal(found[:, :start], first[:, :start])
         assert torch.equal(found[:, end:], first[:, end:])
         assert not torch.equal(found[:, start:end], first[:, start:end])
@@ -170,8 +171,8 @@ def test_attention_has_derivatives(window: int | None) -> None:
 
 def test_a_model_gets_it_and_says_which_it_had() -> None:
     model = random_model(*MODELS["llama"])
-    packing.install(model)
-    assert model.config._attn_implementation == packing.NAME
+    attention.install(model)
+    assert model.config._attn_implementation == attention.NAME
     given = [np.array([5, 6, 7]), np.array([8])]
     alone = packed(given[:1], None, CPU)
     both = packed(given, None, CPU)
@@ -182,9 +183,9 @@ def test_a_model_gets_it_and_says_which_it_had() -> None:
 
 def test_an_attention_that_cannot_be_exchanged_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="BloomForCausalLM has an attention of its own"):
-        packing.install(random_model(*PADDED["bloom"]))
+        attention.install(random_model(*PADDED["bloom"]))
     model = random_model(*MODELS["llama"])
     monkeypatch.setattr(type(model), "_supports_attention_backend", False)
     with pytest.raises(ValueError, match="LlamaForCausalLM has an attention of its own"):
-        packing.install(model)
-    assert model.config._attn_implementation != packing.NAME
+        attention.install(model)
+    assert model.config._attn_implementation != attention.NAME

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.tasks import quadratic, stacked
+from hiso_ray.tasks.batch import IGNORED
 from hiso_ray.tasks.contract import views
 from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED, ImageSet
 from hiso_ray.tasks.networks import initial_weights, layout_of, network
@@ -104,7 +105,7 @@ def test_losses_are_cross_entropies_in_float32(own: bool, dtype: torch.dtype) ->
     rng = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(K, N, 10, generator=rng)).to(dtype)
     labels = torch.randint(10, (K, N) if own else (N,), generator=rng)
-    labels[..., 2] = stacked.IGNORED
+    labels[..., 2] = IGNORED
     found = stacked.losses(logits, labels)
     assert found.dtype == torch.float32
     assert not found[:, 2].any()
