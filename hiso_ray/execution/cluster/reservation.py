@@ -86,7 +86,8 @@ def reserved(
     outer = get_current_placement_group()
     if outer is not None:
         first, nodes = _own_bundles(outer)
-        placement = place(experiment, nodes, *size)
+        # Whoever made the group had not read the data, on which activations depend.
+        placement = place(experiment, nodes, *size._replace(activation=0))
         on_note(f"{placement.line}, in the placement group that this runs in")
         bundles = tuple(
             first + node for node, holds in enumerate(placement.per_node) for _ in range(holds)
