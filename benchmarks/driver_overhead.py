@@ -22,6 +22,7 @@ from hiso_ray import Experiment, run, tasks
 from hiso_ray.attendance import Population
 from hiso_ray.messages import Description, Missed, Score, Turn
 from hiso_ray.metrics import Row
+from hiso_ray.tasks.contract import Count
 from hiso_ray.work_units import Unit
 
 
@@ -109,7 +110,7 @@ def idle_turns() -> None:
         }
         e = tasks.resolve(Experiment().changed(**fields))
         folder, rows = Path(tempfile.mkdtemp()), []
-        with joined_cluster(), reserved(e, 1, 0, print) as reservation:
+        with joined_cluster(), reserved(e, Count(1, 0, 1), print) as reservation:
             nothing = ray.put(None)
             shared = (SharedTask(nothing, {}, nothing), nothing)
             executor = ClusterExecutor(e, reservation, shared, Faults(folder, print), IdleActor)
