@@ -9,6 +9,7 @@ from hiso_ray.execution.memory import activation_bytes, actor_bytes, frozen_byte
 from hiso_ray.plan import curvature_memory, probe_memory
 from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.partition import skew
+from hiso_ray.tasks.stacked import PAYS_UP_TO
 
 MIB = 2**20
 # Below these the rounding of the forward pass is a large part of the scalars that clients send.
@@ -87,5 +88,10 @@ def probes(experiment: Experiment, prepared: Prepared) -> list[str]:
     """What probes save by holding one layer at a time, where they do."""
     if experiment.resources.probe_weights == "whole":
         return []
+    if "model" not in prepared.spec and prepared.x0.size <= PAYS_UP_TO:
+        return [
+            "probes hold all weight vectors of a step: of a network so small "
+            "resources.probe_weights layer spares nothing"
+        ]
     layer = largest_layer(prepared.spec["layout"])
     return [f"probes hold {probe_memory(experiment, prepared.x0.size, layer)}"]

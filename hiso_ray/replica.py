@@ -82,7 +82,8 @@ class Replica:
             sphere=method.name == "fedzo",
         )
         self.buffer = None
-        if experiment.resources.probe_weights == "whole":
+        # A network that takes several weight vectors at once has no layer worth sparing.
+        if experiment.resources.probe_weights == "whole" or task.at_once > 1:
             dtype, rows = getattr(torch, experiment.task.dtype), self._weight_vectors()
             self.buffer = torch.empty(rows, x.numel(), dtype=dtype, device=device)
         self.round = 0

@@ -73,6 +73,7 @@ def of(language: Make, experiment: Make, family: Callable[[str], Path]) -> Make:
 
 
 BFLOAT16 = {"task.dtype": "bfloat16", "method.mu": 1e-2}
+LARGE = {"task.model": "mlp-2048"}  # too many weights for several weight vectors at once
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("opt", {"federation.local_steps": 2}),
     ("opt", BFLOAT16 | {"method.probe": "central"}),
@@ -82,8 +83,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", BFLOAT16 | {"task.trainable": "*.q_proj.*,*norm*", "method.name": "hizoo"}),
     ("gemma3_text", {"resources.direction_cache_mb": 0}),
     ("gemma3_text", BFLOAT16),
-    ("digits", {"method.name": "fedzo", "federation.local_steps": 2}),
-    ("digits", {"method.curvature": "oracle", "diagnostics.every": 1}),
+    ("digits", LARGE | {"method.name": "fedzo", "federation.local_steps": 2}),
+    ("digits", LARGE | {"method.curvature": "oracle", "diagnostics.every": 1}),
 ]
 
 
@@ -99,6 +100,15 @@ def test_a_run_is_the_same_to_the_last_bit(
     assert sum(note.startswith("probes hold one layer at a time: ") for note in notes) == 1
     a, b = ((tmp_path / n / "ledger.jsonl").read_text().splitlines() for n in ("whole", "layer"))
     assert a[1:] == b[1:]
+
+
+def test_a_small_network_has_no_layers_worth_sparing(of: Make, tmp_path: Path) -> None:
+    notes: list[str] = []
+    steps = {"federation.local_steps": 2}
+    whole = run(of("digits", **steps), tmp_path / "whole")
+    layer = run(of("digits", **steps, **LAYER), tmp_path / "layer", on_note=notes.append)
+    assert layer["model_sha256"] == whole["model_sha256"]
+    assert sum("network so small resources.probe_weights layer spares" in n for n in notes) == 1
 
 
 def test_a_run_replays_and_exports(of: Make, tmp_path: Path) -> None:
