@@ -65,7 +65,9 @@ class Clients:
         except UserError:
             raise
         except Exception as error:
-            culprits = self._culprits(measured, who) if x.dim() == 1 else who
+            # A full GPU stays full while the error holds on to what filled it.
+            alone = x.dim() == 1 and not is_full(error)
+            culprits = self._culprits(measured, who) if alone else who
             raise self.failed(culprits, step, error) from error
         for client, scalars, value in zip(who, g, loss, strict=True):
             if not (np.isfinite(scalars).all() and np.isfinite(value)):

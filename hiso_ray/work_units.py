@@ -25,12 +25,16 @@ def work_units(experiment: Experiment, clients: Sequence[int]) -> list[Unit]:
     if experiment.sends_weights:
         return [tuple(chunk) for chunk in chunks(clients)]
     assert experiment.task.clients_per_forward != "auto", "the experiment is not resolved"
-    size = clients_together(experiment)
+    size = _size(experiment)
     return [tuple(clients[i : i + size]) for i in range(0, len(clients), size)]
 
 
 def clients_together(experiment: Experiment) -> int:
-    """How many clients share a forward pass at most."""
+    """How many clients of a cohort share a forward pass at most."""
+    return min(_size(experiment), experiment.federation.clients_per_round)
+
+
+def _size(experiment: Experiment) -> int:
     if experiment.sends_weights or experiment.method.directions == "per_client":
         return 1
     size = experiment.task.clients_per_forward

@@ -141,9 +141,8 @@ class Surroundings:
         if self.x.dim() == 2:
             return self._of_each(task, points, batches[0], buffer)
         if task.at_once == 1:
-            return np.stack(
-                [task.losses(self._whole(point, buffer[0]), batches) for point in points]
-            )
+            row = buffer[0]  # the same tensor each time, so that the task binds it once
+            return np.stack([task.losses(self._whole(point, row), batches) for point in points])
         found = []
         for first in range(0, len(points), len(buffer)):
             some = points[first : first + len(buffer)]

@@ -8,6 +8,7 @@ padded on the right inside the attention, where causality hides the padding from
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -94,12 +95,17 @@ def _cut(window: int | None, length: int) -> int | None:
     return window if window is not None and window < length else None
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a graph may keep it
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
     """(length, length), true where a token (row) sees another (column)."""
-    back = torch.arange(length, device=device)
-    back = back[:, None] - back
+    power = 1 << (length - 1).bit_length()  # so that few masks are kept
+    return _whole_window_mask(power, window, device)[:length, :length]
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a graph may keep it
+def _whole_window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    token = torch.arange(length, device=device)
+    back = token[:, None] - token
     return (back >= 0) & (back < window)
 
 
@@ -124,7 +130,8 @@ class _Softcapped:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         scores = self.cap * torch.tanh(query @ key.transpose(-1, -2) * scale / self.cap)
         if is_causal:
-            attn_mask = _window_mask(query.shape[2], query.shape[2], query.device)
+            length = query.shape[2]
+            attn_mask = _window_mask(length, 1 << 30, query.device)
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
@@ -155,19 +162,27 @@ def _padded_inside(
 
 
 def _has_kernel(query: Tensor) -> bool:
-    """Whether torch has an attention for sequences of any lengths here; it has no forward mode and
-    no second derivative, and its gradient adds in any order."""
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    return half and query.is_cuda and not torch.is_grad_enabled() and _varlen() is not None
+    """Whether torch has an attention for sequences of any lengths here.
+
+    Only in inference mode: it has no second derivative, its gradient adds in any order, and forward
+    mode would lose its tangent without a word.
+    """
+    if not (query.is_cuda and torch.is_inference_mode_enabled()):
+        return False
+    half, size = query.dtype in (torch.float16, torch.bfloat16), query.shape[-1]
+    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return half and recent and size % 8 == 0 and size <= 256 and _varlen() is not None
 
 
 @lru_cache(maxsize=1)
 def _varlen() -> Any:
+    """torch's function, where it is there and takes what it is given here."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn
+    takes = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= set(takes) else None
 
 
 def _kernel(

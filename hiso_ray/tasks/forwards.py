@@ -202,7 +202,7 @@ def _problem(
         return f"{type(error).__name__}: {error}".splitlines()[0]
     unmoved = slice(1, None, 2)
     if forward.is_packed and not torch.equal(beside[unmoved], found[unmoved]):
-        return "a sequence sees its neighbours"
+        return "a sequence's logits change with its neighbours"
     return difference(found, wanted, next(module.parameters()).dtype)
 
 

@@ -57,16 +57,15 @@ class KeptStates:
         self._below, self._lowest = layers[: frozen.depth], layers[frozen.depth]
         self._kept: dict[tuple[str, int], Tensor] = {}
 
-    def states(self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray]) -> Tensor:
-        """(1, tokens, size) in the dtype of the forward passes, as :func:`packing.packed` lays the
-        same rows; autograd may use them.
+    def states(self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray]) -> list[Tensor]:
+        """(tokens, size) of each example in the dtype of the forward passes, in the order in which
+        :func:`packing.packed` lays the same rows; autograd may use them.
 
         Args:
             rows: the token ids of these examples.
         """
         order = np.argsort([len(row) for row in rows], kind="stable")
-        found = [self._states((split, int(examples[i])), rows[i]) for i in order]
-        return torch.cat(found)[None]
+        return [self._states((split, int(examples[i])), rows[i]) for i in order]
 
     def _states(self, example: tuple[str, int], ids: np.ndarray) -> Tensor:
         """(tokens, size) of one example."""
@@ -100,10 +99,11 @@ class KeptStates:
         raise AssertionError("the lowest trained layer did not run")
 
     @contextmanager
-    def handed_on(self, states: Tensor) -> Iterator[None]:
+    def handed_on(self, states: Sequence[Tensor]) -> Iterator[None]:
         """Where the layers below do not run, and what comes out of them is this."""
+        row = torch.cat(list(states))[None]
         for layer in self._below:
-            layer.forward = lambda *_, **__: states
+            layer.forward = lambda *_, **__: row
         try:
             yield
         finally:

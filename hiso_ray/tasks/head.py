@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,17 +75,22 @@ def logits(module: Any, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def _answering(decoder: Any, hidden: Tensor) -> Iterator[None]:
-    from transformers.modeling_outputs import BaseModelOutputWithPast
-
-    class HandedOn(BaseModelOutputWithPast):
-        """What else a family's decoder returns is not there."""
-
-        def __getattr__(self, name: str) -> None:
-            if name.startswith("__"):
-                raise AttributeError(name)
-
-    decoder.forward = lambda *_, **__: HandedOn(last_hidden_state=hidden)
+    output = _handed_on()(last_hidden_state=hidden)
+    decoder.forward = lambda *_, **__: output
     try:
         yield
     finally:
         del decoder.forward
+
+
+@lru_cache(maxsize=1)  # transformers keeps every such class for ever
+def _handed_on() -> Any:
+    """A decoder's output that is hidden states alone: what else a family asks for is None."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    class HandedOn(BaseModelOutputWithPast):
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    return HandedOn

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
-from hiso_ray.execution.memory import CURVATURE_COPIES, GPU_CHUNK, LIBRARIES, STREAMS, actor_bytes
+from hiso_ray.execution.memory import (
+    CURVATURE_COPIES,
+    GPU_CHUNK,
+    LIBRARIES,
+    LOGITS,
+    STREAMS,
+    actor_bytes,
+)
 from hiso_ray.execution.placement import Node, place, share_for
 
 
@@ -128,12 +135,14 @@ def test_what_an_actor_holds(dotted: dict[str, Any], d: int, frozen: int, floats
 def test_what_h_takes_is_what_its_arms_say() -> None:
     from hiso_ray.method import direction, scalar
     from hiso_ray.method.curvature import ARMS, stored_floats
+    from hiso_ray.tasks import generation
 
     d, layout = 10**6, (("x", (1000, 1000)),)
     assert set(CURVATURE_COPIES) == set(ARMS)
     for arm in ARMS:
         assert stored_floats(arm, layout) // d == CURVATURE_COPIES[arm], arm
     assert (direction.CHUNK["cuda"], scalar.STREAMS) == (GPU_CHUNK, STREAMS)
+    assert generation.LOGITS == LOGITS
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from random_models import MODELS, Largest, give, random_model, rows
 from torch import nn
+from torch.utils import _pytree
 
 from hiso_ray.tasks import generation, head
 
@@ -37,6 +38,18 @@ def test_some_rows_are_those_of_all_logits(name: str) -> None:
     assert [name for name, _ in model.named_parameters(remove_duplicate=False)] == names
     undo()
     assert torch.equal(model(input_ids=ids, use_cache=False).logits[0], logits)
+
+
+@torch.inference_mode()
+def test_nothing_is_left_behind_by_a_forward_pass() -> None:
+    # transformers registers every class of outputs with torch, for ever.
+    model = random_model(*MODELS["llama"])
+    hidden = torch.zeros(2, model.config.hidden_size)
+    head.logits(model, hidden)
+    before = len(_pytree.SUPPORTED_NODES)
+    for _ in range(3):
+        head.logits(model, hidden)
+    assert len(_pytree.SUPPORTED_NODES) == before
 
 
 def test_a_bias_counts_row_by_row() -> None:
