@@ -280,7 +280,10 @@ class Eater:
     def process(self):
         return Process.here()
     def eat(self):
-        self.eaten = [bytearray(b"x" * 2**26) for _ in range(16)]
+        self.eaten = []
+        for _ in range(64):  # until it is killed, whatever else the machine does meanwhile
+            self.eaten.append(bytearray(b"x" * 2**26))
+            time.sleep(0.05)
         time.sleep(30)
 
 ray = session.ray
@@ -305,14 +308,14 @@ except ray.exceptions.RayError as error:
 
 @pytest.mark.slow
 def test_rays_memory_monitor_is_believed() -> None:
-    """A real one, of a cluster of its own; the actor takes a GiB."""
+    """A real one, of a cluster of its own; the actor takes a GiB or as much as is needed."""
     code = [sys.executable, "-c", MONITORED]
     done = subprocess.run(code, capture_output=True, text=True, check=False, timeout=200)
     error, node, killed = json.loads(done.stdout.splitlines()[-1])
     assert "temporarily unavailable" in error  # what Ray says; it is why there is a file of ours
     assert killed["by_ray"]
     assert killed["node"] == node
-    assert 0.1 < killed["largest"] < 1.5
+    assert 0.1 < killed["largest"] < 5
     assert killed["limit"] < killed["used"] + 0.1 < killed["total"]
 
 
