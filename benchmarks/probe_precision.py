@@ -35,7 +35,7 @@ DIRECTIONS, BATCHES = 20, 2
 class Rounded:
     """A float32 task at weights that were rounded before they came."""
 
-    at_once = 1
+    several = None
 
     def __init__(self, task: Task) -> None:
         self.task, self.slopes = task, task.slopes
@@ -43,11 +43,6 @@ class Rounded:
     def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray:
         assert isinstance(weights, Tensor)  # built whole, in the buffer
         return self.task.losses(weights.float(), batches)
-
-    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
-        raise NotImplementedError
-
-    losses_of_each = losses_at
 
 
 def scalars(task: Task, x: Tensor, mu: float, dtype: torch.dtype, asked: Losses) -> np.ndarray:

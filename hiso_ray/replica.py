@@ -83,7 +83,7 @@ class Replica:
         )
         self.buffer = None
         # A network that takes several weight vectors at once has no layer worth sparing.
-        if experiment.resources.probe_weights == "whole" or task.at_once > 1:
+        if experiment.resources.probe_weights == "whole" or task.several is not None:
             dtype, rows = getattr(torch, experiment.task.dtype), self._weight_vectors()
             self.buffer = torch.empty(rows, x.numel(), dtype=dtype, device=device)
         self.round = 0
@@ -93,11 +93,15 @@ class Replica:
     @property
     def steps_together(self) -> bool:
         """Whether clients that stand at weights of their own are measured together."""
-        return self.task.at_once > 1 and self.naming.shared and self.probe.kind != "exact"
+        alike = self.naming.shared and self.probe.kind != "exact"
+        return alike and self.task.several is not None
 
     def _weight_vectors(self) -> int:
         """How many perturbed weight vectors exist at once."""
-        at_once = min(self.task.at_once, self.probe.points_of(self.naming.perturbations))
+        if self.task.several is None:
+            return 1
+        points = self.probe.points_of(self.naming.perturbations)
+        at_once = min(self.task.several.at_once, points)
         experiment = self.experiment
         apart = experiment.federation.local_steps > 1 and self.steps_together
         return at_once * (clients_together(experiment) if apart else 1)

@@ -56,16 +56,23 @@ class Perturbed:
 Weights = Tensor | Unperturbed | Perturbed
 
 
-class Losses(Protocol):
-    """What a probe asks of a task; see ``tasks.contract.Task``."""
+class Several(Protocol):
+    """See ``tasks.contract.Several``."""
 
     at_once: int
-
-    def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray: ...
 
     def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray: ...
 
     def losses_of_each(self, weights: Tensor, batch: Any) -> np.ndarray: ...
+
+
+class Losses(Protocol):
+    """What a probe asks of a task; see ``tasks.contract.Task``."""
+
+    @property
+    def several(self) -> Several | None: ...
+
+    def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray: ...
 
     def slopes(
         self, weights: Tensor, direction: Tensor, batches: Sequence[Any]
@@ -138,17 +145,17 @@ class Surroundings:
         several weight vectors at once, one evaluation for those."""
         if buffer is None:
             return np.stack([task.losses(self._slices(point), batches) for point in points])
-        if self.x.dim() == 2:
-            return self._of_each(task, points, batches[0], buffer)
-        if task.at_once == 1:
+        if task.several is None:
             row = buffer[0]  # the same tensor each time, so that the task binds it once
             return np.stack([task.losses(self._whole(point, row), batches) for point in points])
+        if self.x.dim() == 2:
+            return self._of_each(task.several, points, batches[0], buffer)
         found = []
         for first in range(0, len(points), len(buffer)):
             some = points[first : first + len(buffer)]
             rows = buffer[: len(some)]
             self._write_all(rows, some)
-            found.append(task.losses_at(rows, batches))
+            found.append(task.several.losses_at(rows, batches))
         return np.concatenate(found)
 
     def _write_all(self, rows: Tensor, points: Sequence[Point]) -> None:
@@ -171,7 +178,7 @@ class Surroundings:
             rows[1:] = torch.add(self.x, z, alpha=moved[0].distance)
 
     def _of_each(
-        self, task: Losses, points: Sequence[Point], batch: Any, buffer: Tensor
+        self, several: Several, points: Sequence[Point], batch: Any, buffer: Tensor
     ) -> np.ndarray:
         found = []
         at_once = len(buffer) // len(self.x)
@@ -181,7 +188,7 @@ class Surroundings:
             for own, x in zip(rows, self.x, strict=True):
                 for row, point in zip(own, some, strict=True):
                     self.write(row, point, x)
-            found.append(task.losses_of_each(rows, batch))
+            found.append(several.losses_of_each(rows, batch))
         return np.concatenate(found)
 
     def write(self, out: Tensor, point: Point, x: Tensor | None = None) -> Tensor:

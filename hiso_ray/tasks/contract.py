@@ -84,13 +84,45 @@ class Slices(Protocol):
         ...
 
 
+class Several(Protocol):
+    """Small networks: one computation for several weight vectors.
+
+    Attributes:
+        at_once: weight vectors at most.
+    """
+
+    at_once: int
+
+    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
+        """``Task.losses`` at several weight vectors, in one computation.
+
+        Args:
+            weights: (k, d) in the dtype of the forward passes, k up to ``at_once``.
+
+        Returns:
+            (k, clients of all batches) float64.
+        """
+        ...
+
+    def losses_of_each(self, weights: Tensor, batch: Any) -> np.ndarray:
+        """Each client's mean loss at weight vectors of its own, in one computation.
+
+        Args:
+            weights: (clients of the batch, k, d) in the dtype of the forward passes.
+
+        Returns:
+            (k, clients) float64.
+        """
+        ...
+
+
 class Task(Protocol):
     """A built task on one device. Methods are pure: same weights and batch, same result."""
 
     layout: Layout
     eval_batches: int
-    at_once: int
-    """Weight vectors that :meth:`losses_at` takes; 1 where they are evaluated one by one."""
+    several: Several | None
+    """For losses at several weight vectors at once; None where one by one is better."""
 
     def batch(self, *clients: np.ndarray) -> Any:
         """Training examples of some clients, a group that is evaluated in one forward pass: made
@@ -115,29 +147,6 @@ class Task(Protocol):
 
         Raises:
             UserError: the model cannot be given its weights layer by layer.
-        """
-        ...
-
-    def losses_at(self, weights: Tensor, batches: Sequence[Any]) -> np.ndarray:
-        """:meth:`losses` at several weight vectors, in one computation.
-
-        Args:
-            weights: (k, d) in the dtype of the forward passes, k up to ``at_once``.
-
-        Returns:
-            (k, clients of all batches) float64.
-        """
-        ...
-
-    def losses_of_each(self, weights: Tensor, batch: Any) -> np.ndarray:
-        """Each client's mean loss at weight vectors of its own, in one computation; for tasks whose
-        ``at_once`` is more than 1.
-
-        Args:
-            weights: (clients of the batch, k, d) in the dtype of the forward passes.
-
-        Returns:
-            (k, clients) float64.
         """
         ...
 

@@ -17,7 +17,7 @@ from hiso_ray.config import TaskConfig
 from hiso_ray.messages import Score
 from hiso_ray.tasks import derivatives
 from hiso_ray.tasks.batch import Batch, client_means, cross_entropy
-from hiso_ray.tasks.contract import Layout, Slices, dimension, views
+from hiso_ray.tasks.contract import Layout, Several, Slices, dimension, views
 from hiso_ray.tasks.layers import Layers
 
 
@@ -53,7 +53,7 @@ class ModuleTask(ABC):
         mask: where the flat vector holds only some weights of the layout's tensors.
     """
 
-    at_once = 1
+    several: Several | None = None
     config: TaskConfig  # set by the subclass
     device: torch.device  # likewise
 
@@ -106,12 +106,6 @@ class ModuleTask(ABC):
         with self._at(weights):
             out = [client_means(self.terms(batch), batch.sizes) for batch in batches]
         return torch.cat(out).double().cpu().numpy()
-
-    def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
-        raise NotImplementedError
-
-    def losses_of_each(self, weights: Tensor, batch: Batch) -> np.ndarray:
-        raise NotImplementedError
 
     def gradient(self, weights: Tensor, batch: Batch) -> tuple[float, Tensor]:
         return derivatives.gradient(self._of_one(batch), weights, self.config.model)

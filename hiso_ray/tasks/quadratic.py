@@ -81,7 +81,8 @@ class Quadratic:
         self.targets = torch.tensor(prepared.arrays["targets"], device=device)
         self.curvature = torch.tensor(prepared.arrays["curvature"], device=device)
         self._dtype = getattr(torch, config.dtype)
-        self.at_once = max(1, min(AT_ONCE, STACKED // prepared.x0.size))
+        self.at_once = min(AT_ONCE, STACKED // prepared.x0.size)
+        self.several = self if self.at_once > 1 else None
         self.optimum = self.targets.mean(0)
         self.start = float(self._excess(torch.tensor(prepared.x0, device=device)))
 

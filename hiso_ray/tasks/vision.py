@@ -91,6 +91,8 @@ def _first(split: Split, limit: int | Literal["auto"]) -> Split:
 class ImageTask(ModuleTask):
     """A network and both splits on one device; ``Task`` says what the methods do."""
 
+    at_once = stacked.AT_ONCE
+
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
         self.config, self.device = config, device
         self._images, self._arrays = SETS[config.name], prepared.arrays
@@ -98,8 +100,7 @@ class ImageTask(ModuleTask):
         examples = len(prepared.arrays["eval_y"])
         super().__init__(module, layout_of(module), examples, config.eval_batch_size)
         self._stacked = stacked.Stacked(module, self._images.shape)
-        if stacked.pays(module):
-            self.at_once = stacked.AT_ONCE
+        self.several = self if stacked.pays(module) else None
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (self._images.mean, self._images.std)

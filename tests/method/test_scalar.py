@@ -30,10 +30,9 @@ CPU = torch.device("cpu")
 class Quadratic:
     """½ Σ λ (x - b)² in float64, one b per client, a group of them per batch; as a task."""
 
-    at_once = 1
-
     def __init__(self, lam: torch.Tensor, at_once: int = 1) -> None:
         self.lam, self.at_once = lam, at_once
+        self.several = self if at_once > 1 else None
 
     def losses(self, weights: torch.Tensor, batches: Sequence[Sequence[float]]) -> np.ndarray:
         x = weights.double()
@@ -55,16 +54,12 @@ class Quadratic:
 
 
 class Given:
-    """A task of losses alone: a finite difference asks for no derivative, and not for several
-    weight vectors at once where one at a time is all that can be had."""
+    """A task of losses alone: a finite difference asks for no derivative."""
 
-    at_once = 1
+    at_once, several = 1, None
 
     def __init__(self, losses: Any) -> None:
         self.losses = losses
-
-    def losses_at(self, *_: Any) -> Any:
-        raise AssertionError("asked for several weight vectors at once")
 
     def slopes(self, *_: Any) -> Any:
         raise AssertionError("asked for a derivative")
