@@ -66,7 +66,7 @@ def test_a_unit_is_the_same_alone_or_in_company(
     experiment: Make, tau: int, units: list[tuple[int, ...]], model: str
 ) -> None:
     one = worker(experiment(**{"federation.local_steps": tau, "task.model": model}))
-    assert (one.replica.task.at_once > 1) == (model == "mlp-8")
+    assert (one.replica.task.several is not None) == (model == "mlp-8")
     seeds = step_seeds(0, 0, tau)
     together = {t.client: t for t in take_turns(one.replica, one.partition, units, seeds)}
     assert list(together) == [client for unit in units for client in unit]
