@@ -96,7 +96,7 @@ class LanguageTask(ModuleTask):
     def export(self, weights: Tensor, folder: Path) -> None:
         """A Hugging Face folder: the original model with these weights, or with LoRA its adapter,
         and the tokenizer."""
-        model, tokenizer = pretrained.load(self.config.model)
+        model, tokenizer, _ = pretrained.load(self.config.model)
         self._bind(weights.cpu())
         named = dict(self.module.named_parameters())
         tensors = {name: named[name].clone() for name, _ in self._tensors}

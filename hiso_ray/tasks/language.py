@@ -32,7 +32,7 @@ def prepare(experiment: Experiment) -> Prepared:
     train, evaluation, notes = read(benchmark, config, experiment.seed, column)
     # With LoRA nothing of the model itself is trained, so nothing of it needs float32.
     read_in = config.dtype if config.lora.r else "float32"
-    model, tokenizer = pretrained.load(config.model, getattr(torch, read_in))
+    model, tokenizer, about = pretrained.load(config.model, getattr(torch, read_in))
     structure = pretrained.structure_of(model.config)
     answer_budget = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
     assert isinstance(config.max_length, int)
@@ -84,6 +84,7 @@ def prepare(experiment: Experiment) -> Prepared:
         activation=of_token * int(np.ceil(np.sort(lengths)[-config.eval_batch_size :].mean())),
         layers=layers,
         notes=(
+            *about,
             *notes,
             f"{config.name}: {len(train)} training and {len(evaluation)} evaluation prompts, "
             f"answers {answers}; {cut / total:.1%} longer than {limit} tokens, their "

@@ -8,57 +8,80 @@ masked and never looked up in a row that counts.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hiso_ray.tasks.known_models import KNOWN
+from hiso_ray.tasks.model_files import Source, Unfit, about_gguf, find
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
-EMBEDDED = {"opt-reviews": Path(__file__).parents[1] / "models" / "opt-reviews"}
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
 
 
-def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """(model in evaluation mode, tokenizer), every weight read from safetensors.
+class Pretrained(NamedTuple):
+    """A model as it was saved.
+
+    Attributes:
+        model: a transformers model in evaluation mode.
+        tokenizer: a fast one.
+        notes: lines worth telling the user.
+    """
+
+    model: Any
+    tokenizer: Any
+    notes: tuple[str, ...]
+
+
+def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
+    """Model and tokenizer, every weight read from safetensors or from a GGUF file.
 
     Args:
         dtype: what the weights become; float32 for those that are trained.
 
     Raises:
-        ValueError: no such folder, not a causal language model, incomplete weights, a gated model
-            without access, or a hub that cannot be reached.
+        ValueError: no such folder or file, not a causal language model, incomplete weights, a gated
+            model without access, or a hub that cannot be reached.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    path = _path(name)
+    source = find(name)
     _quiet()
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        notes = () if source.gguf is None else (about_gguf(source),)
+        config = AutoConfig.from_pretrained(
+            source.place, trust_remote_code=False, **source.keywords
+        )
         kinds = config.architectures or []
         if not all(kind.endswith(CAUSAL) for kind in kinds):
-            raise _Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
-        tokenizer = AutoTokenizer.from_pretrained(path)
+            raise Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **source.keywords)
         if not tokenizer.is_fast:
-            raise _Unfit("its tokenizer has no fast version (tokenizer.json)")
+            raise Unfit("its tokenizer has no fast version (tokenizer.json)")
         _check_memory(structure_of(config), dtype)
         model, found = AutoModelForCausalLM.from_pretrained(
-            path,
+            source.place,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are found below
+            **_plain_weights(source),
         )
         lacking = [*sorted(found["missing_keys"]), *sorted(k[0] for k in found["mismatched_keys"])]
         if lacking:  # they would be drawn at random
-            raise _Unfit(f"its weights lack or do not fit {', '.join(lacking[:4])}")
-    except _Unfit as problem:
+            raise Unfit(f"its weights lack or do not fit {', '.join(lacking[:4])}")
+    except Unfit as problem:
         raise ValueError(f"task.model = {name}: {problem}") from problem
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(_why(name, error)) from error
+        raise ValueError(_why(name, source, error)) from error
+    if source.gguf is not None:
+        _forget_quantisation(model)
+        tokenizer = _as_saved(tokenizer, model.config)
     # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -66,11 +89,36 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     if head is not None and head.weight is not embedding.weight:
         # Weights that were saved untied stay so, whatever the configuration says.
         model.config.get_text_config().tie_word_embeddings = False
-    return model.eval(), tokenizer
+    return Pretrained(model.eval(), tokenizer, notes)
 
 
-class _Unfit(Exception):
-    """The model was read and will not do."""
+def _plain_weights(source: Source) -> dict[str, Any]:
+    """So that a GGUF file's weights become tensors of ``dtype``, whatever kernels are there."""
+    if source.gguf is None:
+        return {}
+    try:
+        from transformers import GgufConfig
+    except ImportError:  # a transformers that has no other way
+        return source.keywords
+    return source.keywords | {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights are plain; without this, saving the model would call them quantised."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+
+
+def _as_saved(tokenizer: Any, config: Any) -> Any:
+    """The tokenizer as it comes back from a folder, where transformers may put the family's own way
+    of splitting text in the place of the file's: an export must read what training read."""
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def _quiet() -> None:
@@ -89,23 +137,13 @@ def _check_memory(config: dict[str, Any], dtype: torch.dtype) -> None:
         need = 2 * dtype.itemsize * sum(p.numel() for p in skeleton(config).parameters())
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
-        raise _Unfit(
+        raise Unfit(
             f"reading it takes about {need / 2**30:.0f} GiB of memory, this machine has "
             f"{have / 2**30:.0f} GiB"
         )
 
 
-def _path(name: str) -> str:
-    if name in EMBEDDED and not Path(name).exists():
-        return str(EMBEDDED[name])
-    if Path(name).expanduser().exists():
-        return str(Path(name).expanduser())
-    if name.startswith((".", "/", "~")):
-        raise ValueError(f"task.model = {name}: no such folder")
-    return name
-
-
-def _why(name: str, error: Exception) -> str:
+def _why(name: str, source: Source, error: Exception) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     causes = [error]
@@ -123,11 +161,13 @@ def _why(name: str, error: Exception) -> str:
             f"task.model = {name}: the hub has no such model, or it is private and HF_TOKEN is not "
             "set in the environment"
         )
-    if not Path(name).expanduser().exists():
+    if not Path(source.place).exists():
         return (
             f"task.model = {name}: not a local folder, and the hub did not give it ({reason}). "
-            f"Without a hub, name a local folder with {FILES}"
+            f"Without a hub, name a local folder with {FILES}, or a GGUF file"
         )
+    if source.gguf is not None:
+        return f"task.model = {name}: transformers cannot read this GGUF file ({reason})"
     return (
         f"task.model = {name}: not a causal language model that can be loaded ({reason}). A local "
         f"folder needs {FILES}"
@@ -145,17 +185,19 @@ def configuration(name: str) -> dict[str, Any]:
     """
     from transformers import AutoConfig
 
-    path = _path(name)
+    source = find(name)
     _quiet()
     for offline in (True, False):
         try:
-            found = AutoConfig.from_pretrained(path, local_files_only=offline)
+            found = AutoConfig.from_pretrained(
+                source.place, local_files_only=offline, **source.keywords
+            )
             return structure_of(found)
         except (OSError, ValueError, KeyError) as error:
             if offline and name in KNOWN:
                 return dict(KNOWN[name])
             reason = error
-    raise ValueError(_why(name, reason))
+    raise ValueError(_why(name, source, reason))
 
 
 def structure_of(config: Any) -> dict[str, Any]:

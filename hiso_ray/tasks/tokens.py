@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray.tasks.model_files import cache
+
 VERSION = 3  # of the cut and of the file
 
 
@@ -52,7 +54,7 @@ def tokenize(
             get no special tokens and lose their end.
         tokenizer: a fast tokenizer.
     """
-    path = _cache() / f"{_key(texts, contexts, tokenizer, limit)}.safetensors"
+    path = cache() / "tokens" / f"{_key(texts, contexts, tokenizer, limit)}.safetensors"
     found = _read(path)
     if found is None:
         rows = list(_rows(texts, contexts, tokenizer, limit))
@@ -106,11 +108,6 @@ def _cut_order(
     inside = [k for k, (_, b) in enumerate(spans) if not special[k] and begin < b <= end]
     others = [k for k, (_, b) in enumerate(spans) if not special[k] and not begin < b <= end]
     return inside + others
-
-
-def _cache() -> Path:
-    given = os.environ.get("HISO_RAY_CACHE")
-    return Path(given or Path.home() / ".cache" / "hiso_ray") / "tokens"
 
 
 def _key(
