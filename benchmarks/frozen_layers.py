@@ -55,7 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     whole, x, prepared = build(args, "recompute")
-    upper, _, kept = build(args, "once")
+    apart, _, kept = build(args, "once")
+    together, *_ = build(args, "per_batch")
     print("\n".join(note for note in kept.notes if "frozen" in note))
     seconds: dict[str, list[float]] = {}
 
@@ -67,13 +68,18 @@ def main() -> None:
 
     rng, off = np.random.default_rng(0), 0.0
     for _ in range(args.repetitions):
-        upper.keep_states(2**40)  # and nothing is kept yet
+        apart.keep_states(2**40)  # and nothing is kept yet
         clients = rng.choice(len(prepared.labels), (args.clients, args.examples), replace=False)
         batch = whole.batch(*clients)
         wanted = timed("whole forward pass", lambda batch=batch: whole.losses(x, [batch]))
-        batch = timed("states, once", lambda clients=clients: upper.batch(*clients))
-        found = timed("forward pass above them", lambda batch=batch: upper.losses(x, [batch]))
-        off = max(off, float(np.abs(found / wanted - 1).max()))
+        for what, task in (("once", apart), ("per_batch", together)):
+            batch = timed(
+                f"states, {what}", lambda clients=clients, task=task: task.batch(*clients)
+            )
+            found = timed(
+                "forward pass above them", lambda batch=batch, task=task: task.losses(x, [batch])
+            )
+            off = max(off, float(np.abs(found / wanted - 1).max()))
     for what, values in seconds.items():
         print(f"{what}: {statistics.median(values):.3f} s ({min(values):.3f}–{max(values):.3f})")
     print(f"losses differ by {off:.1e} at most")

@@ -42,7 +42,7 @@ def smaller(experiment: Experiment) -> list[str]:
         ways.append("use task.dtype bfloat16 (now float32)")
     if experiment.resources.probe_weights == "whole" and not whole_only(experiment):
         ways.append("use resources.probe_weights layer (now whole)")
-    if task.frozen_layers == "once":
+    if task.frozen_layers != "recompute":
         budget = experiment.resources.frozen_states_mb
         ways.append(f"lower resources.frozen_states_mb (now {budget:g})")
     return ways

@@ -38,8 +38,8 @@ class ResourcesConfig(Section):
     frozen_states_mb: float = Field(
         1024.0,
         ge=0,
-        description="memory for the states of task.frozen_layers once per actor [MiB]; those that "
-        "do not fit are computed for each minibatch; the results are the same",
+        description="memory for the states that task.frozen_layers keeps, per actor [MiB]; those "
+        "that do not fit are computed for each batch; the results are the same",
     )
     probe_weights: Literal["whole", "layer"] = Field(
         "whole",

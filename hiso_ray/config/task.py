@@ -81,12 +81,12 @@ class TaskConfig(Section):
         description="which weights a sparse mask keeps: the largest, or drawn at random",
     )
     lora: LoraConfig = LoraConfig()
-    frozen_layers: Literal["recompute", "once"] = Field(
+    frozen_layers: Literal["recompute", "per_batch", "once"] = Field(
         "recompute",
-        description="hidden states below the lowest trained layer: computed in every forward pass, "
-        "or once per example and kept (resources.frozen_states_mb), which pays where examples are "
-        "seen again or probed along several directions, the more layers are frozen; decides the "
-        "last bits",
+        description="hidden states below the lowest trained layer: computed in every forward pass; "
+        "once for each batch, which all its probes share (evaluation's are kept); or once for each "
+        "example by itself and kept, which pays where sequences are long and come again often. "
+        "Kept as far as resources.frozen_states_mb goes; decides the last bits",
     )
 
     @model_validator(mode="after")

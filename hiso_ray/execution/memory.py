@@ -79,7 +79,7 @@ def activation_bytes(experiment: Experiment, activation: int, layers: int) -> in
 def states_bytes(experiment: Experiment) -> int:
     """Memory for the states of frozen layers: the budget, since what all examples need is known
     only once they are read."""
-    keeps = experiment.task.frozen_layers == "once"
+    keeps = experiment.task.frozen_layers != "recompute"
     return int(experiment.resources.frozen_states_mb * 2**20) * keeps
 
 

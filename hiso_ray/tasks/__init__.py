@@ -145,6 +145,6 @@ def count(experiment: Experiment) -> Count:
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:
     """The task in this process, on one device."""
     task = _module(experiment).build(experiment.task, prepared, device)
-    if experiment.task.frozen_layers == "once":
+    if experiment.task.frozen_layers != "recompute":
         task.keep_states(int(experiment.resources.frozen_states_mb * 2**20))
     return task

@@ -14,7 +14,7 @@ from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.tasks import pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.forwards import Forward, chosen
-from hiso_ray.tasks.frozen_layers import FrozenLayers, KeptStates
+from hiso_ray.tasks.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
 from hiso_ray.tasks.module import Mask, ModuleTask
 from hiso_ray.tasks.trainable import add_lora, peft_config, restored
 
@@ -63,13 +63,14 @@ class LanguageTask(ModuleTask):
         self._kept: KeptStates | None = None
 
     def keep_states(self, budget: int) -> None:
-        """From here on the frozen layers run once per example, as far as the budget goes.
+        """From here on the frozen layers run as ``task.frozen_layers`` says.
 
         Args:
             budget: for their states [bytes].
         """
         frozen = FrozenLayers(*self._spec["frozen_layers"])
-        self._kept = KeptStates(self.module, frozen, self.device, budget)
+        per_batch = self.config.frozen_layers == PER_BATCH
+        self._kept = KeptStates(self.module, frozen, self.device, per_batch, budget)
 
     def inputs(
         self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray], scored: np.ndarray

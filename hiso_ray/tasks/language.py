@@ -60,17 +60,18 @@ def prepare(experiment: Experiment) -> Prepared:
     spec["forward"] = forwards.choose(model, some, rows)
     of_token, layers = trainable.activation(model)
     lengths = _lengths(arrays)
+    longest = int(np.ceil(np.sort(np.concatenate(lengths))[-config.eval_batch_size :].mean()))
     model.requires_grad_(True)
     reached = _reached(model, some[0])
     chosen = select(model, reached, config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
-    if config.frozen_layers == "once":
-        trained = {name for name, _ in chosen.dense}
-        frozen = frozen_layers.choose(model, spec["forward"], some, rows, trained)
+    if config.frozen_layers != "recompute":
+        trained, how = {name for name, _ in chosen.dense}, config.frozen_layers
+        frozen = frozen_layers.choose(model, spec["forward"], some, rows, trained, how)
         spec["frozen_layers"] = frozen
-        need = int(lengths.sum()) * frozen.size * getattr(torch, config.dtype).itemsize
+        itemsize = getattr(torch, config.dtype).itemsize
         budget = experiment.resources.frozen_states_mb
-        notes += (frozen_layers.note(model, frozen, len(train) + len(evaluation), need, budget),)
+        notes += (frozen_layers.note(model, frozen, how, lengths, itemsize, budget),)
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
     labels, names = groups_of(by, train, classes, np.diff(arrays["train_prompt_offsets"]))
     total = len(train) + len(evaluation)
@@ -81,7 +82,7 @@ def prepare(experiment: Experiment) -> Prepared:
         labels=labels,
         label_names=names,
         frozen=chosen.frozen,
-        activation=of_token * int(np.ceil(np.sort(lengths)[-config.eval_batch_size :].mean())),
+        activation=of_token * longest,
         layers=layers,
         notes=(
             *about,
@@ -120,7 +121,7 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
     )
 
 
-def _lengths(arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _lengths(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Tokens that are read of each example of both splits: of an answer, all but the last."""
     found = []
     for split in ("train", "eval"):
@@ -128,7 +129,7 @@ def _lengths(arrays: dict[str, np.ndarray]) -> np.ndarray:
         if f"{split}_answer_offsets" in arrays:
             lengths = lengths + np.maximum(0, np.diff(arrays[f"{split}_answer_offsets"]) - 1)
         found.append(lengths)
-    return np.concatenate(found)
+    return found
 
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:

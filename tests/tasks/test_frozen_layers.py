@@ -1,5 +1,5 @@
 """Hidden states below the lowest trained layer, kept: the same losses, and the same bits whatever
-the budget; the layers below run once."""
+the budget; the layers below run once for each example, or for each batch."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ LORA = {
     "task.lora.target_modules": "layers.2.self_attn.q_proj,layers.3.self_attn.v_proj",
 }
 ONCE = {"task.frozen_layers": "once"}
+PER_BATCH = {"task.frozen_layers": "per_batch"}
+HOW = [ONCE, PER_BATCH]
 CASES = [
     *((name, "patterns") for name in FAMILIES),
     *((name, "lora") for name in FAMILIES if name != "gpt2"),  # it has no linear layers
@@ -118,12 +120,13 @@ def tokens(task: Any, split: str, examples: np.ndarray) -> int:
 # the same results
 
 
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(("name", "subset"), CASES)
 def test_losses_and_scores_are_those_of_whole_forward_passes(
-    of: Make, name: str, subset: str
+    of: Make, name: str, subset: str, how: dict[str, str]
 ) -> None:
     whole, _, x = built(of(name, subset))
-    task, prepared, _ = built(of(name, subset, **ONCE))
+    task, prepared, _ = built(of(name, subset, **how))
     assert prepared.spec["forward"].form == ("packed" if name == "gpt2" else "scored")
     assert prepared.spec["frozen_layers"].depth == 2
     groups = EXAMPLES[:2], EXAMPLES[2:]
@@ -131,16 +134,19 @@ def test_losses_and_scores_are_those_of_whole_forward_passes(
     assert task.losses(x, [task.batch(*groups)]) == pytest.approx(wanted, rel=1e-5)
     score = task.score(x, 0)
     assert score.loss == pytest.approx(whole.score(x, 0).loss, rel=1e-5)
-    # and the states that are kept are what the losses come from
+    # and the states that are kept are what the scores come from
     for states in task._kept._kept.values():
         states.zero_()
-    assert abs(task.losses(x, [task.batch(*groups)]) - wanted).max() > 1e-2
+    assert abs(task.score(x, 0).loss - score.loss) > 1e-2
 
 
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("subset", ["patterns", "lora"])
-def test_derivatives_are_those_of_whole_forward_passes(of: Make, subset: str) -> None:
+def test_derivatives_are_those_of_whole_forward_passes(
+    of: Make, subset: str, how: dict[str, str]
+) -> None:
     whole, _, x = built(of("llama", subset))
-    task, _, _ = built(of("llama", subset, **ONCE))
+    task, _, _ = built(of("llama", subset, **how))
     z = torch.randn(len(x), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():  # states that were first asked for where no graph may keep them
         task.batch(EXAMPLES)
@@ -155,7 +161,10 @@ def test_derivatives_are_those_of_whole_forward_passes(of: Make, subset: str) ->
     assert torch.allclose(*curved, rtol=1e-3, atol=1e-4)
 
 
-def test_generation_has_the_same_losses_and_answers(of: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", HOW)
+def test_generation_has_the_same_losses_and_answers(
+    of: Make, tmp_path: Path, how: dict[str, str]
+) -> None:
     folder = tmp_path / "squad"
     folder.mkdir()
     for split in ("train", "validation"):
@@ -170,7 +179,7 @@ def test_generation_has_the_same_losses_and_answers(of: Make, tmp_path: Path) ->
         "task.max_new_tokens": 6, "federation.num_clients": 3,
     }  # fmt: skip
     whole, _, x = built(of(**squad))
-    task, prepared, _ = built(of(**squad, **ONCE))
+    task, prepared, _ = built(of(**squad, **how))
     groups = np.array([3, 1]), np.array([6, 2, 5])
     wanted = whole.losses(x, [whole.batch(*groups)])
     assert task.losses(x, [task.batch(*groups)]) == pytest.approx(wanted, rel=1e-5)
@@ -178,11 +187,11 @@ def test_generation_has_the_same_losses_and_answers(of: Make, tmp_path: Path) ->
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
     assert score.points == expected.points
     assert task.answers(np.arange(8)) == whole.answers(np.arange(8))
-    kept = 4 * 16 * sum(b.numel() // 16 for b in task._kept._kept.values())
     task.batch(np.arange(8))
     everything = sum(4 * states.numel() for states in task._kept._kept.values())
-    assert kept < everything
-    assert f"all 16 examples need {everything / 2**20:,.4g} MiB" in " ".join(prepared.notes)
+    examples = 16 if how is ONCE else 8  # training batches do not come again
+    needs = f"all {examples} examples need {everything / 2**20:,.4g} MiB"
+    assert needs in " ".join(prepared.notes)
 
 
 # the same bits
@@ -195,50 +204,58 @@ def digest(of: Make, tmp_path: Path) -> Callable[..., str]:
     def make(name: str = "llama", **dotted: Any) -> str:
         nonlocal made
         made += 1
-        return run(of(name, **ONCE, **dotted), tmp_path / str(made))["model_sha256"]
+        return run(of(name, **(ONCE | dotted)), tmp_path / str(made))["model_sha256"]
 
     return make
 
 
-HALF = {"resources.frozen_states_mb": 0.05}  # of the 80 + 40 examples
+HALF = {"resources.frozen_states_mb": 0.01}  # not for all examples of either split
 
 
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_run_has_the_same_bits_with_any_budget(
-    of: Make, digest: Callable[..., str], dtype: str
+    of: Make, digest: Callable[..., str], dtype: str, how: dict[str, str]
 ) -> None:
-    own = {"task.dtype": dtype, "federation.local_steps": 2}
-    task, _, _ = built(of(**ONCE, **HALF))
+    own = {"task.dtype": dtype, "federation.local_steps": 2, "task.eval_batch_size": 1, **how}
+    task, _, _ = built(of(**own, **HALF))
     for split, count in (("train", 80), ("eval", 40)):
-        task.inputs(split, np.arange(count), task.rows(f"{split}_prompt", np.arange(count)),
-                    np.ones(count, np.int64))  # fmt: skip
-    assert 30 < len(task._kept._kept) < 90
+        for one in range(count):
+            task.inputs(split, np.array([one]), task.rows(f"{split}_prompt", [one]),
+                        np.ones(1, np.int64))  # fmt: skip
+    assert 0 < len(task._kept._kept) < (120 if how is ONCE else 40)
     budgets = [{}, HALF, {"resources.frozen_states_mb": 0}]
     assert len({digest(**own, **budget) for budget in budgets}) == 1
     assert digest(**own, seed=1) != digest(**own)
 
 
-def test_layer_by_layer_probes_have_the_same_bits(digest: Callable[..., str]) -> None:
+@pytest.mark.parametrize("how", HOW)
+def test_layer_by_layer_probes_have_the_same_bits(
+    digest: Callable[..., str], how: dict[str, str]
+) -> None:
     layer = {"resources.probe_weights": "layer"}
     for name in ("llama", "opt"):
-        assert digest(name, **layer) == digest(name)
+        assert digest(name, **how, **layer) == digest(name, **how)
 
 
-def test_a_run_replays_and_goes_on_with_another_budget(of: Make, tmp_path: Path) -> None:
-    run(of(subset="lora", **ONCE), tmp_path / "r")
+@pytest.mark.parametrize("how", HOW)
+def test_a_run_replays_and_goes_on_with_another_budget(
+    of: Make, tmp_path: Path, how: dict[str, str]
+) -> None:
+    run(of(subset="lora", **how), tmp_path / "r")
     assert replay(tmp_path / "r", export=tmp_path / "model")["matches"] is True
-    e = of(**ONCE)
+    e = of(**how)
     assert e.digest() == e.changed(**HALF).digest()
-    assert e.digest() != of().digest()
+    assert len({e.digest(), of().digest(), of(**ONCE).digest(), of(**PER_BATCH).digest()}) == 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["opt", "gemma3_text"])
+@pytest.mark.parametrize(("name", "how"), [("opt", ONCE), ("gemma3_text", PER_BATCH)])
 def test_two_actors_give_the_serial_digest(
-    digest: Callable[..., str], ray_cluster: Any, name: str
+    digest: Callable[..., str], ray_cluster: Any, name: str, how: dict[str, str]
 ) -> None:
-    two = {"resources.executor": "ray", "resources.max_actors": 2}
-    assert len({digest(name), digest(name, **two), digest(name, **two, **HALF)}) == 1
+    two = how | {"resources.executor": "ray", "resources.max_actors": 2}
+    assert len({digest(name, **how), digest(name, **two), digest(name, **two, **HALF)}) == 1
 
 
 # what is computed
@@ -261,6 +278,22 @@ def test_the_layers_below_run_once_for_each_example_and_by_it_alone(of: Make, na
     assert len(runs.lengths) == len(different) + 40
     task.score(x + 0.1, 0)
     assert len(runs.lengths) == len(different) + 40
+
+
+def test_the_layers_below_run_once_for_each_batch(of: Make) -> None:
+    task, _, x = built(of(**PER_BATCH, **{"task.eval_batch_size": 25}))
+    runs = Runs(task)
+    batches = [task.batch(EXAMPLES), task.batch(EXAMPLES[:2], EXAMPLES[4:])]
+    for weights in (x, x + 0.1):
+        task.losses(weights, batches)
+    task.gradient(x, batches[0])
+    assert [len(lengths) for lengths in runs.lengths] == [6, 4]
+    task.batch(EXAMPLES)  # of another round
+    assert len(runs.lengths) == 3
+    for weights in (x, x + 0.1):
+        for batch in range(2):
+            task.score(weights, batch)
+    assert [len(lengths) for lengths in runs.lengths[3:]] == [25, 15]
 
 
 def test_what_does_not_fit_is_computed_for_each_batch(of: Make) -> None:
@@ -299,7 +332,8 @@ def test_a_run_says_what_is_kept(of: Make) -> None:
     task, prepared, _ = built(of(**ONCE, **HALF))
     need = sum(tokens(task, split, np.arange(n)) for split, n in (("train", 80), ("eval", 40)))
     words = (
-        "layers 0–1 of 4 are frozen: their states are kept, up to 0.05 MiB per actor; "
+        "layers 0–1 of 4 are frozen: their states are computed once, and kept, up to 0.01 MiB per "
+        "actor; "
         f"all 120 examples need {need * 16 * 4 / 2**20:.4g} MiB"
     )
     assert [note for note in prepared.notes if "frozen" in note] == [words]
@@ -326,8 +360,10 @@ def test_an_actors_memory_counts_the_budget(of: Make) -> None:
 )
 def test_nothing_frozen_below_is_refused(of: Make, dotted: dict[str, Any], words: str) -> None:
     built(of(**dotted))  # it is no mistake otherwise
-    with pytest.raises(ValueError, match=rf"task.frozen_layers = once: .*{words}.*; use recompute"):
-        built(of(**dotted, **ONCE))
+    for how in HOW:
+        asked = rf"task.frozen_layers = {how['task.frozen_layers']}: "
+        with pytest.raises(ValueError, match=rf"{asked}.*{words}.*; use recompute"):
+            built(of(**dotted, **how))
 
 
 def test_the_head_alone_leaves_the_last_layer_to_run(of: Make) -> None:
