@@ -31,7 +31,8 @@ RESULTS = (
     "rounds", "metric", "initial_score", "final_score", "best_score", "initial_accuracy",
     "final_accuracy", "best_accuracy", "uplink_bytes", "downlink_bytes", "paper_bytes_per_client",
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
-    "simulated_seconds", "epsilon", "delta", "actors", "faults",
+    "simulated_seconds", "epsilon", "delta", "actors", "faults", "final_validation_score",
+    "best_validation_score", "score_at_best_validation",
 )  # fmt: skip
 TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.execution.contract import total
+from hiso_ray.outcomes import example_losses, joined, means
 from hiso_ray.tasks.forwards import Form, chosen
 from hiso_ray.tasks.generation import GenerationTask
 
@@ -284,8 +284,9 @@ def test_the_evaluation_loss_is_a_mean_over_tokens(
     with torch.inference_mode():
         single = [answer_loss(module, tokenizer, i) for i in range(5)]
     wanted = sum(float(loss) * terms for loss, terms in single) / sum(n for _, n in single)
-    found = total((task.score(x, b) for b in range(task.eval_batches)), {})
-    assert found.loss == pytest.approx(wanted, rel=1e-5)
+    found = joined(task.score(x, b) for b in range(task.eval_batches))
+    assert means(found, 0)["eval_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert example_losses(found) == pytest.approx([float(loss) for loss, _ in single], rel=1e-5)
 
 
 def test_a_step_against_the_gradient_lowers_the_loss(
@@ -439,10 +440,11 @@ def test_scores_by_hand_whatever_the_batches(of: Make) -> None:
     for size in (5, 3, 2, 1):
         task, _, x = built(of("trained", **{"task.eval_batch_size": size}))
         scores = [task.score(x, b) for b in range(task.eval_batches)]
-        assert [s.examples for s in scores] == {5: [5], 3: [3, 2], 2: [2, 2, 1]}.get(size, [1] * 5)
-        found = total(scores, {})
-        assert found.metrics == {"f1": pytest.approx(F1), "exact_match": pytest.approx(EXACT)}
-        losses.append(found.loss)
+        sizes = [len(s.terms) for s in scores]
+        assert sizes == {5: [5], 3: [3, 2], 2: [2, 2, 1]}.get(size, [1] * 5)
+        found = means(joined(scores), 0)
+        losses.append(found.pop("eval_loss"))
+        assert found == {"eval_f1": pytest.approx(F1), "eval_exact_match": pytest.approx(EXACT)}
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
 
 
@@ -482,10 +484,10 @@ def test_drop_accepts_any_of_its_spans(of: Make, tmp_path: Path) -> None:
     e = of("llama", **{"task.name": "drop", "task.data": str(tmp_path)})
     task, prepared, x = built(e)
     assert prepared.spec["evaluation"]["references"] == [["Bob", "Ann"]] * 3
-    points = {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}
-    for reply, value in points.items():
+    for reply, value in {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}.items():
         task.answers = lambda examples, reply=reply: [reply] * len(examples)  # type: ignore
-        assert task.score(x, 0).points == {"f1": 3 * value, "exact_match": 3 * value}
+        points = task.score(x, 0).points
+        assert [points[name].tolist() for name in ("f1", "exact_match")] == [[value] * 3] * 2
     summary = run(e, tmp_path / "r")
     assert summary["metric"] == "f1"
     assert replay(tmp_path / "r")["matches"] is True
