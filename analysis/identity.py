@@ -19,7 +19,7 @@ VARIANTS = {
     "probe": "{}",
     "momentum": "momentum {:g}",
 }
-LATER = {"task.validation_examples": 0}  # fields that cells are older than, where nothing changes
+LATER = {"task.validation_examples": 0}  # younger than many tables; so they change no cell's name
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 
 

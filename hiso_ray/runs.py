@@ -61,13 +61,14 @@ def run(
     """
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = _load(experiment, task)
+    seen = evaluation.seen(experiment.task, prepared)
     population = _population(experiment, partition)
     check_dimension(experiment, prepared.x0.size)
     sizes = Sizes(experiment, prepared.x0.size)
     clock = [f"virtual clock: {line}" for line in describe(sizes, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    notes = (*prepared.notes, opening.model(experiment, prepared), opening.partition(counts))
+    notes = (*prepared.notes, *seen, opening.model(experiment, prepared), opening.partition(counts))
     own = (
         opening.memory(experiment, prepared),
         *opening.probes(experiment, prepared),

@@ -1,10 +1,11 @@
-"""The evaluation examples: which are kept apart to choose by, in which batches all are scored, and
-a digest that tells whether two runs were scored on the same ones."""
+"""The evaluation examples: which are kept apart to choose by, in which batches all are scored, how
+many were trained on, and a digest that tells whether two runs were scored on the same ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -34,6 +35,38 @@ def batches(config: TaskConfig, examples: int) -> list[range]:
     size, chosen_by = config.eval_batch_size, config.validation_examples
     parts = range(chosen_by), range(chosen_by, examples)
     return [part[i : i + size] for part in parts for i in range(0, len(part), size)]
+
+
+def seen(config: TaskConfig, prepared: Prepared) -> tuple[str, ...]:
+    """How many evaluation examples the model is trained on, in words: those whose prompt or image
+    is a training example's.
+
+    Raises:
+        ValueError: all of them.
+    """
+    held = list(_read(prepared, "eval"))
+    wanted = set(held)
+    trained = {row for row in _read(prepared, "train") if row in wanted}
+    count = sum(row in trained for row in held)
+    if count and count == len(held):
+        raise ValueError(
+            f"task.data = {config.data}: all {count} evaluation examples are training examples "
+            "too, so that no score would be of anything new; give an evaluation split of its own"
+        )
+    if not count:
+        return ()
+    share = f"{count} of {len(held)} evaluation examples ({count / len(held):.1%})"
+    return (f"{share} are training examples too: scores on them are not of anything new",)
+
+
+def _read(prepared: Prepared, split: str) -> Iterator[bytes]:
+    """What the model reads of each example of a split; nothing where there are no such."""
+    arrays = prepared.arrays
+    if f"{split}_x" in arrays:
+        yield from (image.tobytes() for image in arrays[f"{split}_x"])
+    elif f"{split}_prompt_ids" in arrays:
+        ids, offsets = arrays[f"{split}_prompt_ids"], arrays[f"{split}_prompt_offsets"]
+        yield from (prompt.tobytes() for prompt in np.split(ids, offsets[1:-1]))
 
 
 def digest(prepared: Prepared) -> str:

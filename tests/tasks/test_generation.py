@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -457,7 +459,9 @@ def columns(folder: Path) -> list[Row]:
 def test_a_run_is_scored_by_its_metric_and_replays(
     of: Make, tmp_path: Path, metric: str, value: float
 ) -> None:
-    summary = run(of("trained", **{"task.metric": metric}), tmp_path / "r")
+    # Four to train on, so that the fifth to evaluate on is new.
+    e = of("trained", **{"task.metric": metric, "task.train_examples": 4})
+    summary = run(e, tmp_path / "r")
     assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["metric"] == ("f1" if metric == "auto" else metric)
     assert summary["initial_score"] == pytest.approx(value)
@@ -467,17 +471,23 @@ def test_a_run_is_scored_by_its_metric_and_replays(
     assert float(first["eval_exact_match"]) == pytest.approx(EXACT)
     assert first["eval_accuracy"] == first["eval_rougeL"] == ""
     assert float(last[f"eval_{summary['metric']}"]) == summary["final_score"]
-    replayed = replay(tmp_path / "r")
+    replayed = replay(tmp_path / "r", outcomes=tmp_path / "o.parquet")
     assert replayed["matches"] is True
     assert replayed["eval_loss"] == float(last["eval_loss"])
+    kept = pq.read_table(tmp_path / "r" / "outcomes.parquet")
+    assert kept.equals(pq.read_table(tmp_path / "o.parquet"), check_metadata=True)
+    assert kept.column_names == ["split", "example", "loss", "f1", "exact_match"]
+    assert kept["exact_match"].to_pylist() == [1, 0, 0, 0, 1]
+    assert kept["f1"].to_pylist() == pytest.approx([1, 2 / 3, 1 / 2, 0, 1])
+    assert math.fsum(kept["f1"].to_pylist()) / 5 == float(last["eval_f1"])
     assert {n: replayed[n] for n in ("eval_f1", "eval_exact_match")} == {
         n: float(last[n]) for n in ("eval_f1", "eval_exact_match")
     }
 
 
 def test_drop_accepts_any_of_its_spans(of: Make, tmp_path: Path) -> None:
-    row = {"passage": "Ann saw boats.", "question": "Who?"}
     for split, spans in (("train", ["Ann"]), ("validation", ["Bob", "Ann"])):
+        row = {"passage": f"{spans[0]} saw boats.", "question": "Who?"}
         answers_spans = {"spans": spans, "types": ["span"] * len(spans)}
         line = json.dumps(row | {"answers_spans": answers_spans}) + "\n"
         (tmp_path / f"{split}.jsonl").write_text(line * 3)
@@ -500,7 +510,7 @@ def test_xsum_is_scored_by_rouge(of: Make, tmp_path: Path) -> None:
         with open(tmp_path / f"{split}.csv", "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["document", "summary", "id"])
-            table.writerows([["The red boat left.\nAnn saw boats.", f"Ann saw {n} boats.", n]
+            table.writerows([[f"The red {split} left.\nAnn saw boats.", f"Ann saw {n} boats.", n]
                              for n in ("two", "three", "red")])  # fmt: skip
     e = of("trained", **{"task.name": "xsum", "task.data": str(tmp_path)})
     task, _, x = built(e)
