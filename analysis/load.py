@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import store
-from analysis.identity import fields_of, identity
+from analysis.identity import LATER, fields_of, identity
 from hiso_ray import config
 from hiso_ray.config import Experiment
 
@@ -31,7 +31,8 @@ RESULTS = (
     "rounds", "metric", "initial_score", "final_score", "best_score", "initial_accuracy",
     "final_accuracy", "best_accuracy", "uplink_bytes", "downlink_bytes", "paper_bytes_per_client",
     "initial_model_bytes_per_client", "ray_bytes", "forward_passes", "model_sha256", "seconds",
-    "simulated_seconds", "epsilon", "delta", "actors", "faults",
+    "simulated_seconds", "epsilon", "delta", "actors", "faults", "final_validation_score",
+    "best_validation_score", "score_at_best_validation",
 )  # fmt: skip
 TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
 
@@ -144,7 +145,8 @@ def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     files = folder / "trials.parquet", folder / "rounds.parquet"
     if all(file.exists() for file in files):
-        return _joined(folder, store.read(files[0])), _joined(folder, store.read(files[1]))
+        runs, evaluations = (_joined(folder, store.read(file)) for file in files)
+        return _up_to_date(runs), evaluations
     begun = sorted(path.parent for path in (folder / "runs").glob("*/config.yaml"))
     if not begun:
         return pd.DataFrame(), pd.DataFrame()
@@ -153,6 +155,12 @@ def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         as_trials(_trial(run) for run in begun),
         pd.concat(shown, ignore_index=True) if shown else pd.DataFrame(),
     )
+
+
+def _up_to_date(runs: pd.DataFrame) -> pd.DataFrame:
+    """Trials with the columns that sweeps from before there was validation do not have."""
+    without = dict.fromkeys(RESULTS) | LATER
+    return runs.assign(**{name: value for name, value in without.items() if name not in runs})
 
 
 def _joined(folder: Path, table: pd.DataFrame) -> pd.DataFrame:

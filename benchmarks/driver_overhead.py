@@ -36,7 +36,8 @@ class Idle:
         return [[Turn(c, np.zeros(1), bytes(4 * 5)) for c in unit] for unit in units]
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
-        return [Score(0.0, 1, {"accuracy": 0.0}, 1) for _ in batches]
+        zero, one = np.zeros(1, np.float32), np.ones(1, np.int32)
+        return [Score(zero, one, {"accuracy": zero}) for _ in batches]
 
     def statistics(self) -> dict[str, float]:
         return {}
@@ -115,7 +116,7 @@ def idle_turns() -> None:
             shared = (SharedTask(nothing, {}, nothing), nothing)
             executor = ClusterExecutor(e, reservation, shared, Faults(folder, print), IdleActor)
             population = Population(np.ones(turns, np.int64), None)
-            run_rounds(Job(e, folder, {}, population), executor, rows.append, print)
+            run_rounds(Job(e, folder, {}, population, ""), executor, rows.append, print)
         ms = milliseconds_per_round(rows)
         print(f"| {turns} | {executor.actors} | {ms:.1f} | {ms / turns * 1e3:.0f} |", flush=True)
 

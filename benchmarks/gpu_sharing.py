@@ -143,7 +143,7 @@ def main() -> None:
             )
             watch = Watch(bool(given.gpus))
             with tempfile.TemporaryDirectory() as name:
-                job = Job(e, Path(name), {}, population)
+                job = Job(e, Path(name), {}, population, "")
                 summary = run_on_ray(job, prepared, partition, watch.row, lambda _: None, task)
             weights.add(summary["model_sha256"])
             assert summary["actors"] == actors, summary["actors"]

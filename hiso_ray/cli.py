@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -62,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
         help="go on with an interrupted run, or add rounds to a finished one",
         usage="%(prog)s DIR [--federation.rounds N] [--SECTION.FIELD VALUE ...]",
         description="Goes on from the ledger to the same end. More rounds can be asked for, and "
-        "resources and eval may change; a change of anything else is refused. Fields keep the "
-        "run's values unless given.",
+        "resources, eval and diagnostics may change; a change of anything else is refused. Fields "
+        "keep the run's values unless given.",
         allow_abbrev=False,
     )
     resume.add_argument("folder", metavar="DIR")
@@ -77,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("folder", metavar="DIR")
     replay.add_argument("--round", type=int, metavar="R", help="how many rounds (default: all)")
     replay.add_argument("--export", metavar="FOLDER", help="write the model to a new folder")
+    replay.add_argument(
+        "--outcomes",
+        metavar="FILE",
+        help="write loss and scores of every evaluation example to a new Parquet file, as the "
+        "run's outcomes.parquet has them after its last round",
+    )
 
     report = commands.add_parser(
         "report",
@@ -145,21 +152,33 @@ def _resume(given: argparse.Namespace, console: Console) -> int:
 def _replay(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.runs import replay
 
-    found = replay(given.folder, given.round, given.export, lambda line: console.print(line))
-    scores = {k.removeprefix("eval_"): v for k, v in found.items() if k.startswith("eval_")}
-    loss = scores.pop("loss")
-    console.print(
-        f"round {found['round']}: {', '.join(f'{k} {v:.2%}' for k, v in scores.items())}, loss "
-        f"{loss:.4f}\nmodel_sha256 {found['model_sha256']}",
-        highlight=False,
+    found = replay(
+        given.folder,
+        given.round,
+        given.export,
+        lambda line: console.print(line),
+        given.outcomes,
     )
+    console.print(f"round {found['round']}: {_scores(found, 'eval')}", highlight=False)
+    if "validation_loss" in found:
+        console.print(f"validation: {_scores(found, 'validation')}", highlight=False)
+    console.print(f"model_sha256 {found['model_sha256']}", highlight=False)
     if given.export:
         console.print(f"exported to {given.export}", highlight=False)
+    if given.outcomes:
+        console.print(f"outcomes in {given.outcomes}", highlight=False)
     if found["matches"] is None:
         return 0
     verdict = "equals" if found["matches"] else "DIFFERS from"
     console.print(f"the digest {verdict} the one in summary.json", highlight=False)
     return 0 if found["matches"] else FAILED
+
+
+def _scores(found: dict[str, Any], part: str) -> str:
+    """``accuracy 97.70%, loss 0.1029`` of the ``eval_`` or ``validation_`` values."""
+    scores = {k.removeprefix(f"{part}_"): v for k, v in found.items() if k.startswith(f"{part}_")}
+    loss = scores.pop("loss")
+    return f"{', '.join(f'{name} {value:.2%}' for name, value in scores.items())}, loss {loss:.4f}"
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:

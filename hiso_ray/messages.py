@@ -91,17 +91,18 @@ class Turn:
 
 
 class Score(NamedTuple):
-    """Sums over one evaluation batch, so that batches of any sizes add up exactly.
+    """Evaluation examples one by one: those of a batch, or all (``outcomes``).
 
     Attributes:
-        loss: sum over ``terms``: examples, or for generation the tokens of their answers.
-        points: of each metric, the sum over examples; a hit counts 1.
+        losses: (terms,) float32, example after example: one of each, or for generation those of
+            the tokens of its answer.
+        terms: (n,) int32, how many of the losses are each example's.
+        points: of each metric, (n,) float32; a hit is 1.
     """
 
-    loss: float
-    terms: int
-    points: dict[str, float]
-    examples: int
+    losses: np.ndarray
+    terms: np.ndarray
+    points: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

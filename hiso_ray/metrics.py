@@ -21,6 +21,8 @@ COLUMNS = (
     "seconds", "ray_bytes", "forward_passes", "update_norm", "h_min", "h_median", "h_max",
     "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
     "answered", "dropped", "late", "simulated_seconds", "epsilon",
+    "validation_loss", "validation_accuracy", "validation_exact_match", "validation_f1",
+    "validation_rouge1", "validation_rouge2", "validation_rougeL",
 )  # fmt: skip
 BRIEF = ("round", "train_loss")  # of a round without evaluation, for TensorBoard
 Row = dict[str, Any]
@@ -151,21 +153,34 @@ class Course:
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._best: dict[str, float] = {}
+        self._at_best: dict[str, float] = {}
 
     def add(self, row: Row) -> Row:
         """Takes the next row, and gives it back."""
         self.row = row
         for name, value in row.items():
-            if name.startswith("eval_") and value is not None:
+            if name.startswith(("eval_", "validation_")) and value is not None:
                 self._first.setdefault(name, value)
                 self._last[name] = value
-                self._best[name] = max(value, self._best.get(name, value))
+                if name not in self._best or value > self._best[name]:
+                    self._best[name] = value
+                    self._at_best[name] = row[name.replace("validation_", "eval_")]
         return row
 
     def of(self, metric: str, name: str) -> dict[str, float | None]:
         """A metric at the start, at the end and at its best; None where it was never measured."""
         found = {"initial": self._first, "final": self._last, "best": self._best}
         return {f"{when}_{name}": where.get(f"eval_{metric}") for when, where in found.items()}
+
+    def of_validation(self, metric: str) -> dict[str, float | None]:
+        """A metric of the validation examples at the end and at its best, and the test's at that
+        evaluation, the earliest of equals; None without validation examples."""
+        name = f"validation_{metric}"
+        return {
+            "final_validation_score": self._last.get(name),
+            "best_validation_score": self._best.get(name),
+            "score_at_best_validation": self._at_best.get(name),
+        }
 
 
 def summarize(
@@ -181,7 +196,8 @@ def summarize(
     """``summary.json`` of a finished run.
 
     ``initial_``, ``final_`` and ``best_score`` are of the run's ``metric``; those of the accuracy
-    stand beside them, null for tasks that have none.
+    stand beside them, null for tasks that have none, and those of the validation examples, null
+    without any.
 
     Args:
         dimension: d, the weights that are trained.
@@ -201,6 +217,7 @@ def summarize(
         "metric": metric,
         **course.of(metric, "score"),
         **course.of("accuracy", "accuracy"),
+        **course.of_validation(metric),
         "uplink_bytes": last["uplink_bytes"],
         "downlink_bytes": last["downlink_bytes"],
         "paper_bytes_per_client": paper_bytes_per_client(experiment, last["round"], dimension),

@@ -170,6 +170,14 @@ def _privacy(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [] if epsilon is None else [("privacy of a client", f"ε = {epsilon:.3g}, δ = {delta:g}")]
 
 
+def _validation(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    final, best = summary["final_validation_score"], summary["best_validation_score"]
+    if final is None:
+        return []
+    there = summary["score_at_best_validation"]
+    return [("on validation", f"{final:.2%} (best {best:.2%}, the test {there:.2%} then)")]
+
+
 def summary_table(summary: dict[str, Any], folder: str) -> Table:
     """The closing table of a run."""
     rows = (
@@ -179,6 +187,7 @@ def summary_table(summary: dict[str, Any], folder: str) -> Table:
             f"{summary['initial_score']:.2%} → {summary['final_score']:.2%} "
             f"(best {summary['best_score']:.2%})",
         ),
+        *_validation(summary),
         ("sent up, all clients", readable_bytes(summary["uplink_bytes"])),
         ("sent down, all clients", readable_bytes(summary["downlink_bytes"])),
         ("per client, the paper's rule", readable_bytes(summary["paper_bytes_per_client"])),

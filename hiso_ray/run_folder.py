@@ -10,6 +10,7 @@
     trial-notes.txt  what a sweep's trial had to say; a run of its own says it to its user
     faults.jsonl     what went wrong and was survived
     diagnostics.csv  evidence about H, where it was asked for
+    outcomes.parquet  loss and scores of every evaluation example after the last round
     metrics.csv, tensorboard/, summary.json, convergence.png
 """
 
@@ -87,7 +88,8 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
     """The experiment of a run folder with fields changed; such changes must leave the past alone.
 
     Raises:
-        ValueError: a change that would have made other weights, or fewer rounds than were run.
+        ValueError: a change that would have made other weights or other scores, or fewer rounds
+            than were run.
     """
     before = read_experiment(folder)
     after = before.changed(**changes)
@@ -97,6 +99,11 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
                 f"{name} = {value}: the rounds so far were run with another value, and resume does "
                 "not change the past; it takes federation.rounds and what decides no result "
                 "(resources, eval, diagnostics). Start a new run instead"
+            )
+        if before.changed(**{name: value}).scoring() != before.scoring():
+            raise ValueError(
+                f"{name} = {value}: the rounds so far were scored with another value, and one "
+                "table must not mix the two. Leave it out, or start a new run instead"
             )
     ledger = folder / "ledger.jsonl"
     done = Ledger.read(ledger).round if "federation.rounds" in changes and ledger.exists() else 0

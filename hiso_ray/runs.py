@@ -16,13 +16,15 @@ from hiso_ray import devices, opening, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension
-from hiso_ray.execution.contract import Job, OnNote, OnRow, total
+from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_header, check_identity, identity_of
 from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
+from hiso_ray.outcomes import joined, means, write
+from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition, split
 from hiso_ray.traffic import Sizes
@@ -59,13 +61,14 @@ def run(
     """
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = _load(experiment, task)
+    seen = evaluation.seen(experiment.task, prepared)
     population = _population(experiment, partition)
     check_dimension(experiment, prepared.x0.size)
     sizes = Sizes(experiment, prepared.x0.size)
     clock = [f"virtual clock: {line}" for line in describe(sizes, population.devices)]
     folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    notes = (*prepared.notes, opening.model(experiment, prepared), opening.partition(counts))
+    notes = (*prepared.notes, *seen, opening.model(experiment, prepared), opening.partition(counts))
     own = (
         opening.memory(experiment, prepared),
         *opening.probes(experiment, prepared),
@@ -110,22 +113,25 @@ def replay(
     round_: int | None = None,
     export: Path | str | None = None,
     on_note: OnNote = _ignore,
+    outcomes: Path | str | None = None,
 ) -> dict[str, Any]:
     """Rebuilds the weights of a round from x_0 and the ledger, in this process.
 
     Args:
         round_: how many records to apply; all of them by default.
         export: a new folder to write the model to (for language tasks, a Hugging Face folder).
+        outcomes: a new file to write that round's outcomes to, as ``outcomes.parquet`` has them.
 
     Returns:
-        ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics,
-        and ``matches``: whether the digest is the one in ``summary.json`` (None when there is
+        ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
+        (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
+        ``matches``: whether the digest is the one in ``summary.json`` (None when there is
         nothing to compare with).
 
     Raises:
         LedgerError: (a ``ValueError``) the ledger is corrupt or does not fit what is here.
         ValueError: a round that the ledger does not reach.
-        FileExistsError: ``export`` exists.
+        FileExistsError: ``export`` or ``outcomes`` exists.
     """
     folder = Path(folder)
     experiment = run_folder.read_experiment(folder)
@@ -138,6 +144,8 @@ def replay(
         raise ValueError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
     if export is not None and Path(export).exists():
         raise FileExistsError(f"{export} exists; choose a new folder to export to")
+    if outcomes is not None and Path(outcomes).exists():
+        raise FileExistsError(f"{outcomes} exists; choose a new file to write outcomes to")
     prepared, partition = tasks.load(experiment)
     identity = identity_of(experiment, prepared, _population(experiment, partition))
     with torch_threads(experiment):
@@ -146,16 +154,26 @@ def replay(
         for note in check_header(ledger.header, identity, description):
             on_note(note)
         _rebuild(worker, prepared.x0, ledger, upto)
-        result = total(worker.scores(range(description.eval_batches)), worker.statistics())
+        score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
         if export is not None:
             worker.replica.task.export(worker.replica.state.x, Path(export))
+    validation = experiment.task.validation_examples
+    if outcomes is not None:
+        examples = evaluation.digest(prepared)
+        write(
+            Path(outcomes),
+            score,
+            validation,
+            round_=upto,
+            model_sha256=digest,
+            evaluation_sha256=examples,
+        )
     recorded = run_folder.recorded_digest(folder, upto)
     return {
         "round": upto,
         "model_sha256": digest,
-        "eval_loss": result.loss,
-        **{f"eval_{name}": value for name, value in result.metrics.items()},
+        **means(score, validation),
         "matches": None if recorded is None else recorded == digest,
     }
 
@@ -187,7 +205,7 @@ def _execute(
 ) -> dict[str, Any]:
     _show_partition(folder, prepared, partition, on_note)
     identity = identity_of(experiment, prepared, population)
-    job = Job(experiment, folder, identity, population)
+    job = Job(experiment, folder, identity, population, evaluation.digest(prepared))
     if experiment.resources.executor == "serial":
         from hiso_ray.execution.serial import SerialExecutor
 

@@ -66,6 +66,7 @@ ALLOWED = {
     "client_updates": {"client", "messages", "method", "replica", "tasks"},
     "work_units": {"config", "method"},
     "metrics": {"config", "traffic"},
+    "outcomes": {"messages"},
     "execution": {
         "aggregation",
         "attacks",
@@ -80,6 +81,7 @@ ALLOWED = {
         "method",
         "metrics",
         "out_of_memory",
+        "outcomes",
         "privacy",
         "record",
         "replica",
@@ -102,6 +104,7 @@ ALLOWED = {
         "execution",
         "ledger",
         "messages",
+        "outcomes",
         "run_folder",
         "tasks",
         "traffic",

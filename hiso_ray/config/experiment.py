@@ -19,6 +19,9 @@ from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesCo
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import TaskConfig
 
+SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "validation_examples"}
+"""Fields of ``task`` that decide what evaluation reports, and nothing that a round adds."""
+
 
 class Experiment(Section):
     """One federation, complete. ``Experiment()`` is the embedded default job.
@@ -82,17 +85,20 @@ class Experiment(Section):
         and the devices' profile lie does not either; what they hold does, and has digests of its
         own in the ledger's header.
         """
-        task = {"model", "data", "eval_batch_size", "eval_examples", "max_new_tokens", "metric"}
         elsewhere: dict[str, Any] = {
             "resources": True,
             "eval": True,
             "diagnostics": True,
-            "task": task,
+            "task": {"model", "data"} | SCORING,
             "federation": {"rounds"},
             "devices": {"profile"},
         }
         decisive = self.model_dump(exclude=elsewhere)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def scoring(self) -> dict[str, Any]:
+        """The fields that decide what evaluation reports."""
+        return self.task.model_dump(include=SCORING)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False)

@@ -44,6 +44,12 @@ class TaskConfig(Section):
     eval_examples: Auto | PositiveInt = Field(
         "auto", description="take the first N evaluation examples; auto is the task's own number"
     )
+    validation_examples: int = Field(
+        0,
+        ge=0,
+        description="keep the first N of the evaluation examples apart, to choose learning rates "
+        "by; the scores shown are those of the others, the test",
+    )
     max_length: Auto | MaxLength = Field(
         "auto",
         description="longest prompt [tokens]; longer ones lose the beginning of their context; "

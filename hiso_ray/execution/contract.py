@@ -26,12 +26,14 @@ class Job:
     Attributes:
         folder: the run folder.
         identity: digests for the ledger's header.
+        evaluation_sha256: names the examples that it is scored on.
     """
 
     experiment: Experiment
     folder: Path
     identity: dict[str, str]
     population: Population
+    evaluation_sha256: str
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,11 @@ class Evaluation:
     """The whole evaluation set at one round.
 
     Attributes:
-        loss: mean over examples, or for generation over the tokens of their answers.
-        metrics: mean over examples of each of the task's metrics; accuracy is correct / total.
+        score: of all its examples, in the order of the data.
         statistics: of the update and of H.
     """
 
-    loss: float
-    metrics: dict[str, float]
+    score: Score
     statistics: dict[str, float]
 
 
@@ -82,18 +82,3 @@ class Executor(Protocol):
         """Writes x_r and H_r into the history's folder, or says why nobody could; asked for by the
         scalar family, where replicas hold them."""
         ...
-
-
-def total(scores: Iterable[Score], statistics: dict[str, float]) -> Evaluation:
-    """Sums evaluation batches, which must come in batch order."""
-    loss, terms, examples = 0.0, 0, 0
-    points: dict[str, float] = {}
-    for score in scores:
-        loss += score.loss
-        terms += score.terms
-        examples += score.examples
-        for name, value in score.points.items():
-            points[name] = points.get(name, 0.0) + value
-    return Evaluation(
-        loss / terms, {name: value / examples for name, value in points.items()}, statistics
-    )

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray import outcomes
 from hiso_ray.attendance import attend
 from hiso_ray.config import Experiment
 from hiso_ray.config.aggregation import shortage
@@ -94,10 +95,11 @@ def _rounds(
             traffic.count(record)
             reports.add(record)
             keeper.after_round(history)
+        model_sha256, score = executor.digest(history), reports.final_score()
         summary = summarize(
             experiment,
             reports.course,
-            digest=executor.digest(history),
+            digest=model_sha256,
             dimension=executor.description.dimension,
             parameters=executor.description.dimension + executor.description.frozen,
             actors=executor.actors,
@@ -109,6 +111,14 @@ def _rounds(
         raise
     with history.writing():
         finish()
+        outcomes.write(
+            folder / "outcomes.parquet",
+            score,
+            experiment.task.validation_examples,
+            round_=history.round,
+            model_sha256=model_sha256,
+            evaluation_sha256=job.evaluation_sha256,
+        )
         write_summary(folder, summary)
     return summary
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from hiso_ray.config import Experiment
+from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.execution.memory import CONTEXT
 from hiso_ray.messages import UserError
 from hiso_ray.out_of_memory import smaller
+from hiso_ray.tasks.evaluation import batches
 from hiso_ray.tasks.partition import Partition
 
 
@@ -104,9 +105,9 @@ def heaviest_clients(
     return Partition(np.tile(order[:size], clients), offsets)
 
 
-def heaviest_batch(evaluation: np.ndarray | None, batches: int, batch_size: int) -> int:
+def heaviest_batch(config: TaskConfig, evaluation: np.ndarray | None) -> int:
     """The evaluation batch with most padded tokens, from the lengths of its examples."""
     if evaluation is None:
         return 0
-    parts = [evaluation[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
+    parts = [evaluation[part.start : part.stop] for part in batches(config, len(evaluation))]
     return int(np.argmax([len(part) * part.max() for part in parts]))

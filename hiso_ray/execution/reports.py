@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from hiso_ray.config import Experiment
 from hiso_ray.execution.history import History
-from hiso_ray.messages import NonFiniteLoss
+from hiso_ray.messages import NonFiniteLoss, Score
 from hiso_ray.metrics import Course, DiagnosticsFile, MetricsFile, Row, scan_rows
+from hiso_ray.outcomes import means
 from hiso_ray.privacy import Accountant
 from hiso_ray.record import Record
 from hiso_ray.traffic import Traffic
@@ -29,6 +30,7 @@ class Reports:
 
     Attributes:
         course: the scores so far.
+        score: of the newest round's evaluation; None where that was not made here.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Reports:
         self.experiment, self.history, self.traffic = experiment, history, traffic
         self.executor, self.on_row = executor, on_row
         self.course = Course()
+        self.score: Score | None = None
         found = (r for r in scan_rows(folder / "metrics.csv") if not self._due_again(r))
         self.file = MetricsFile(folder, map(self.course.add, found))
         self._accountant = _accountant(experiment)
@@ -74,6 +77,7 @@ class Reports:
             NonFiniteLoss: the evaluation loss is not finite.
         """
         done, experiment = self.history.round, self.experiment
+        self.score = None
         row: Row = {
             "round": done,
             "train_loss": record.train_loss if record else None,
@@ -105,7 +109,9 @@ class Reports:
 
     def _evaluation(self) -> Row:
         result = self.executor.evaluate(self.history)
-        if not math.isfinite(result.loss):
+        self.score = result.score
+        scores = means(result.score, self.experiment.task.validation_examples)
+        if not all(math.isfinite(value) for value in scores.values()):
             method = self.experiment.method
             raise NonFiniteLoss(
                 f"non-finite evaluation loss after round {self.history.round}; lower method.lr "
@@ -113,8 +119,11 @@ class Reports:
                 + f" or method.server_lr (now {method.server_lr:g})"
                 * self.experiment.sends_weights
             )
-        scores = {f"eval_{name}": value for name, value in result.metrics.items()}
-        return {"eval_loss": result.loss, **scores, **result.statistics, **self._of_server()}
+        return scores | result.statistics | self._of_server()
+
+    def final_score(self) -> Score:
+        """Of the last round, whose row may be of a process that ended before its run did."""
+        return self.executor.evaluate(self.history).score if self.score is None else self.score
 
     def _of_server(self) -> Row:
         """What only the server of methods that send weights knows."""

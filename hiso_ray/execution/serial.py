@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.contract import Evaluation, total
+from hiso_ray.execution.contract import Evaluation
 from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Behind, Snapshot, Turn
+from hiso_ray.outcomes import joined
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition
 from hiso_ray.work_units import work_units
@@ -44,7 +45,8 @@ class SerialExecutor:
 
     def evaluate(self, history: History) -> Evaluation:
         worker = self._at(history)
-        return total(worker.scores(range(self.description.eval_batches)), worker.statistics())
+        scores = worker.scores(range(self.description.eval_batches))
+        return Evaluation(joined(scores), worker.statistics())
 
     def digest(self, history: History) -> str:
         return self._at(history).digest()

@@ -158,11 +158,7 @@ class Worker:
         heavy = gpu_memory.heaviest_clients(
             self.partition, gpu_memory.lengths(self._arrays, "train"), task.batch_size, len(clients)
         )
-        batch = gpu_memory.heaviest_batch(
-            gpu_memory.lengths(self._arrays, "eval"),
-            self.replica.task.eval_batches,
-            task.eval_batch_size,
-        )
+        batch = gpu_memory.heaviest_batch(task, gpu_memory.lengths(self._arrays, "eval"))
         seeds = step_seeds(0, 0, federation.local_steps)
         self._turns(heavy, work_units(experiment, clients), seeds)
         if not experiment.sends_weights:

@@ -97,6 +97,11 @@ def _other(experiment: Experiment) -> dict[str, Any]:
     for name in ("train_examples", "eval_examples"):
         if task.name == "quadratic" and getattr(task, name) != "auto":
             raise ValueError(f"task.{name}: the quadratic has examples of its own; leave it out")
+    if task.name == "quadratic" and task.validation_examples:
+        raise ValueError(
+            "task.validation_examples: the quadratic is scored on its optimum, which is no set of "
+            "examples; leave it out"
+        )
     if experiment.federation.by != "label":
         raise ValueError(
             f"federation.by = {experiment.federation.by}: {task.name} has labels only; leave it out"

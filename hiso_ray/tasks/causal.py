@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import LoraConfig, TaskConfig
-from hiso_ray.tasks import pretrained
+from hiso_ray.tasks import evaluation, pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.forwards import Forward, chosen
 from hiso_ray.tasks.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
@@ -56,8 +56,8 @@ class LanguageTask(ModuleTask):
                 prepared.arrays["mask/base"],
                 _layout(prepared.spec["dense"]),
             )
-        examples = len(prepared.arrays["eval_labels"])
-        super().__init__(module, layout, examples, config.eval_batch_size, mask)
+        batches = evaluation.batches(config, len(prepared.arrays["eval_labels"]))
+        super().__init__(module, layout, batches, mask)
         rows = None if answers is None else torch.tensor(answers, device=device)
         self.forward = Forward(module, chosen(prepared.spec["forward"]), device, rows)
         self._kept: KeptStates | None = None

@@ -203,7 +203,7 @@ class Task(Protocol):
         ...
 
     def score(self, weights: Tensor | Slices, batch: int) -> Score:
-        """Loss and scores on evaluation batch ``batch``; batches are fixed for the whole run.
+        """Losses and scores of evaluation batch ``batch``; batches are fixed for the whole run.
 
         Args:
             weights: as in :meth:`losses`.

@@ -115,10 +115,13 @@ class GenerationTask(LanguageTask):
             of = partial(checkpoint, _Head(self).alike(), use_reentrant=False)
         return torch.cat([of(states, labels) for states, labels in parts])
 
-    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
         pairs = list(zip(self.answers(examples), (self._references[i] for i in examples),
                          strict=True))  # fmt: skip
-        points = {name: sum(best(name, *pair) for pair in pairs) for name in self._metrics}
+        points = {
+            name: np.array([best(name, *pair) for pair in pairs], np.float32)
+            for name in self._metrics
+        }
         return self.terms(batch), points
 
     def answers(self, examples: np.ndarray) -> list[str]:

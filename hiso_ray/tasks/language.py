@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
-from hiso_ray.tasks import forwards, frozen_layers, generation, pretrained, trainable
+from hiso_ray.tasks import evaluation, forwards, frozen_layers, generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
@@ -29,7 +29,8 @@ def prepare(experiment: Experiment) -> Prepared:
     config, benchmark = experiment.task, BENCHMARKS[experiment.task.name]
     by = experiment.federation.by
     column = None if by in ("label", "length") else by
-    train, evaluation, notes = read(benchmark, config, experiment.seed, column)
+    train, held, notes = read(benchmark, config, experiment.seed, column)
+    evaluation.check(config, len(held))
     # With LoRA nothing of the model itself is trained, so nothing of it needs float32.
     read_in = config.dtype if config.lora.r else "float32"
     model, tokenizer, about = pretrained.load(config.model, getattr(torch, read_in))
@@ -39,7 +40,7 @@ def prepare(experiment: Experiment) -> Prepared:
     limit = config.max_length - answer_budget
     arrays: dict[str, np.ndarray] = {}
     cut = 0
-    for split, examples in (("train", train), ("eval", evaluation)):
+    for split, examples in (("train", train), ("eval", held)):
         prompts = tokenize(examples.prompts, examples.contexts, tokenizer, limit)
         _check_positions(int(prompts.lengths().max()) + answer_budget, structure, config)
         cut += int(prompts.cut.sum())
@@ -49,9 +50,9 @@ def prepare(experiment: Experiment) -> Prepared:
         spec["answers"] = answer_tokens(benchmark, tokenizer, config.model)
         answers = ", ".join(repr(tokenizer.decode([t])) for t in spec["answers"])
     else:
-        written, longer = generation.answers(benchmark, train, evaluation, tokenizer, answer_budget)
+        written, longer = generation.answers(benchmark, train, held, tokenizer, answer_budget)
         arrays |= written
-        spec["evaluation"] = generation.decoding(evaluation, tokenizer)
+        spec["evaluation"] = generation.decoding(held, tokenizer)
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
@@ -74,7 +75,7 @@ def prepare(experiment: Experiment) -> Prepared:
         notes += (frozen_layers.note(model, frozen, how, lengths, itemsize, budget),)
     classes = benchmark.names if isinstance(benchmark, Classification) else ("all",)
     labels, names = groups_of(by, train, classes, np.diff(arrays["train_prompt_offsets"]))
-    total = len(train) + len(evaluation)
+    total = len(train) + len(held)
     return Prepared(
         spec=spec,
         arrays=arrays | chosen.arrays,
@@ -87,7 +88,7 @@ def prepare(experiment: Experiment) -> Prepared:
         notes=(
             *about,
             *notes,
-            f"{config.name}: {len(train)} training and {len(evaluation)} evaluation prompts, "
+            f"{config.name}: {len(train)} training and {len(held)} evaluation prompts, "
             f"answers {answers}; {cut / total:.1%} longer than {limit} tokens, their "
             f"{benchmark.context} truncated on the left",
             *_about(spec, chosen),

@@ -48,8 +48,7 @@ class ModuleTask(ABC):
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
         layout: the trainable parameters; all others stay as the module has them.
-        eval_examples, eval_batch_size: decide the fixed evaluation batches: consecutive examples,
-            the last batch as short as it is.
+        eval_batches: the fixed evaluation batches, of consecutive examples.
         mask: where the flat vector holds only some weights of the layout's tensors.
     """
 
@@ -61,14 +60,12 @@ class ModuleTask(ABC):
         self,
         module: nn.Module,
         layout: Layout,
-        eval_examples: int,
-        eval_batch_size: int,
+        eval_batches: Sequence[range],
         mask: Mask | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.layout = layout
-        self.eval_batches = -(-eval_examples // eval_batch_size)
-        self._eval_examples, self._eval_batch_size = eval_examples, eval_batch_size
+        self.eval_batches, self._eval_batches = len(eval_batches), eval_batches
         parameters = dict(module.named_parameters())
         self._tensors = mask.layout if mask else layout
         self._trainable = [parameters[name] for name, _ in self._tensors]
@@ -90,11 +87,11 @@ class ModuleTask(ABC):
         """(terms,) float32 losses."""
         return cross_entropy(self.logits(batch.inputs), batch.labels)
 
-    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Of a batch of evaluation examples, (terms,) float32 losses and the sum over examples of
-        each metric."""
+    def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """Of a batch of evaluation examples, (terms,) float32 losses and each metric, (n,)
+        float32."""
         logits = self.logits(batch.inputs)
-        hits = float((logits.argmax(-1) == batch.labels).sum())
+        hits = (logits.argmax(-1) == batch.labels).float().cpu().numpy()
         return cross_entropy(logits, batch.labels), {"accuracy": hits}
 
     @torch.inference_mode(False)  # a graph may keep its tensors
@@ -145,12 +142,11 @@ class ModuleTask(ABC):
 
     @torch.inference_mode()
     def score(self, weights: Tensor | Slices, batch: int) -> Score:
-        first = batch * self._eval_batch_size
-        examples = np.arange(first, min(first + self._eval_batch_size, self._eval_examples))
-        made = self.make_batch("eval", [examples])
+        examples = np.array(self._eval_batches[batch])
+        made = self.make_batch("eval", list(examples[:, None]))
         with self._at(weights):
             terms, points = self.scored(examples, made)
-        return Score(float(terms.sum()), len(terms), points, len(examples))
+        return Score(terms.cpu().numpy(), np.array(made.sizes, np.int32), points)
 
     @contextmanager
     def _at(self, weights: Tensor | Slices) -> Iterator[None]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks import stacked
+from hiso_ray.tasks import evaluation, stacked
 from hiso_ray.tasks.batch import IGNORED, Batch, apart, client_means, own_means
 from hiso_ray.tasks.contract import Count, Prepared, dimension, largest_layer, views
 from hiso_ray.tasks.image_files import Split
@@ -44,6 +44,7 @@ def prepare(experiment: Experiment) -> Prepared:
     layout = layout_of(module)
     train, test = _digits() if images is DIGITS else read(images, config.data)
     train, test = _first(train, config.train_examples), _first(test, config.eval_examples)
+    evaluation.check(config, len(test.labels))
     return Prepared(
         spec={"layout": layout},
         arrays={
@@ -97,8 +98,8 @@ class ImageTask(ModuleTask):
         self.config, self.device = config, device
         self._images, self._arrays = SETS[config.name], prepared.arrays
         module = network(config.model, self._images)
-        examples = len(prepared.arrays["eval_y"])
-        super().__init__(module, layout_of(module), examples, config.eval_batch_size)
+        batches = evaluation.batches(config, len(prepared.arrays["eval_y"]))
+        super().__init__(module, layout_of(module), batches)
         self._stacked = stacked.Stacked(module, self._images.shape)
         self.several = self if stacked.pays(module) else None
         self._mean, self._std = (

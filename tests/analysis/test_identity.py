@@ -57,3 +57,10 @@ def test_a_cell_is_the_configuration_without_seed_and_resources() -> None:
     assert len(cell()) == 12
     assert cell() == cell(seed=5) == cell(**{"resources.executor": "serial"})
     assert len({cell(), cell(**{"method.lr": 0.3}), cell(**{"eval.every": 3})}) == 3
+
+
+def test_fields_that_came_later_leave_older_cells_their_names() -> None:
+    # Trials are found again by these names: this one is from before there was validation.
+    assert identity.cell(Experiment()) == "b97f816dd3a9"
+    with_validation = Experiment().changed(**{"task.validation_examples": 7})
+    assert identity.cell(with_validation) != "b97f816dd3a9"

@@ -113,6 +113,19 @@ def test_a_sweep_reads_the_same_from_its_runs_and_from_parquet(tmp_path: Path) -
         pd.testing.assert_frame_equal(before, backwards)
 
 
+def test_a_sweep_from_before_there_was_validation_has_its_columns(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s")
+    collect(sweep)
+    trials = load.trials([sweep])
+    younger = [name for name in trials if "validation" in name]
+    assert len(younger) == 4
+    store.write(
+        sweep / "trials.parquet", store.read(sweep / "trials.parquet").drop(columns=younger)
+    )
+    again = load.trials([sweep])
+    pd.testing.assert_frame_equal(again[trials.columns], trials)
+
+
 def test_half_of_the_parquet_files_is_none(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "s")
     collect(sweep)

@@ -300,6 +300,6 @@ def test_a_gpu_without_triton_is_said_once(experiment: Make, tmp_path: Path) -> 
     executor = SerialExecutor(e, prepared, partition, notes.append)
     executor.description = replace(executor.description, device="cuda of some kind")
     (tmp_path / "r").mkdir()
-    job = Job(e, tmp_path / "r", {}, Population(np.diff(partition.offsets), None))
+    job = Job(e, tmp_path / "r", {}, Population(np.diff(partition.offsets), None), "")
     run_rounds(job, executor, lambda row: None, notes.append)
     assert sum("Triton is missing" in note for note in notes) == 1

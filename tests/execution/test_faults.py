@@ -63,7 +63,7 @@ class Rehearsal:
         with self.executor() as executor:
             population = _population(self.experiment, self.partition)
             identity = identity_of(self.experiment, self.prepared, population)
-            job = Job(self.experiment, self.folder, identity, population)
+            job = Job(self.experiment, self.folder, identity, population, "")
             return run_rounds(job, executor, lambda row: on_row(row, executor), self.notes.append)
 
     def faults(self) -> list[dict[str, Any]]:

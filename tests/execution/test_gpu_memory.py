@@ -13,6 +13,7 @@ import torch
 
 from hiso_ray import Experiment, run, tasks
 from hiso_ray.client import take_turns
+from hiso_ray.config import TaskConfig
 from hiso_ray.execution import gpu_memory
 from hiso_ray.execution.memory import CONTEXT, LIBRARIES, actor_bytes, actor_gpu_bytes
 from hiso_ray.execution.placement import share_for
@@ -152,7 +153,7 @@ def test_a_share_is_measured_with_the_longest_batches(
     assert made["train"] == [clients * heaviest for clients in batches]
     lengths = prompts["eval"]
     assert made["eval"] == [lengths[: len(lengths) // 7 * 7].reshape(-1, 7)[
-        gpu_memory.heaviest_batch(lengths, task.eval_batches, 7)].sum()]  # fmt: skip
+        gpu_memory.heaviest_batch(e.task, lengths)].sum()]  # fmt: skip
     assert one.round == 1  # and a record applied
     monkeypatch.setattr(gpu_memory, "held_bytes", lambda device: (1, WHOLE))
     assert one.gpu_bytes() == (one._need, WHOLE)  # what an actor is refused without
@@ -173,8 +174,8 @@ def test_the_heaviest_of_what_there_is() -> None:
     assert [heavy.of(0).tolist(), heavy.of(1).tolist()] == [[2, 0], [2, 0]]
     assert len(gpu_memory.heaviest_clients(own, None, 1, 1).of(0)) == 1
     # 3 of 5 tokens, then 1 of 9: the last batch is short
-    assert gpu_memory.heaviest_batch(np.array([5, 1, 1, 9]), 2, 3) == 0
-    assert gpu_memory.heaviest_batch(None, 3, 8) == 0
+    assert gpu_memory.heaviest_batch(TaskConfig(eval_batch_size=3), np.array([5, 1, 1, 9])) == 0
+    assert gpu_memory.heaviest_batch(TaskConfig(), None) == 0
 
 
 def full(*_: Any) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.execution.contract import total
+from hiso_ray.outcomes import example_losses, joined, means
 from hiso_ray.tasks.forwards import Form, chosen
 from hiso_ray.tasks.generation import GenerationTask
 
@@ -284,8 +286,9 @@ def test_the_evaluation_loss_is_a_mean_over_tokens(
     with torch.inference_mode():
         single = [answer_loss(module, tokenizer, i) for i in range(5)]
     wanted = sum(float(loss) * terms for loss, terms in single) / sum(n for _, n in single)
-    found = total((task.score(x, b) for b in range(task.eval_batches)), {})
-    assert found.loss == pytest.approx(wanted, rel=1e-5)
+    found = joined(task.score(x, b) for b in range(task.eval_batches))
+    assert means(found, 0)["eval_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert example_losses(found) == pytest.approx([float(loss) for loss, _ in single], rel=1e-5)
 
 
 def test_a_step_against_the_gradient_lowers_the_loss(
@@ -439,10 +442,11 @@ def test_scores_by_hand_whatever_the_batches(of: Make) -> None:
     for size in (5, 3, 2, 1):
         task, _, x = built(of("trained", **{"task.eval_batch_size": size}))
         scores = [task.score(x, b) for b in range(task.eval_batches)]
-        assert [s.examples for s in scores] == {5: [5], 3: [3, 2], 2: [2, 2, 1]}.get(size, [1] * 5)
-        found = total(scores, {})
-        assert found.metrics == {"f1": pytest.approx(F1), "exact_match": pytest.approx(EXACT)}
-        losses.append(found.loss)
+        sizes = [len(s.terms) for s in scores]
+        assert sizes == {5: [5], 3: [3, 2], 2: [2, 2, 1]}.get(size, [1] * 5)
+        found = means(joined(scores), 0)
+        losses.append(found.pop("eval_loss"))
+        assert found == {"eval_f1": pytest.approx(F1), "eval_exact_match": pytest.approx(EXACT)}
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
 
 
@@ -455,7 +459,9 @@ def columns(folder: Path) -> list[Row]:
 def test_a_run_is_scored_by_its_metric_and_replays(
     of: Make, tmp_path: Path, metric: str, value: float
 ) -> None:
-    summary = run(of("trained", **{"task.metric": metric}), tmp_path / "r")
+    # Four to train on, so that the fifth to evaluate on is new.
+    e = of("trained", **{"task.metric": metric, "task.train_examples": 4})
+    summary = run(e, tmp_path / "r")
     assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["metric"] == ("f1" if metric == "auto" else metric)
     assert summary["initial_score"] == pytest.approx(value)
@@ -465,27 +471,33 @@ def test_a_run_is_scored_by_its_metric_and_replays(
     assert float(first["eval_exact_match"]) == pytest.approx(EXACT)
     assert first["eval_accuracy"] == first["eval_rougeL"] == ""
     assert float(last[f"eval_{summary['metric']}"]) == summary["final_score"]
-    replayed = replay(tmp_path / "r")
+    replayed = replay(tmp_path / "r", outcomes=tmp_path / "o.parquet")
     assert replayed["matches"] is True
     assert replayed["eval_loss"] == float(last["eval_loss"])
+    kept = pq.read_table(tmp_path / "r" / "outcomes.parquet")
+    assert kept.equals(pq.read_table(tmp_path / "o.parquet"), check_metadata=True)
+    assert kept.column_names == ["split", "example", "loss", "f1", "exact_match"]
+    assert kept["exact_match"].to_pylist() == [1, 0, 0, 0, 1]
+    assert kept["f1"].to_pylist() == pytest.approx([1, 2 / 3, 1 / 2, 0, 1])
+    assert math.fsum(kept["f1"].to_pylist()) / 5 == float(last["eval_f1"])
     assert {n: replayed[n] for n in ("eval_f1", "eval_exact_match")} == {
         n: float(last[n]) for n in ("eval_f1", "eval_exact_match")
     }
 
 
 def test_drop_accepts_any_of_its_spans(of: Make, tmp_path: Path) -> None:
-    row = {"passage": "Ann saw boats.", "question": "Who?"}
     for split, spans in (("train", ["Ann"]), ("validation", ["Bob", "Ann"])):
+        row = {"passage": f"{spans[0]} saw boats.", "question": "Who?"}
         answers_spans = {"spans": spans, "types": ["span"] * len(spans)}
         line = json.dumps(row | {"answers_spans": answers_spans}) + "\n"
         (tmp_path / f"{split}.jsonl").write_text(line * 3)
     e = of("llama", **{"task.name": "drop", "task.data": str(tmp_path)})
     task, prepared, x = built(e)
     assert prepared.spec["evaluation"]["references"] == [["Bob", "Ann"]] * 3
-    points = {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}
-    for reply, value in points.items():
+    for reply, value in {"Ann": 1.0, "Bob": 1.0, "Tom": 0.0}.items():
         task.answers = lambda examples, reply=reply: [reply] * len(examples)  # type: ignore
-        assert task.score(x, 0).points == {"f1": 3 * value, "exact_match": 3 * value}
+        points = task.score(x, 0).points
+        assert [points[name].tolist() for name in ("f1", "exact_match")] == [[value] * 3] * 2
     summary = run(e, tmp_path / "r")
     assert summary["metric"] == "f1"
     assert replay(tmp_path / "r")["matches"] is True
@@ -498,7 +510,7 @@ def test_xsum_is_scored_by_rouge(of: Make, tmp_path: Path) -> None:
         with open(tmp_path / f"{split}.csv", "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["document", "summary", "id"])
-            table.writerows([["The red boat left.\nAnn saw boats.", f"Ann saw {n} boats.", n]
+            table.writerows([[f"The red {split} left.\nAnn saw boats.", f"Ann saw {n} boats.", n]
                              for n in ("two", "three", "red")])  # fmt: skip
     e = of("trained", **{"task.name": "xsum", "task.data": str(tmp_path)})
     task, _, x = built(e)

@@ -14,6 +14,7 @@ from torch import nn
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
+from hiso_ray.outcomes import joined
 from hiso_ray.tasks import examples
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.causal import LanguageTask
@@ -171,9 +172,10 @@ def test_loss_and_score_are_those_of_plain_transformers(
         losses.append(float(nn.functional.cross_entropy(logits, torch.tensor(int(label)))))
         correct += int(logits.argmax()) == int(label)
     scores = [task.score(x, b) for b in range(task.eval_batches)]
-    assert sum(s.points["accuracy"] for s in scores) == correct
-    assert sum(s.examples for s in scores) == len(losses)
-    assert sum(s.loss for s in scores) == pytest.approx(sum(losses), rel=1e-5)
+    found = joined(scores)
+    assert found.points["accuracy"].sum() == correct
+    assert found.losses == pytest.approx(np.array(losses), rel=1e-5)
+    assert found.terms.tolist() == [1] * 40
 
 
 def test_tied_embeddings_stay_tied_and_are_counted_once(
@@ -417,8 +419,8 @@ def test_real_sst2_zero_shot(shared: Path, size: str, correct: int) -> None:
     task, prepared, x = real(shared, "sst2", size)
     assert len(prepared.labels) == 6920
     scores = [task.score(x, b) for b in range(task.eval_batches)]
-    assert sum(s.examples for s in scores) == 872
-    assert sum(s.points["accuracy"] for s in scores) == correct
+    assert sum(len(s.terms) for s in scores) == 872
+    assert sum(s.points["accuracy"].sum() for s in scores) == correct
 
 
 def test_real_ag_news_has_four_classes(shared: Path) -> None:
@@ -426,5 +428,5 @@ def test_real_ag_news_has_four_classes(shared: Path) -> None:
     assert len(prepared.labels) == 6080
     assert len(set(prepared.spec["answers"])) == 4
     score = task.score(x, 0)
-    assert np.isfinite(score.loss)
-    assert score.examples == 64
+    assert np.isfinite(score.losses).all()
+    assert len(score.terms) == 64

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.execution.contract import total
 from hiso_ray.messages import Score
+from hiso_ray.outcomes import joined, means
 from hiso_ray.tasks.scores import SCORES, best, exact_match, f1, normalize
 
 
@@ -103,11 +104,21 @@ def test_rouge(answer: str, reference: str, one: float, two: float, longest: flo
 
 def test_scores_are_means_over_examples_and_the_loss_over_its_terms() -> None:
     # Trap: a mean of batches would say accuracy 0.875, F1 0.625 and loss 2.125.
-    whole = Score(loss=10.0, terms=8, points={"accuracy": 3, "f1": 1.0}, examples=4)
-    short = Score(loss=3.0, terms=1, points={"accuracy": 1, "f1": 1.0}, examples=1)
-    found = total([whole, short], {})
-    assert found.loss == pytest.approx(13 / 9)
-    assert found.metrics == {"accuracy": pytest.approx(4 / 5), "f1": pytest.approx(2 / 5)}
+    whole = score([1, 1, 1, 1, 1, 1, 2, 2], [2, 2, 3, 1], [1, 1, 0, 1], [0.5, 0, 0, 0.5])
+    short = score([3], [1], [1], [1])
+    assert means(joined([whole, short]), 0) == {
+        "eval_loss": pytest.approx(13 / 9),
+        "eval_accuracy": pytest.approx(4 / 5),
+        "eval_f1": pytest.approx(2 / 5),
+    }
+
+
+def score(losses: list[float], terms: list[int], hits: list[float], f1: list[float]) -> Score:
+    def floats(values: list[float]) -> np.ndarray:
+        return np.array(values, np.float32)
+
+    points = {"accuracy": floats(hits), "f1": floats(f1)}
+    return Score(floats(losses), np.array(terms, np.int32), points)
 
 
 def test_accuracy_is_correct_over_total_whatever_the_batches(
@@ -120,10 +131,10 @@ def test_accuracy_is_correct_over_total_whatever_the_batches(
         prepared = tasks.prepare(e)
         task, x = tasks.build(e, prepared, torch.device("cpu")), torch.tensor(prepared.x0)
         scores = [task.score(x, b) for b in range(task.eval_batches)]
-        assert sum(score.examples for score in scores) == 40
-        found.append(total(scores, {}))
-    correct = found[0].metrics["accuracy"] * 40
+        assert sum(len(score.terms) for score in scores) == 40
+        found.append(means(joined(scores), 0))
+    correct = found[0]["eval_accuracy"] * 40
     assert correct == round(correct)
     for other in found[1:]:
-        assert other.metrics == found[0].metrics
-        assert other.loss == pytest.approx(found[0].loss, rel=1e-6)
+        assert other["eval_accuracy"] == found[0]["eval_accuracy"]
+        assert other["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-6)

@@ -14,10 +14,11 @@ from hiso_ray.execution.cluster.fleet import Fleet
 from hiso_ray.execution.cluster.pieces import Piece
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.execution.contract import Evaluation, total
+from hiso_ray.execution.contract import Evaluation
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, Turn
+from hiso_ray.outcomes import joined
 from hiso_ray.work_units import Unit, work_units
 
 
@@ -63,7 +64,7 @@ class ClusterExecutor:
         work = [Piece("scores", tuple(s), (), actor) for actor, s in shards.items() if s]
         scores = self.fleet.ask(history, work)
         statistics = self.fleet.ask_one(history, "statistics")
-        return total((scores[batch] for batch in batches), statistics)
+        return Evaluation(joined(scores[batch] for batch in batches), statistics)
 
     def digest(self, history: History) -> str:
         return self.fleet.ask_one(history, "digest")
