@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis import communication, curves, style, tables
 from analysis.bands import bands
+from analysis.forest import forest
 from analysis.heatmap import grid, heatmap
 from analysis.sensitivity import sensitivity
 from analysis.settings import View
@@ -167,6 +168,18 @@ def sensitivities(study: Study) -> list[Picture]:
         )
         found.append(Picture(_name("score-against-rate", view), caption, figure))
     return found
+
+
+def differences(table: pd.DataFrame) -> list[Picture]:
+    """What :meth:`~analysis.study.Study.differences` found; nothing where nothing was compared."""
+    if (table["why"] != "").all():
+        return []
+    caption = (
+        f"Differences from {style.name(table['other'].iloc[0])} on the same test examples, with "
+        "95 % intervals from resampled examples and seeds. A true difference within the grey bar "
+        "would have been missed more than one time in five."
+    )
+    return [Picture("differences", caption, forest(table))]
 
 
 def turn_bytes(study: Study) -> list[Picture]:

@@ -9,7 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import communication, evidence, evidence_pictures, pictures, style, tables
+from analysis import (
+    communication,
+    comparison,
+    evidence,
+    evidence_pictures,
+    outcomes,
+    pictures,
+    style,
+    tables,
+)
 from analysis.pictures import Picture
 from analysis.study import CHOSEN_BY, Study
 
@@ -52,8 +61,9 @@ def sections(study: Study, thresholds: Sequence[float], folders: Sequence[Path])
     """
     single = [pictures.every_run(folders)] if folders else []
     if not study.comparable:
-        return [Section("Trials", single, [every_trial(study)]), *_evidence(study.trials)]
-    found = [_scores(study), _convergence(study, single)]
+        alone = [Section("Trials", single, [every_trial(study)]), *_same_examples(study)]
+        return [*alone, *_evidence(study.trials)]
+    found = [_scores(study), *_same_examples(study), _convergence(study, single)]
     if study.has_grid:
         found.append(_rates(study))
     if any(view.rows for view in study.views):
@@ -83,6 +93,47 @@ def _scores(study: Study) -> Section:
         "Scores", tables=[Table("scores", title, table, tables.formatted(table), cautions)],
         notes=notes,
     )  # fmt: skip
+
+
+def _same_examples(study: Study) -> list[Section]:
+    """Differences that the test examples can decide, or a line that says why there are none."""
+    if len(study.trials) == 1:
+        return []
+    title = "On the same examples"
+    if not any(map(outcomes.there, study.trials["run"])):
+        note = (
+            f"Not compared example by example: none of the {len(study.trials)} runs has "
+            f"{outcomes.FILE}."
+        )
+        return [Section(title, notes=[note])]
+    table = study.differences()
+    done = table[table["why"] == ""]
+    if done.empty:
+        whys = "; ".join(table["why"].unique())
+        return [Section(title, notes=[f"Not compared example by example: {whys}."])]
+    if done["examples"].nunique() == 1:
+        title = f"On the same {done['examples'].iloc[0]:,.0f} examples"
+    shown = Table(
+        "differences", "Differences", table, comparison.formatted(table), _how_compared(study)
+    )
+    return [Section(title, pictures.differences(table), [shown], comparison.sentences(table))]
+
+
+def _how_compared(study: Study) -> list[str]:
+    said = [
+        "Differences are taken example by example and seed by seed. The 95 % interval is from "
+        "resampling the examples and, where there are several, the seeds; it leaves out 0 where "
+        "methods can be told apart. What would have been found is the smallest true difference "
+        "that such runs tell apart four times in five.",
+        "Each line is a question of its own: of twenty methods that do not differ from the "
+        "baseline, one is told apart from it by chance.",
+    ]
+    if study.comparable and study.has_grid:
+        said.append(
+            "The learning rates were chosen by the score on these same examples, which no interval "
+            "allows for."
+        )
+    return said
 
 
 def _convergence(study: Study, single: list[Picture]) -> Section:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import load, settings, speedup
+from analysis import comparison, load, settings, speedup
 from analysis.fairness import ALLOWANCES, refuse_unfair
 from analysis.selection import Score, at_best_rate, best_rate, by_rate
 from analysis.spread import over_seeds
 from analysis.thresholds import reached, to_threshold
 
 CHOSEN_BY: Score = "final_score"
-BASELINE = "decomfl"  # speedups are over it
+BASELINE = "decomfl"  # speedups are over it, and differences from it
 STEPS = (0.1, 0.05, 0.02, 0.01, 0.005)  # between thresholds that suggest themselves
 THRESHOLDS = 3
 
@@ -102,6 +102,19 @@ class Study:
         arrivals = self._reached(thresholds)
         pairs = [speedup.by_seed(arrivals, one, BASELINE, cost) for one in self.rivals]
         return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
+
+    def differences(self) -> pd.DataFrame:
+        """Each method against the baseline, or where that is not there against the first, on the
+        same examples (:func:`~analysis.comparison.compared`), at best rates.
+
+        Of one method, or of trials that cannot be compared as methods, every trial against the
+        first (:func:`~analysis.comparison.run_by_run`).
+        """
+        methods = list(self.trials["method"].unique())
+        if not self.comparable or len(methods) == 1:
+            return comparison.run_by_run(self.trials)
+        baseline = BASELINE if BASELINE in methods else methods[0]
+        return comparison.compared(self.best_trials, baseline, self.within)
 
     def thresholds(self) -> list[float]:
         """A few round scores that were reached, the same for every method and setting.
