@@ -87,7 +87,7 @@ def test_identical_runs_and_one_example(tmp_path: Path) -> None:
 def test_all_seeds_or_none(tmp_path: Path) -> None:
     runs = {("decomfl", 0): HALF, ("decomfl", 1): HALF, ("hiso", 0): RIGHT, ("hiso", 1): None}
     trials = study(tmp_path, runs)
-    trials["error"] = trials["error"].replace("worker died", "the update has overflowed (inf)")
+    trials["error_kind"] = trials["error_kind"].replace("TurnFailed", "NonFiniteLoss")
     table = comparison.compared(trials, "decomfl")
     assert table["why"].tolist() == ["of 2 seeds of HiSo 1 diverged"]
     assert table["score_difference"].isna().all()

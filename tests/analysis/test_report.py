@@ -33,7 +33,8 @@ def row(method: str, lr: float, seed: int, scores: list[float], **fields: Any) -
     trial = load.trial_row(experiment.model_dump(), summary)
     run = f"runs/{method}-{lr:g}-{seed}-{trial['cell']}"
     status, error = ("finished", None) if scores else ("failed", "Traceback\n<loss> & non-finite")
-    return {"run": run, "status": status, "error": error, **trial, "scores": scores}
+    how = {"status": status, "error": error, "error_kind": None if scores else "NonFiniteLoss"}
+    return {"run": run, **how, **trial, "scores": scores}
 
 
 def sweep(folder: Path, rows: list[dict[str, Any]]) -> Path:

@@ -6,7 +6,7 @@ from made_up_trials import trial
 
 from analysis.selection import at_best_rate, best_rate, by_rate
 
-NOT_A_NUMBER = {"error": "NonFiniteLoss: non-finite loss: client 3, round 2"}
+NOT_A_NUMBER = {"error": "non-finite loss: client 3, round 2", "error_kind": "NonFiniteLoss"}
 
 
 def trials(scores: dict[tuple[str, float], list[float | None]]) -> pd.DataFrame:
