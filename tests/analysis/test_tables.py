@@ -97,7 +97,7 @@ def test_lost_seeds_are_shown() -> None:
     assert tables.formatted(best)["failed"].tolist() == ["1"]
     assert tables.cautions(best) == [
         "HiSo: 0.1 is the only learning rate that was tried.",
-        "HiSo: at 0.1, 1 of 2 seeds did not finish.",
+        "HiSo: at 0.1, 1 of 2 seeds did not finish (1 failed).",
     ]
 
 
