@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import endings, outcomes, paired, style
+from analysis import endings, outcomes, paired, settings, style
 from analysis.outcomes import Outcomes
 from analysis.spread import before
 
@@ -100,7 +100,8 @@ def _pair(one: pd.DataFrame, other: pd.DataFrame) -> Row:
 def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """
     Raises:
-        ValueError: a seed that did not finish, or that only one side was run with.
+        ValueError: a seed that did not finish, that only one side was run with, or that left no
+            outcomes.
     """
     for side in (one, other):
         if lost := endings.told(side):
@@ -109,6 +110,11 @@ def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
     if seeds[0] != seeds[1]:
         listed = " and ".join(", ".join(map(str, some)) or "none" for some in seeds)
         raise ValueError(f"they were run with other seeds ({listed})")
+    runs = [*one["run"], *other["run"]]
+    if without := sum(not outcomes.there(run) for run in runs):
+        raise ValueError(
+            f"{without} of {len(runs)} runs have no {outcomes.FILE} ({outcomes.AGAIN})"
+        )
 
 
 def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) -> Row:
@@ -138,19 +144,21 @@ def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) ->
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """A sentence per row of :func:`compared`: which is better, or that nobody can tell."""
+    """A sentence per row of :func:`compared`: which is better, or that nobody can tell; and one for
+    all that were not compared for the same reason."""
     fields = before(table, "one")
     said = []
-    for row in _rows(table):
-        place = ", ".join(f"{style.field_name(f)} = {style.value_name(row[f])}" for f in fields)
-        said.append(f"{'At ' + place + ': ' if place else ''}{_sentence(row)}")
+    for row in _rows(table[table["why"] == ""]):
+        place = settings.in_words({name: row[name] for name in fields})
+        said.append(f"{f'At {place}: ' if place else ''}{_sentence(row)}")
+    for why, rows in table[table["why"] != ""].groupby("why", sort=False):
+        what = "1 pair was" if len(rows) == 1 else f"{len(rows)} pairs were"
+        said.append(f"{what} not compared: {why}.")
     return said
 
 
 def _sentence(row: Row) -> str:
     one, other = style.name(row["one"]), style.name(row["other"])
-    if row["why"]:
-        return f"{one} and {other} were not compared: {row['why']}."
     apart, low, high = (row[f"score_{part}"] for part in ("difference", "low", "high"))
     if pd.isna(low):
         return f"{one} and {other}: of {row['examples']} example nothing follows."
@@ -174,11 +182,11 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     }
     columns |= {
         "method": [style.name(row["one"]) for row in rows],
-        "against": [style.name(row["other"]) for row in rows],
+        "baseline": [style.name(row["other"]) for row in rows],
         "seeds": [f"{row['seeds']}" for row in rows],
         "examples": [_cell(row["examples"], "{:,.0f}") for row in rows],
         "score": [_cell(row["one_score"], "{:.1%}") for row in rows],
-        "against’s score": [_cell(row["other_score"], "{:.1%}") for row in rows],
+        "baseline’s score": [_cell(row["other_score"], "{:.1%}") for row in rows],
         "difference (points)": [_interval(row, "score") for row in rows],
         "would have been found": [_cell(100 * row["score_detectable"], "{:.1f}") for row in rows],
         "difference of loss": [_interval(row, "loss") for row in rows],

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 FILE = "outcomes.parquet"
 KEYS = ("split", "example", "loss")  # the other columns are metrics
 FACTS = ("round", "model_sha256", "evaluation_sha256")  # in the metadata of the file
+AGAIN = f"`hiso-ray replay RUN --outcomes RUN/{FILE}` writes it"
 SPLITS = ("validation", "test")
 
 
@@ -60,15 +61,12 @@ def read(folder: Path | str) -> Outcomes:
     path = Path(folder) / FILE
     if not path.exists():
         raise ValueError(
-            f"{folder} has no {FILE}: the run has not ended, or is older than the file; "
-            "`hiso-ray replay` writes it again"
+            f"{folder} has no {FILE}: the run has not ended, or is older than the file; {AGAIN}"
         )
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as parquet: `hiso-ray replay` writes it again ({error})"
-        ) from error
+        raise ValueError(f"{path} cannot be read as parquet ({error}); {AGAIN}") from error
     examples = table.to_pandas()
     told = table.schema.metadata or {}
     lacks = [name for name in KEYS if name not in examples]

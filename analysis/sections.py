@@ -14,7 +14,6 @@ from analysis import (
     comparison,
     evidence,
     evidence_pictures,
-    outcomes,
     pictures,
     style,
     tables,
@@ -105,24 +104,16 @@ def _same_examples(study: Study) -> list[Section]:
     """Differences that the test examples can decide, or a line that says why there are none."""
     if len(study.trials) == 1:
         return []
-    title = "On the same examples"
-    if not any(map(outcomes.there, study.trials["run"])):
-        note = (
-            f"Not compared example by example: none of the {len(study.trials)} runs has "
-            f"{outcomes.FILE}."
-        )
-        return [Section(title, notes=[note])]
     table = study.differences()
-    done = table[table["why"] == ""]
+    done, said = table[table["why"] == ""], comparison.sentences(table)
     if done.empty:
-        whys = "; ".join(table["why"].unique())
-        return [Section(title, notes=[f"Not compared example by example: {whys}."])]
-    if done["examples"].nunique() == 1:
-        title = f"On the same {done['examples'].iloc[0]:,.0f} examples"
+        return [Section("On the same examples", notes=said)]
+    counts = done["examples"].unique()
+    which = f"{counts[0]:,.0f} examples" if len(counts) == 1 else "examples"
     shown = Table(
         "differences", "Differences", table, comparison.formatted(table), _how_compared(study)
     )
-    return [Section(title, pictures.differences(table), [shown], comparison.sentences(table))]
+    return [Section(f"On the same {which}", pictures.differences(table), [shown], said)]
 
 
 def _how_compared(study: Study) -> list[str]:
