@@ -128,7 +128,6 @@ def bytes_against(
                 _draw(panel, view.of(own), field, shown)
             names = ", ".join(map(style.name, methods))
             row[0].set_ylabel(textwrap.fill(names, 30, break_long_words=False))
-            row[0].yaxis.set_major_formatter("{x:,.0f}")
         for panel, view, field in zip(axes[0], panels, fields, strict=True):
             panel.set_title(view.label, fontsize="medium")
             values = sorted(view.of(sent)[field].unique())
@@ -168,4 +167,5 @@ def _draw(axes: Axes, sent: pd.DataFrame, field: str, rules: Sequence[str]) -> N
         look = LOOKS[rule]
         axes.fill_between(line.index, line["min"], line["max"], color=look.colour, alpha=0.2, lw=0)
         axes.plot(line.index, line["mean"], color=look.colour, marker=look.marker, ms=4)
-    axes.set(xscale="log", yscale="log")
+    axes.set_xscale("log")
+    style.log(axes, "y")

@@ -91,7 +91,7 @@ def _pair(one: pd.DataFrame, other: pd.DataFrame) -> Row:
     sides = [side.sort_values("seed") for side in (one, other)]
     try:
         _refuse_unpaired(*sides)
-        ours, theirs = ([outcomes.read(run) for run in side["run"]] for side in sides)
+        ours, theirs = (_at_the_end(side) for side in sides)
         return row | measured(ours, theirs, row["metric"])
     except ValueError as error:
         return row | {"why": str(error)}
@@ -105,7 +105,7 @@ def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """
     for side in (one, other):
         if lost := endings.told(side):
-            raise ValueError(f"of {len(side)} seeds of {style.name(side['method'].iloc[0])} {lost}")
+            raise ValueError(f"{style.name(side['method'].iloc[0])}: {lost} of {len(side)}")
     seeds = [tuple(side["seed"]) for side in (one, other)]
     if seeds[0] != seeds[1]:
         listed = " and ".join(", ".join(map(str, some)) or "none" for some in seeds)
@@ -115,6 +115,22 @@ def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
         raise ValueError(
             f"{without} of {len(runs)} runs have no {outcomes.FILE} ({outcomes.AGAIN})"
         )
+
+
+def _at_the_end(trials: pd.DataFrame) -> list[Outcomes]:
+    """The outcomes of each trial.
+
+    Raises:
+        ValueError: as :func:`~analysis.outcomes.read`, or they are of another round than the last.
+    """
+    found = [outcomes.read(run) for run in trials["run"]]
+    for own, last in zip(found, trials["federation.rounds"], strict=True):
+        if own.round != last:
+            raise ValueError(
+                f"the outcomes of {own.run} are of round {own.round}, the run ended with {last} "
+                f"({outcomes.AGAIN})"
+            )
+    return found
 
 
 def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) -> Row:

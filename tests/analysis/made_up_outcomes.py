@@ -16,6 +16,7 @@ def write(
     loss: Sequence[float] | None = None,
     validation: int = 0,
     evaluation: str = "same",
+    round_: int = 30,
 ) -> Path:
     """A run folder with outcomes: the first ``validation`` examples are kept apart."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,6 +27,10 @@ def write(
         "loss": np.asarray(loss or [1 - a for a in accuracy], np.float32),
         "accuracy": np.asarray(accuracy, np.float32),
     }
-    told = {b"round": b"20", b"model_sha256": b"ab", b"evaluation_sha256": evaluation.encode()}
+    told = {
+        b"round": f"{round_}".encode(),
+        b"model_sha256": b"ab",
+        b"evaluation_sha256": evaluation.encode(),
+    }
     pq.write_table(pa.table(columns).replace_schema_metadata(told), folder / "outcomes.parquet")
     return folder

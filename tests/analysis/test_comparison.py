@@ -89,7 +89,7 @@ def test_all_seeds_or_none(tmp_path: Path) -> None:
     trials = study(tmp_path, runs)
     trials["error_kind"] = trials["error_kind"].replace("TurnFailed", "NonFiniteLoss")
     table = comparison.compared(trials, "decomfl")
-    assert table["why"].tolist() == ["of 2 seeds of HiSo 1 diverged"]
+    assert table["why"].tolist() == ["HiSo: 1 diverged of 2"]
     assert table["score_difference"].isna().all()
     with pytest.raises(ValueError, match="no pair was compared"):
         forest(table)
@@ -101,13 +101,16 @@ def test_what_was_not_scored_alike_says_why(tmp_path: Path) -> None:
     trials = study(tmp_path, {("decomfl", 0): HALF, ("hiso", 0): RIGHT, ("mezo", 0): RIGHT})
     write(tmp_path / "hiso-0", RIGHT, evaluation="another")
     (tmp_path / "mezo-0" / "outcomes.parquet").unlink()
+    write(tmp_path / "fedavg-0", RIGHT, round_=20)
+    trials = pd.concat([trials, trials[:1].assign(method="fedavg", run=str(tmp_path / "fedavg-0"))])
     table = comparison.compared(trials, "decomfl")
+    assert "fedavg-0 are of round 20, the run ended with 30" in table["why"][2]
     assert "scored on other evaluation data" in table["why"][0]
     assert table["why"][1].startswith("1 of 2 runs have no outcomes.parquet (`hiso-ray replay")
     assert comparison.sentences(table)[1].startswith("1 pair was not compared: 1 of 2 runs have")
-    assert comparison.formatted(table)["score"].tolist() == ["–", "–"]
-    with pytest.raises(ValueError, match="no trial of 'fedavg'; there are decomfl, hiso, mezo"):
-        comparison.compared(trials, "fedavg")
+    assert comparison.formatted(table)["score"].tolist() == ["–"] * 3
+    with pytest.raises(ValueError, match="no trial of 'fedzo'; there are decomfl, hiso, mezo"):
+        comparison.compared(trials, "fedzo")
 
 
 def test_run_by_run(tmp_path: Path) -> None:

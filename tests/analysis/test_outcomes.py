@@ -13,7 +13,7 @@ from analysis import outcomes
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     found = outcomes.read(write(tmp_path / "r", [1, 0, 1, 1], [0.5, 2, 0.25, 0], validation=1))
-    assert (found.run, found.round, found.model_sha256) == (str(tmp_path / "r"), 20, "ab")
+    assert (found.run, found.round, found.model_sha256) == (str(tmp_path / "r"), 30, "ab")
     assert found.metrics == ["accuracy"]
     assert found.of("validation")["example"].tolist() == [0]
     assert found.of("test")["example"].tolist() == [1, 2, 3]

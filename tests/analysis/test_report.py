@@ -153,14 +153,14 @@ def test_methods_on_the_same_examples(tmp_path: Path) -> None:
     assert said in page(tmp_path / "before")
     for r in rows:
         right = [1] * 30 + [r["method"] == "hiso"] * 10
-        write(made_up / r["run"], right)
+        write(made_up / r["run"], right, round_=20)
     made = report.write([made_up], tmp_path / "r")
     html = page(tmp_path / "r")
     assert "<h2>On the same 40 examples</h2>" in html
     assert "HiSo is better than DeComFL: +25.0 points [" in html
     assert {"differences.png", "differences.csv"} <= {file.name for file in made.files}
     assert "chosen by the score on these same examples" not in html  # there was one rate
-    write(made_up / rows[0]["run"], [1] * 40, evaluation="another")
+    write(made_up / rows[0]["run"], [1] * 40, evaluation="another", round_=20)
     report.write([made_up], tmp_path / "other")
     assert "were scored on other evaluation data" in page(tmp_path / "other")
 
@@ -169,7 +169,7 @@ def test_trials_of_one_method_on_the_same_examples(tmp_path: Path) -> None:
     rows = compared()[:2]
     made_up = sweep(tmp_path / "s", rows)
     for r in rows:
-        write(made_up / r["run"], [1, 0, 1, 1])
+        write(made_up / r["run"], [1, 0, 1, 1], round_=20)
     report.write([made_up], tmp_path / "r")
     assert "have the same score on every example" in page(tmp_path / "r")
 
