@@ -127,8 +127,8 @@ def _at_the_end(trials: pd.DataFrame) -> list[Outcomes]:
     for own, last in zip(found, trials["federation.rounds"], strict=True):
         if own.round != last:
             raise ValueError(
-                f"the outcomes of {own.run} are of round {own.round}, the run ended with {last} "
-                f"({outcomes.AGAIN})"
+                f"the outcomes of {own.run} are of round {own.round}, the run ended with {last}: "
+                f"remove them, and {outcomes.AGAIN}"
             )
     return found
 

@@ -66,7 +66,9 @@ def read(folder: Path | str) -> Outcomes:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet ({error}); {AGAIN}") from error
+        raise ValueError(
+            f"{path} cannot be read as parquet ({error}): remove it, and {AGAIN}"
+        ) from error
     examples = table.to_pandas()
     told = table.schema.metadata or {}
     lacks = [name for name in KEYS if name not in examples]
