@@ -1,6 +1,8 @@
 """Methods over seeds: the mean as a line, in a band from the lowest seed to the highest.
 
-Lowest to highest, because of three seeds a standard deviation says little.
+Lowest to highest, because of three seeds a standard deviation says little. A line ends at the last
+round that all of a method's seeds have, with a cross where one of them diverged, failed or was
+stopped: a mean of those that are left would rise because the worst has gone.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from analysis import style
+from analysis import endings, style
 from analysis.curves import against, cut_runaways, score_name, wide
 
 MARKS = 6  # markers on a line
 APART = 4  # x axes whose ends differ by more than so many times are not shared: it would squeeze
 Y = Literal["score", "eval_loss"]
 Grid = list[list[pd.DataFrame]]
+CROSS: Any = {"marker": "x", "ms": 6, "mew": 1.6, "ls": "none"}
 
 
 def bands(
     table: pd.DataFrame,
+    trials: pd.DataFrame,
     x: str = "round",
     y: Y = "score",
     columns: str | None = None,
@@ -40,6 +44,7 @@ def bands(
 
     Args:
         table: of :func:`analysis.load.rounds`, with one cell per method and panel.
+        trials: the trials of these rounds, also those that have none.
         x: ``round``, ``kib_per_client``, ``forward_passes``, ``seconds`` or ``simulated_seconds``.
         columns: a field with a column of panels for each of its values (``federation.alpha``).
         rows: the same for rows of panels (``federation.num_clients``).
@@ -55,21 +60,29 @@ def bands(
             f"no round has both {x} and {y}: choose another axis"
             + " (only runs with devices.profile have a virtual clock)" * (x == "simulated_seconds")
         )
-    across, down = _values(table, columns), _values(table, rows)
+    across, down = _values(trials, columns), _values(trials, rows)
+    tried = [[_part(_part(trials, rows, r), columns, c) for c in across] for r in down]
     grid = [
-        [over_seeds(_part(_part(table, rows, r), columns, c), x, y) for c in across] for r in down
+        [
+            over_seeds(_part(_part(table, rows, r), columns, c), here, x, y)
+            for c, here in zip(across, row, strict=True)
+        ]
+        for r, row in zip(down, tried, strict=True)
     ]
     one = len(across) == len(down) == 1
-    looks = style.looks(table["method"])
+    looks = style.looks(trials["method"])
     panels_take = 1.1 + 1.5 * len(across), 1.1 + 1.3 * len(down)
     width, height = style.single(looks) if one else panels_take
     with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(max(3.5, width), height), layout="constrained")
         sharing = _sharing(grid)
         axes = figure.subplots(len(down), len(across), sharex=sharing, sharey=True, squeeze=False)
-        for panels, tables in zip(axes, grid, strict=True):
-            for panel, lines in zip(panels, tables, strict=True):
+        for panels, tables, row in zip(axes, grid, tried, strict=True):
+            for panel, lines, here in zip(panels, tables, row, strict=True):
                 _draw(panel, lines, looks)
+                if lines.empty:
+                    why = "no runs" if here.empty else "no round that\nall seeds have"
+                    panel.text(0.5, 0.5, why, transform=panel.transAxes, ha="center", color="0.4")
                 if wide(table, x):
                     style.log(panel, "x")
                     continue
@@ -90,19 +103,22 @@ def bands(
         else:
             figure.supxlabel(x_name, fontsize="medium")
             figure.supylabel(y_name, fontsize="medium")
-        style.legend(figure, _legend(looks, pd.concat(chain.from_iterable(grid))))
+        cut = any(lines["cut"].any() for lines in chain.from_iterable(grid))
+        style.legend(figure, _legend(looks, list(chain.from_iterable(tried)), cut))
     return figure
 
 
-def over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+def over_seeds(table: pd.DataFrame, trials: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """The lines of one panel.
 
     Args:
         table: rows of ``rounds``.
+        trials: those of the panel.
 
     Returns:
         ``method``, ``round``, ``x`` (the seeds' mean), ``mean``, ``low`` and ``high`` of ``y`` over
-        the seeds that evaluated the round, ``seeds`` (how many), sorted by method and round.
+        all seeds of the method, ``seeds`` (how many), sorted by method and round: the rounds that
+        all of them evaluated; ``cut``: whether the line ends here because a seed did.
 
     Raises:
         ValueError: several cells of a method, whose mean would be of no method.
@@ -115,16 +131,25 @@ def over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
                 f"{method} has {runs['cell'].nunique()} cells in one panel (they differ in "
                 f"{', '.join(fields) or 'their configuration'}): keep one, or give each a panel"
             )
-    return table.groupby(["method", "round"], as_index=False).agg(
+    lines = table.groupby(["method", "round"], as_index=False).agg(
         x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"), seeds=("seed", "nunique")
     )
+    lines = lines[lines["seeds"] == lines["method"].map(_seeds(trials))].reset_index(drop=True)
+    lost = trials.loc[trials["status"] != "finished", "method"].unique()
+    last = ~lines.duplicated("method", keep="last")
+    return lines.assign(cut=last & lines["method"].isin(lost))
+
+
+def _seeds(trials: pd.DataFrame) -> pd.Series:
+    """How many seeds each method was tried with."""
+    return trials.groupby("method")["seed"].nunique()
 
 
 def _values(table: pd.DataFrame, field: str | None) -> list[Any]:
     if field is None:
         return [None]
     if field not in table:
-        raise ValueError(f"{field} is no column of the rounds: choose a configuration field")
+        raise ValueError(f"{field} is no column of the trials: choose a configuration field")
     return sorted(table[field].dropna().unique())
 
 
@@ -138,7 +163,9 @@ def _says(field: str | None, value: Any) -> str:
 
 def _sharing(grid: Grid) -> Literal["all", "row", "col", "none"]:
     """The most that panels can share of their x axes with none squeezed."""
-    ends = np.array([[lines["x"].max() for lines in tables] for tables in grid])  # NaN: no runs
+    ends = np.array([[lines["x"].max() for lines in tables] for tables in grid])  # NaN: no line
+    if np.isnan(ends).all():
+        return "all"
     if np.nanmax(ends) <= APART * np.nanmin(ends):
         return "all"
     axes: tuple[tuple[Literal["row", "col"], int], ...] = (("row", 1), ("col", 0))
@@ -155,18 +182,32 @@ def _draw(axes: Axes, lines: pd.DataFrame, looks: dict[str, style.Look]) -> None
         # Markers where they do not hide the line, for readers without colours.
         every = max(1, round(len(line) / MARKS))
         axes.plot(line["x"], line["mean"], **look.strokes(), markevery=every)
-    if lines.empty:
-        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", color="0.4")
+        cut = line[line["cut"]]
+        axes.plot(cut["x"], cut["mean"], color=look.colour, **CROSS)
     axes.margins(x=0.02)
 
 
-def _legend(looks: dict[str, style.Look], lines: pd.DataFrame) -> list[Artist]:
-    """The methods with their number of seeds, and what a band is."""
+def _legend(looks: dict[str, style.Look], panels: list[pd.DataFrame], cut: bool) -> list[Artist]:
+    """The methods with their number of seeds and of runs that did not finish, and what a band is.
+
+    Args:
+        panels: the trials of each.
+    """
     entries: list[Artist] = []
+    trials, seeds = pd.concat(panels), pd.concat([_seeds(panel) for panel in panels])
     for method, look in looks.items():
-        seeds = lines.loc[lines["method"] == method, "seeds"]
-        n = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
-        label = f"{style.name(method)} (n = {n})"
+        n = _range(seeds[seeds.index == method])
+        own = trials[trials["method"] == method]
+        lost = endings.told(own)
+        of = f"; of {len(own)} runs {lost}" if lost else ""
+        label = f"{style.name(method)} (n = {n}{of})"
         entries.append(Line2D([], [], **look.strokes(4), label=label))
-    what = "mean, min–max of n seeds"
-    return [*entries, Patch(color="0.5", alpha=0.3, lw=0, label=what)]
+    entries.append(Patch(color="0.5", alpha=0.3, lw=0, label="mean, min–max of n seeds"))
+    if cut:
+        entries.append(Line2D([], [], color="0.3", label="not all seeds went on", **CROSS))
+    return entries
+
+
+def _range(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low}–{high}"

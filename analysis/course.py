@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis import endings
 from analysis.spread import over_seeds
 from analysis.thresholds import COSTS, evaluated
 
@@ -29,7 +30,8 @@ def best_within(
     Returns:
         One row per setting, method and budget: ``within``, ``method``, ``cost``, ``budget``;
         :func:`~analysis.spread.over_seeds` of ``best``; ``short``, the seeds that ended before
-        the budget was spent, so that what the rest of it would have brought is unknown; ``runs``.
+        the budget was spent, so that what the rest of it would have brought is unknown; how many
+        ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
     Raises:
         ValueError: an unknown cost, a negative budget, rounds that do not belong to the trials, or
@@ -41,11 +43,12 @@ def best_within(
         raise ValueError(f"budgets = {list(budgets)}: give at least one, none below 0")
     seen = evaluated(trials, rounds)
     last = seen.groupby("run")[cost].max()
+    kept = endings.marked(trials)[[*within, "method", "seed", "run", *endings.COUNTS]]
     frames = []
     for budget in budgets:
         best = seen[seen[cost] <= budget].groupby("run")["score"].max()
         frames.append(
-            trials[[*within, "method", "seed", "run"]].assign(
+            kept.assign(
                 cost=cost,
                 budget=budget,
                 best=trials["run"].map(best),
@@ -54,7 +57,7 @@ def best_within(
         )
     table = pd.concat(frames, ignore_index=True)
     by = [*within, "method", "cost", "budget"]
-    return over_seeds(table, ["best"], by, counts=["short"])
+    return over_seeds(table, ["best"], by, ["short", *endings.COUNTS])
 
 
 def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str]) -> pd.DataFrame:
@@ -71,7 +74,8 @@ def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str
 
     Returns:
         One row per setting and method: ``within``, ``method``, ``first_round``, ``last_round``
-        (of the setting), and :func:`~analysis.spread.over_seeds` of ``area``.
+        (of the setting), :func:`~analysis.spread.over_seeds` of ``area``, and how many trials
+        ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``.
 
     Raises:
         ValueError: rounds that do not belong to the trials, or several trials of one method with
@@ -90,13 +94,15 @@ def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str
         ],
         columns=["run", "first", "last", "area"],
     ).set_index("run")
-    table = trials[[*within, "method", "seed", "run"]].join(areas, on="run")
+    kept = endings.marked(trials)[[*within, "method", "seed", "run", *endings.COUNTS]]
+    table = kept.join(areas, on="run")
     setting = table.groupby(list(within), dropna=False) if within else table.groupby(lambda _: 0)
     table["first_round"] = setting["first"].transform("min")
     table["last_round"] = setting["last"].transform("max")
     whole = (table["first"] == table["first_round"]) & (table["last"] == table["last_round"])
     table["area"] = table["area"].where(whole)
-    return over_seeds(table, ["area"], [*within, "method", "first_round", "last_round"])
+    by = [*within, "method", "first_round", "last_round"]
+    return over_seeds(table, ["area"], by, endings.COUNTS)
 
 
 def _mean_height(x: pd.Series, y: pd.Series) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import load, settings, style
-from analysis.spread import before, over_seeds
+from analysis.spread import HOW, before, over_seeds
 
 FILE = "diagnostics.csv"
 KEYS = ("run", "cell", "seed", "method")
@@ -30,6 +30,7 @@ LAST = {
     "rank_gain": "effective rank, whitened ÷ plain",
     "lr_use": "η ÷ upper bound",
 }
+RATIOS = ("h_spread", "rank_gain", "lr_use")  # with geometric means
 
 
 def folders(path: Path | str) -> list[Path]:
@@ -149,22 +150,24 @@ def at_end(rows: pd.DataFrame) -> pd.DataFrame:
         lr_use=(last["lr"] / last["lr_stable_high"]).where(probes(last)),
     )
     by = [*settings.setting_fields(rows), "method", "method.lr"]
-    return over_seeds(ratios, list(LAST), by, partial=True)
+    return over_seeds(ratios, list(LAST), by, partial=True, ratios=RATIOS)
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`at_end` as text: means, in brackets the lowest and highest seed."""
+    """:func:`at_end` as text: means (of ratios, geometric), in brackets the lowest and highest
+    seed; how many seeds, where some have no number."""
     cells: dict[str, Sequence[str]] = {}
     for name in before(table, "seeds"):
         said = style.name if name == "method" else style.value_name
         cells[style.field_name(name)] = [said(value) for value in table[name]]
     for value, header in LAST.items():
-        numbers = zip(*(table[f"{value}_{how}"] for how in ("mean", "min", "max")), strict=True)
-        cells[header] = [_spread(*three) for three in numbers]
+        parts = [table[f"{value}_{part}"] for part in (*HOW, "seeds")]
+        cells[header] = [_spread(*row) for row in zip(*parts, table["seeds"], strict=True)]
     return pd.DataFrame(cells, dtype=object)
 
 
-def _spread(mean: float, low: float, high: float) -> str:
+def _spread(mean: float, low: float, high: float, count: int, seeds: int) -> str:
     if math.isnan(mean):
         return "–"
-    return f"{mean:.3g}" if low == high else f"{mean:.3g} ({low:.3g}–{high:.3g})"
+    some = f", {count} of {seeds} seeds" if count < seeds else ""
+    return f"{mean:.3g}{'' if low == high else f' ({low:.3g}–{high:.3g})'}{some}"

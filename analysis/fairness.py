@@ -31,9 +31,10 @@ def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection
             grids of ``method.lr``), ``seeds``, ``budgets`` (:data:`BUDGET`).
 
     Raises:
-        ValueError: no trials, an unknown column or allowance; within a setting, conditions,
-            metrics, rates, seeds or budgets differ; within a method, a hyper-parameter other than
-            the rate does; a seed was run twice. A trial that failed counts: it was tried.
+        ValueError: no trials, an unknown column or allowance; only some trials have a validation
+            score; within a setting, conditions, metrics, rates, seeds or budgets differ; within a
+            method, a hyper-parameter other than the rate does; a seed was run twice. A trial that
+            failed counts: it was tried.
     """
     if unknown := sorted(set(allow) - set(ALLOWANCES)):
         raise ValueError(f"allow = {unknown}: choose from {', '.join(ALLOWANCES)}")
@@ -44,6 +45,7 @@ def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection
         raise ValueError("there are no trials to compare")
     if {"seed", "method", "method.lr"} & set(within):
         raise ValueError(f"within = {list(within)}: a setting has all methods, rates and seeds")
+    _same_choice(trials)
     for place, trials_there in settings(trials, within):
         _same_conditions(trials_there, place, within)
         _one_trial_per_seed(trials_there, place)
@@ -63,6 +65,20 @@ def settings(trials: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str,
     for key, rows in trials.groupby(list(within), dropna=False, sort=False):
         values = key if isinstance(key, tuple) else (key,)
         yield ", ".join(f"{n} = {v}" for n, v in zip(within, values, strict=True)), rows
+
+
+def _same_choice(trials: pd.DataFrame) -> None:
+    """Rates of all are chosen by a validation score, or of none."""
+    scored = trials[trials["final_score"].notna()] if "final_score" in trials else trials[:0]
+    if "final_validation_score" not in trials or scored.empty:
+        return
+    have = scored["final_validation_score"].notna()
+    if have.any() and not have.all():
+        raise ValueError(
+            f"{int(have.sum())} of {len(scored)} trials have a validation score "
+            f"({scored.loc[~have, 'run'].iloc[0]} has none): rates would be chosen on other "
+            "examples; keep the trials of one task.validation_examples"
+        )
 
 
 def _differing(rows: pd.DataFrame, names: Collection[str]) -> list[str]:

@@ -26,7 +26,7 @@ from hiso_ray import config
 from hiso_ray.config import Experiment
 
 Paths = Sequence[Path | str]
-TRIAL = ("run", "cell", "seed", "method", "status", "error")
+TRIAL = ("run", "cell", "seed", "method", "status", "error", "error_kind")
 RESULTS = (
     "rounds", "metric", "initial_score", "final_score", "best_score", "initial_accuracy",
     "final_accuracy", "best_accuracy", "uplink_bytes", "downlink_bytes", "paper_bytes_per_client",
@@ -34,7 +34,7 @@ RESULTS = (
     "simulated_seconds", "epsilon", "delta", "actors", "faults", "final_validation_score",
     "best_validation_score", "score_at_best_validation",
 )  # fmt: skip
-TEXT = {"run", "cell", "method", "status", "error", "metric", "model_sha256"}
+TEXT = {"run", "cell", "method", "status", "error", "error_kind", "metric", "model_sha256"}
 
 
 def trials(paths: Paths) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def every_round(folders: Paths) -> pd.DataFrame:
 
 
 def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A row of ``trials`` without ``run``, ``status`` and ``error``.
+    """A row of ``trials`` without ``run``, ``status``, ``error`` and ``error_kind``.
 
     Args:
         values: the resolved experiment, in sections, as in ``config.yaml``.
@@ -99,7 +99,8 @@ def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> d
 
 
 def as_trials(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows (:func:`trial_row` with ``run``, ``status`` and ``error``) as the ``trials`` frame."""
+    """Rows (:func:`trial_row` with ``run``, ``status``, ``error`` and ``error_kind``) as the
+    ``trials`` frame."""
     table = pd.DataFrame(list(rows))
     return one_type(table[[*TRIAL, *(name for name in table.columns if name not in TRIAL)]])
 
@@ -173,7 +174,7 @@ def _trial(folder: Path) -> dict[str, Any]:
         summary = None  # of the fewer rounds that a run had before it was taken further
     status = "unfinished" if summary is None else "finished"
     row = trial_row(experiment.model_dump(), summary)
-    return {"run": str(folder), "status": status, "error": None, **row}
+    return {"run": str(folder), "status": status, "error": None, "error_kind": None, **row}
 
 
 def _of_run(folder: Path) -> pd.DataFrame:

@@ -28,7 +28,10 @@ def over_rounds(
     entries: Sequence[Artist] = (),
 ) -> Figure:
     """A panel per column with a line and band per method (and cell); those without a number have
-    none."""
+    none.
+
+    A line averages all seeds of its cell that were measured, or has no point there.
+    """
     looks = style.looks(rows["method"])
     across = min(columns, len(names))
     down = -(-len(names) // across)
@@ -39,11 +42,13 @@ def over_rounds(
         drawn: set[str] = set()
         for panel, (column, title) in zip(panels, names.items(), strict=True):
             for (method, _), own in rows.groupby(["method", "cell"], sort=False):
-                line = own.dropna(subset=[column]).groupby("round")[column]
-                if not line.ngroups:
+                rounds = own.dropna(subset=[column]).groupby("round")
+                line = rounds[column].agg(["mean", "min", "max"])
+                line = line[rounds["seed"].nunique() == own["seed"].nunique()]
+                if line.empty:
                     continue
                 drawn.add(str(method))
-                _line(panel, line.agg(["mean", "min", "max"]), looks[str(method)])
+                _line(panel, line, looks[str(method)])
             panel.set_title(title, fontsize="medium")
             panel.margins(x=0.02)
             if also is not None:

@@ -15,15 +15,15 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import communication, curves, style, tables
+from analysis import communication, curves, endings, style, tables
 from analysis.bands import bands
+from analysis.forest import forest
 from analysis.heatmap import grid, heatmap
 from analysis.sensitivity import sensitivity
 from analysis.settings import View
-from analysis.study import BASELINE, CHOSEN_BY, Study
+from analysis.study import BASELINE, SHOWN, Study
 
 NOTEBOOK_DPI = 150
-CHOSEN_NOTE = "It was chosen by the score shown, for every method alike."
 Y: dict[str, str] = {"score": "score", "eval_loss": "test loss"}
 AGAINST = {
     "round": "rounds",
@@ -68,21 +68,28 @@ def convergence(
         rounds = view.of(study.best_rounds)
         if rounds.dropna(subset=[x, y]).empty:
             continue
+        trials = view.of(study.best_trials)
         caption = (
             f"{Y[y].capitalize()} against {AGAINST[x]}{_at(view)}{_rate(study)}. Lines are means "
-            "over seeds, bands go from the lowest seed to the highest."
+            "over all seeds, and end where the first of them does; bands go from the lowest seed "
+            f"to the highest.{_lost(trials)}"
         )
-        figure = bands(rounds, x, y, view.columns, view.rows)
+        figure = bands(rounds, trials, x, y, view.columns, view.rows)
         found.append(Picture(_name(f"{y}-against-{x}", view), caption, figure))
     return found
 
 
-def every_run(folders: Sequence[Path]) -> Picture:
-    """Run folders one by one, with their training loss."""
+def every_run(folders: Sequence[Path], trials: pd.DataFrame) -> Picture:
+    """Run folders one by one, with their training loss.
+
+    Args:
+        trials: those of the folders, and maybe others.
+    """
+    shown = trials[trials["run"].isin(map(str, folders))]
     caption = (
         "Every run by itself, in the colour of its method: score and loss against rounds and "
         "against what each client sends and receives (protocol bytes). Training loss is a mean "
-        f"over {curves.TRAINING_WINDOW} rounds."
+        f"over {curves.TRAINING_WINDOW} rounds.{_lost(shown)}"
     )
     return Picture("every-run", caption, curves.every_run(folders))
 
@@ -95,9 +102,8 @@ def score_maps(study: Study) -> list[Picture]:
         panels, texts = {}, {}
         for method in style.looks(best["method"]):
             own = best[best["method"] == method]
-            lost = own[f"{CHOSEN_BY}_seeds"] == 0
-            panels[method] = _map(own, view, f"{CHOSEN_BY}_mean")
-            texts[method] = _map(own.assign(said=lost.map({True: "failed"})), view, "said")
+            panels[method] = _map(own, view, f"{SHOWN}_mean")
+            texts[method] = _map(own.assign(said=tables.of_some_seeds(own, SHOWN)), view, "said")
         figure = heatmap(
             panels,
             f"{curves.score_name(study.rounds)} after\nthe last round (mean)",
@@ -105,8 +111,9 @@ def score_maps(study: Study) -> list[Picture]:
             texts=texts,
         )
         caption = (
-            f"Score after the last round, mean over seeds{_at(view)}{_rate(study)}. Hatched cells "
-            "have no number."
+            f"Score after the last round, mean over seeds{_at(view)}{_rate(study)}; of how many, "
+            "where not all have one. Hatched cells have no number."
+            f"{_lost(view.of(study.best_trials))}"
         )
         found.append(Picture(_name("score-map", view), caption, figure))
     return found
@@ -143,10 +150,10 @@ def speedup_maps(study: Study, thresholds: Sequence[float]) -> list[Picture]:
                 texts=texts,
             )
             caption = (
-                f"Speedup of {who} in rounds to a score{_at(view)}{_rate(study)}: mean over seeds "
-                "of the ratio, lowest and highest below it. ≥ and ≤ are bounds: one of the two did "
-                "not get there within its rounds. Hatched cells have no ratio: neither got there, "
-                "or seeds disagree on who did."
+                f"Speedup of {who} in rounds to a score{_at(view)}{_rate(study)}: geometric mean "
+                "over seeds of the ratio, lowest and highest below it. ≥ and ≤ are bounds: one of "
+                "the two did not get there within its rounds. Hatched cells have no ratio: neither "
+                f"got there, or seeds disagree on who did.{_lost(view.of(study.best_trials))}"
             )
             found.append(Picture(_name(f"speedup-{one}", view), caption, figure))
     return found
@@ -160,27 +167,42 @@ def sensitivities(study: Study) -> list[Picture]:
     for view in study.views:
         rates = view.of(study.rates)
         label = f"{curves.score_name(study.rounds)} after the last round"
-        figure = sensitivity(rates, label, view.columns, view.rows, CHOSEN_BY)
+        figure = sensitivity(rates, label, view.columns, view.rows, SHOWN)
         caption = (
             f"Score after the last round against the learning rate{_at(view)}; mean and range over "
-            f"the seeds that finished, each method's best rate ringed. {CHOSEN_NOTE}"
+            "the seeds that finished (a cross where not all did), each method's best rate ringed. "
+            f"It was chosen by the {'validation score' if study.validated else 'score shown'}, for "
+            f"every method alike.{_lost(view.of(study.trials))}"
         )
         found.append(Picture(_name("score-against-rate", view), caption, figure))
     return found
+
+
+def differences(table: pd.DataFrame) -> list[Picture]:
+    """What :meth:`~analysis.study.Study.differences` found; nothing where nothing was compared."""
+    if (table["why"] != "").all():
+        return []
+    caption = (
+        f"Differences from {style.name(table['other'].iloc[0])} on the same test examples, with "
+        "95 % intervals from resampled examples and seeds. A true difference within the grey bar "
+        "would have been missed more than one time in five."
+    )
+    return [Picture("differences", caption, forest(table))]
 
 
 def turn_bytes(study: Study) -> list[Picture]:
     """Bytes per client and round against τ and P, as far as these were varied."""
     fields = [name for name in BYTE_FIELDS if name in study.within]
     views = [view for view in study.views if view.columns in fields and view.rows is None]
-    if not views or communication.per_turn(study.trials).empty:
+    if not views or communication.per_turn(study.trials)["paper_bytes"].isna().all():
         return []
     figure = communication.bytes_against(study.trials, views, [str(v.columns) for v in views])
     caption = (
-        "Bytes per sampled client and round, over all finished trials. The paper's rule counts "
+        "Bytes per sampled client and round, over all finished trials, those of methods that send "
+        "the same in one row. The paper's rule counts "
         "scalars up and down; the protocol adds seeds, and down, every record a client missed "
         "since its last turn; measured are Ray's messages, where actors took part: an actor "
-        "that serves many clients catches up once for all of them."
+        f"that serves many clients catches up once for all of them.{_lost(study.trials)}"
     )
     return [Picture("bytes-per-turn", caption, figure)]
 
@@ -199,6 +221,12 @@ def _two_lines(text: str) -> str:
         .replace("bounds both ways", "bounds\nboth ways")
         .replace("reached before training", "before\ntraining")
     )
+
+
+def _lost(trials: pd.DataFrame) -> str:
+    """A sentence on the trials that did not finish, if there are any."""
+    how = endings.told(trials)
+    return f" Of {len(trials)} runs {how}." if how else ""
 
 
 def _at(view: View) -> str:

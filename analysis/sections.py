@@ -9,11 +9,24 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import communication, evidence, evidence_pictures, pictures, style, tables
+from analysis import (
+    communication,
+    comparison,
+    evidence,
+    evidence_pictures,
+    pictures,
+    style,
+    tables,
+)
 from analysis.pictures import Picture
-from analysis.study import CHOSEN_BY, Study
+from analysis.study import SHOWN, Study
 
 KEYS = ("run", "method", "seed", "method.lr")
+CHOSEN = {
+    True: "by the validation score: the test score shown owes nothing to the choice.",
+    False: "by the score that is shown, with no validation set between; that flatters all methods "
+    "alike as long as all had as many rates.",
+}
 OF_A_TRIAL = ("status", "rounds", "final_score", "best_score", "paper_bytes_per_client")
 
 
@@ -50,10 +63,11 @@ def sections(study: Study, thresholds: Sequence[float], folders: Sequence[Path])
         thresholds: scores whose arrival is shown.
         folders: run folders that are shown one by one too.
     """
-    single = [pictures.every_run(folders)] if folders else []
+    single = [pictures.every_run(folders, study.trials)] if folders else []
     if not study.comparable:
-        return [Section("Trials", single, [every_trial(study)]), *_evidence(study.trials)]
-    found = [_scores(study), _convergence(study, single)]
+        alone = [Section("Trials", single, [every_trial(study)]), *_same_examples(study)]
+        return [*alone, *_evidence(study.trials)]
+    found = [_scores(study), *_same_examples(study), _convergence(study, single)]
     if study.has_grid:
         found.append(_rates(study))
     if any(view.rows for view in study.views):
@@ -66,23 +80,57 @@ def sections(study: Study, thresholds: Sequence[float], folders: Sequence[Path])
 def _scores(study: Study) -> Section:
     table = study.summary()
     title = "Score after the last round, and the best along the way"
-    notes = ["Means over seeds, in brackets the lowest and the highest seed."]
+    notes = [
+        "Means over seeds, in brackets the lowest and the highest seed; of how many, where not all "
+        "have a score. A trial that was stopped early has none: it is of fewer rounds."
+    ]
     cautions = []
     if study.has_grid:
         notes.append(
             "Each method has, in each setting, the learning rate whose mean score after the last "
-            "round was best. The rate was chosen by the score that is shown, with no validation "
-            "set between; that flatters all methods alike as long as all had as many rates."
+            f"round was best, {CHOSEN[study.validated]}"
         )
         cautions = tables.cautions(study.best)
     else:
-        lost = study.best[study.best["failed"] + study.best["unfinished"] > 0]
         notes.append("One learning rate was run per method: none was tuned here.")
-        cautions = [line for line in tables.cautions(lost) if "did not finish" in line]
+        cautions = [line for line in tables.cautions(study.best) if "did not finish" in line]
     return Section(
         "Scores", tables=[Table("scores", title, table, tables.formatted(table), cautions)],
         notes=notes,
     )  # fmt: skip
+
+
+def _same_examples(study: Study) -> list[Section]:
+    """Differences that the test examples can decide, or a line that says why there are none."""
+    if len(study.trials) == 1:
+        return []
+    table = study.differences()
+    done, said = table[table["why"] == ""], comparison.sentences(table)
+    if done.empty:
+        return [Section("On the same examples", notes=said)]
+    counts = done["examples"].unique()
+    which = f"{counts[0]:,.0f} examples" if len(counts) == 1 else "examples"
+    shown = Table(
+        "differences", "Differences", table, comparison.formatted(table), _how_compared(study)
+    )
+    return [Section(f"On the same {which}", pictures.differences(table), [shown], said)]
+
+
+def _how_compared(study: Study) -> list[str]:
+    said = [
+        "Differences are taken example by example and seed by seed. The 95 % interval is from "
+        "resampling the examples and, where there are several, the seeds; it leaves out 0 where "
+        "methods can be told apart. What would have been found is the smallest true difference "
+        "that such runs tell apart four times in five.",
+        "Each line is a question of its own: of twenty methods that do not differ from the "
+        "baseline, one is told apart from it by chance.",
+    ]
+    if study.comparable and study.has_grid and not study.validated:
+        said.append(
+            "The learning rates were chosen by the score on these same examples, which no interval "
+            "allows for."
+        )
+    return said
 
 
 def _convergence(study: Study, single: list[Picture]) -> Section:
@@ -123,8 +171,9 @@ def _thresholds(study: Study, thresholds: Sequence[float]) -> Section:
             return Section(title, maps, shown, [*notes, f"No speedups: {error}."])
         maps = pictures.speedup_maps(study, thresholds)
         said = [
-            "The ratio of rounds, seed by seed, then its mean. ≥ and ≤ are bounds: a method that "
-            "did not get there counts as needing more than the rounds it had."
+            "The ratio of rounds, seed by seed, then its geometric mean. ≥ and ≤ are bounds: a "
+            "method that did not get there counts as needing more than the rounds it had. What "
+            "failed or stopped is counted over the trials of both methods."
         ]
         shown.append(Table("speedups", "Speedups", ratios, tables.formatted(ratios), said))
     return Section(title, maps, shown, notes)
@@ -133,7 +182,7 @@ def _thresholds(study: Study, thresholds: Sequence[float]) -> Section:
 def _communication(study: Study) -> Section:
     title, heading = "Communication", "Bytes per sampled client and round"
     costs = communication.costs(study.best_trials, study.within)
-    if costs.empty:
+    if costs["paper_bytes_seeds"].sum() == 0:
         return Section(title, notes=["No trial has finished, so none has totals."])
     cautions = [
         "Three rules that must not be mixed. The paper's: 2 × 4 × τ × P, for a client that takes "
@@ -158,8 +207,11 @@ def _evidence(trials: pd.DataFrame) -> list[Section]:
 def every_trial(study: Study) -> Table:
     """Trials one by one, with the fields that vary."""
     frame = study.trials[list(dict.fromkeys([*KEYS, *study.within, *OF_A_TRIAL]))]
+    if study.validated:
+        frame = frame.assign(final_validation_score=study.trials["final_validation_score"])
     numbers = {
-        CHOSEN_BY: "{:.1%}",
+        SHOWN: "{:.1%}",
+        "final_validation_score": "{:.1%}",
         "best_score": "{:.1%}",
         "rounds": "{:,.0f}",
         "paper_bytes_per_client": "{:,.0f}",

@@ -1,8 +1,10 @@
 """Choosing each method's learning rate: over the same grid, seeds and budget.
 
-The rate is chosen by the score that is then shown, with no validation set between. That flatters
-every method alike as long as all had equally many rates to choose from, which is why an unequal
-grid is refused (:mod:`analysis.fairness`).
+Where the trials kept validation examples apart (``task.validation_examples``), the rate is chosen
+by the validation score, and the test score is shown, which then owes nothing to the choice. Where
+they did not, it is chosen by the score that is then shown. That flatters every method alike as long
+as all had equally many rates to choose from, which is why an unequal grid is refused, and so are
+trials of which only some have a validation score (:mod:`analysis.fairness`).
 """
 
 from __future__ import annotations
@@ -12,12 +14,24 @@ from typing import Literal
 
 import pandas as pd
 
+from analysis import endings
 from analysis.fairness import refuse_unfair
 from analysis.spread import before, over_seeds
 
-Score = Literal["final_score", "best_score"]
-ENDED = ("finished", "stopped")
-DIVERGED = "non-?finite"  # in the error of a trial whose loss was no longer a number
+Score = Literal["final_score", "best_score", "score_at_best_validation"]
+# What a score that is shown is chosen by, where there is a validation set.
+VALIDATION: dict[str, str] = {
+    "final_score": "final_validation_score",
+    "best_score": "best_validation_score",
+    "score_at_best_validation": "best_validation_score",
+}
+
+
+def chosen_by(trials: pd.DataFrame, score: Score = "final_score") -> str:
+    """The column that rates are chosen by: the validation score where there is one, else
+    ``score`` itself."""
+    own = VALIDATION[score]
+    return own if own in trials and trials[own].notna().any() else score
 
 
 def by_rate(
@@ -37,25 +51,20 @@ def by_rate(
     Returns:
         One row per setting, method and rate, rates ascending. Columns: ``within``, ``method``,
         ``method.lr``, then ``seeds``, ``SCORE_mean``, ``SCORE_min``, ``SCORE_max`` and
-        ``SCORE_seeds`` over the trials that ended (finished, or stopped early); ``failed`` trials,
-        the ``diverged`` among them, ``unfinished`` and ``stopped`` ones; ``runs``.
+        ``SCORE_seeds`` over the trials that ended with a score, and the same of the validation
+        score where that is what rates are chosen by; ``failed`` trials, the ``diverged`` among
+        them, ``unfinished`` and ``stopped`` ones; ``runs``.
 
     Raises:
         ValueError: trials that cannot be compared; see :func:`~analysis.fairness.refuse_unfair`.
     """
     refuse_unfair(trials, within, allow)
     keys = [*within, "method", "method.lr"]
-    status = trials["status"]
-    error = trials["error"].astype("string").fillna("")
-    marked = trials.assign(
-        failed=status == "failed",
-        diverged=(status == "failed") & error.str.contains(DIVERGED, case=False),
-        unfinished=status == "unfinished",
-        stopped=status == "stopped",
-        **{score: pd.to_numeric(trials[score]).where(status.isin(ENDED))},
-    )
-    counts = ("failed", "diverged", "unfinished", "stopped")
-    table = over_seeds(marked, [score], keys, counts, partial=True)
+    scores = list(dict.fromkeys([score, chosen_by(trials, score)]))
+    ended = trials["status"].isin(endings.ENDED)
+    numbers = {name: pd.to_numeric(trials[name]).where(ended) for name in scores}
+    marked = endings.marked(trials).assign(**numbers)
+    table = over_seeds(marked, scores, keys, endings.COUNTS, partial=True)
     # Settings and methods as they came, rates ascending.
     arm = table.groupby(keys[:-1], dropna=False, sort=False).ngroup()
     order = table.assign(arm=arm).sort_values(["arm", "method.lr"], kind="stable").index
@@ -68,10 +77,11 @@ def best_rate(
     score: Score = "final_score",
     allow: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Each method's learning rate with the best mean score over seeds.
+    """Each method's learning rate with the best mean score over seeds (:func:`chosen_by`).
 
-    A rate that lost a seed (failed, unfinished) cannot win against one that lost fewer; of equal
-    means, the lower rate wins. A method all of whose trials failed keeps its row, without a score.
+    A rate that lost a seed (failed, stopped, unfinished) cannot win against one that lost fewer; of
+    equal means, the lower rate wins. A method all of whose trials failed keeps its row, without a
+    score.
 
     Returns:
         The winning rows of :func:`by_rate`, and ``grid``, a tuple of the rates tried; ``edge``:
@@ -83,14 +93,15 @@ def best_rate(
     """
     table = by_rate(trials, within, score, allow)
     arms = [*within, "method"]
-    mean = f"{score}_mean"
-    table["lost"] = table["seeds"] - table[f"{score}_seeds"]
+    chosen = chosen_by(trials, score)
+    table["lost"] = table["seeds"] - table[f"{chosen}_seeds"]
     rates = table.groupby(arms, dropna=False, sort=False)["method.lr"]
     table["grid"] = table[arms].merge(rates.agg(tuple).reset_index(), on=arms, how="left")[
         "method.lr"
     ]
     table["edge"] = [_edge(r, g) for r, g in zip(table["method.lr"], table["grid"], strict=True)]
-    ranked = table.sort_values(["lost", mean, "method.lr"], ascending=[True, False, True])
+    order = ["lost", f"{chosen}_mean", "method.lr"]
+    ranked = table.sort_values(order, ascending=[True, False, True])
     winners = ranked.drop_duplicates(arms).sort_index()
     return winners.drop(columns="lost").reset_index(drop=True)
 

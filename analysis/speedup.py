@@ -1,4 +1,8 @@
-"""How many times fewer rounds one method takes to a threshold than another, seed by seed."""
+"""How many times fewer rounds one method takes to a threshold than another, seed by seed.
+
+Over seeds, ratios have a geometric mean: 2 and 1/2 are as far from 1 and make 1, whichever of the
+two methods the ratio is of.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import math
 
 import pandas as pd
 
-from analysis.spread import before
+from analysis import endings
+from analysis.spread import before, geometric_mean
 from analysis.thresholds import COSTS
 
 EXACT, AT_LEAST, AT_MOST = "=", "≥", "≤"
@@ -30,7 +35,8 @@ def by_seed(arrivals: pd.DataFrame, one: str, other: str, cost: str = "round") -
     Returns:
         One row per setting, threshold and seed: ``one``, ``other``, ``cost``, ``seed``;
         ``ratio``; ``bound``: ``=``, ``≥``, ``≤``, or, without a ratio, ``neither``, ``at once``
-        (before training) or ``unseen`` (one of them broke down too early for a bound); ``runs``.
+        (before training) or ``unseen`` (one of them broke down too early for a bound); how many of
+        the two ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
     Raises:
         ValueError: an unknown method or cost; a seed that only one of them was run with; several
@@ -62,6 +68,7 @@ def by_seed(arrivals: pd.DataFrame, one: str, other: str, cost: str = "round") -
         seed=pairs["seed"],
         ratio=[ratio for ratio, _ in found],
         bound=[bound for _, bound in found],
+        **{n: pairs[f"{n}_one"].astype(int) + pairs[f"{n}_other"] for n in endings.COUNTS},
         runs=pd.Series(pairs[["run_one", "run_other"]].to_numpy().tolist(), index=pairs.index),
     )
 
@@ -104,7 +111,7 @@ def _ratio(one: float, one_last: float, other: float, other_last: float) -> tupl
 
 
 def over_seeds(ratios: pd.DataFrame) -> pd.DataFrame:
-    """The mean ratio over seeds and its band, as far as they are known.
+    """The geometric mean of the ratio over seeds and its band, as far as they are known.
 
     Bounds of one direction make the mean a bound of that direction, and leave the band open there:
     with a ``≥`` among the seeds the highest is missing, with a ``≤`` the lowest. Where bounds
@@ -115,8 +122,9 @@ def over_seeds(ratios: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per setting and threshold: ``one``, ``other``, ``cost``, ``threshold``, ``seeds``,
-        ``speedup_mean`` (arithmetic), ``speedup_min``, ``speedup_max``, ``speedup_seeds`` (how many
-        have a ratio or a bound), ``bound``: as for one seed, or ``mixed``; ``runs``.
+        ``speedup_mean`` (geometric), ``speedup_min``, ``speedup_max``, ``speedup_seeds`` (how many
+        have a ratio or a bound), ``bound``: as for one seed, or ``mixed``; how many trials of both
+        methods ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
     """
     by = before(ratios, "seed")
     rows = []
@@ -129,11 +137,12 @@ def over_seeds(ratios: pd.DataFrame) -> pd.DataFrame:
             dict(zip(by, key, strict=True))
             | {
                 "seeds": len(seeds),
-                "speedup_mean": ratio.mean() if known else math.nan,
+                "speedup_mean": geometric_mean(ratio) if known else math.nan,
                 "speedup_min": ratio.min() if known and bound != AT_MOST else math.nan,
                 "speedup_max": ratio.max() if known and bound != AT_LEAST else math.nan,
                 "speedup_seeds": int(ratio.notna().sum()),
                 "bound": bound,
+                **{name: int(seeds[name].sum()) for name in endings.COUNTS},
                 "runs": [run for pair in seeds["runs"] for run in pair],
             }
         )

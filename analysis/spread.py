@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import pandas as pd
 
 HOW = ("mean", "min", "max")
@@ -15,6 +16,7 @@ def over_seeds(
     by: Sequence[str],
     counts: Sequence[str] = (),
     partial: bool = False,
+    ratios: Collection[str] = (),
 ) -> pd.DataFrame:
     """Mean, lowest and highest over seeds.
 
@@ -27,6 +29,7 @@ def over_seeds(
         by: columns; one row of the result for each combination.
         counts: columns of truth values, such as "did this one fail".
         partial: describe the seeds that have a value, however few.
+        ratios: those of the values whose mean is geometric.
 
     Returns:
         The columns of ``by``, in order of appearance; ``seeds``, how many were tried; for each
@@ -48,7 +51,8 @@ def over_seeds(
     for value in values:
         count = grouped[value].count()
         for how in HOW:
-            described = grouped[value].agg(how)
+            geometric = how == "mean" and value in ratios
+            described = grouped[value].agg(geometric_mean if geometric else how)
             table[f"{value}_{how}"] = (
                 described if partial else described.where(count == table["seeds"])
             )
@@ -57,6 +61,12 @@ def over_seeds(
         table[name] = grouped[name].sum().astype(int)
     table["runs"] = grouped["run"].agg(list)
     return table.reset_index()
+
+
+def geometric_mean(ratios: pd.Series) -> float:
+    """Of positive numbers: of 2 and 1/2 it is 1, as it must be for ratios, of which neither side
+    is the natural one below the line."""
+    return float(np.exp(np.log(ratios).mean()))
 
 
 def before(table: pd.DataFrame, column: str) -> list[str]:

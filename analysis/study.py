@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import load, settings, speedup
+from analysis import comparison, endings, load, settings, speedup
 from analysis.fairness import ALLOWANCES, refuse_unfair
-from analysis.selection import Score, at_best_rate, best_rate, by_rate
+from analysis.selection import Score, at_best_rate, best_rate, by_rate, chosen_by
 from analysis.spread import over_seeds
 from analysis.thresholds import reached, to_threshold
 
-CHOSEN_BY: Score = "final_score"
-BASELINE = "decomfl"  # speedups are over it
+SHOWN: Score = "final_score"
+BASELINE = "decomfl"  # speedups are over it, and differences from it
 STEPS = (0.1, 0.05, 0.02, 0.01, 0.005)  # between thresholds that suggest themselves
 THRESHOLDS = 3
 
@@ -50,12 +50,12 @@ class Study:
     @cached_property
     def best(self) -> pd.DataFrame:
         """Each method's best rate in each setting (:func:`~analysis.selection.best_rate`)."""
-        return best_rate(self.trials, self.within, CHOSEN_BY, self.allow)
+        return best_rate(self.trials, self.within, SHOWN, self.allow)
 
     @cached_property
     def rates(self) -> pd.DataFrame:
         """Every rate (:func:`~analysis.selection.by_rate`)."""
-        return by_rate(self.trials, self.within, CHOSEN_BY, self.allow)
+        return by_rate(self.trials, self.within, SHOWN, self.allow)
 
     @cached_property
     def best_trials(self) -> pd.DataFrame:
@@ -64,6 +64,11 @@ class Study:
     @cached_property
     def best_rounds(self) -> pd.DataFrame:
         return at_best_rate(self.rounds, self.best)
+
+    @property
+    def validated(self) -> bool:
+        """Whether rates are chosen by a validation score, and not by the score that is shown."""
+        return chosen_by(self.trials, SHOWN) != SHOWN
 
     @property
     def has_grid(self) -> bool:
@@ -77,13 +82,18 @@ class Study:
         return [m for m in methods if m != BASELINE] if BASELINE in methods else []
 
     def summary(self) -> pd.DataFrame:
-        """Final and best score over seeds at the best rates, and the grids of these."""
+        """Final and best score over seeds at the best rates, and the grids of these.
+
+        The best is the highest test score along the way; with a validation set, the test score
+        where the validation score was best.
+        """
         keys = [*self.within, "method"]
-        ended = self.best_trials["status"].isin(["finished", "stopped"])
+        name = "score_at_best_validation" if self.validated else "best_score"
+        ended = self.best_trials["status"].isin(endings.ENDED)
         scored = self.best_trials.assign(
-            best_score=pd.to_numeric(self.best_trials["best_score"]).where(ended)
+            **{name: pd.to_numeric(self.best_trials[name]).where(ended)}
         )
-        best = over_seeds(scored, ["best_score"], keys, partial=True)
+        best = over_seeds(scored, [name], keys, partial=True)
         chosen = self.best if self.has_grid else self.best.drop(columns=["grid", "edge"])
         return chosen.merge(best.drop(columns=["seeds", "runs"]), on=keys, how="left")
 
@@ -102,6 +112,19 @@ class Study:
         arrivals = self._reached(thresholds)
         pairs = [speedup.by_seed(arrivals, one, BASELINE, cost) for one in self.rivals]
         return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
+
+    def differences(self) -> pd.DataFrame:
+        """Each method against the baseline, or where that is not there against the first, on the
+        same examples (:func:`~analysis.comparison.compared`), at best rates.
+
+        Of one method, or of trials that cannot be compared as methods, every trial against the
+        first (:func:`~analysis.comparison.run_by_run`).
+        """
+        methods = list(self.trials["method"].unique())
+        if not self.comparable or len(methods) == 1:
+            return comparison.run_by_run(self.trials)
+        baseline = BASELINE if BASELINE in methods else methods[0]
+        return comparison.compared(self.best_trials, baseline, self.within)
 
     def thresholds(self) -> list[float]:
         """A few round scores that were reached, the same for every method and setting.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import speedup, style
+from analysis import endings, speedup, style
 from analysis.spread import before
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ HEADERS = {
     "short": "ended before",
     "grid": "rates tried",
 }
-COUNTS = ("failed", "diverged", "unfinished", "stopped", "short")
+COUNTS = (*endings.COUNTS, "short")
 EDGES = {"lowest": "lowest tried", "highest": "highest tried", "only": "only one tried"}
 LATEX = {
     " \\%": "~\\%",
@@ -98,9 +98,26 @@ def cautions(best: pd.DataFrame) -> list[str]:
                 f"{who}: the best learning rate, {rate}, is the {row['edge']} of those tried "
                 f"({grid}); a better one may lie beyond."
             )
-        if lost := row["failed"] + row["unfinished"]:
-            said.append(f"{who}: at {rate}, {lost} of {row['seeds']} seeds did not finish.")
+        if how := endings.in_words(row):
+            lost = row["failed"] + row["unfinished"] + row["stopped"]
+            said.append(f"{who}: at {rate}, {lost} of {row['seeds']} seeds did not finish ({how}).")
     return said
+
+
+def of_some_seeds(best: pd.DataFrame, score: str) -> pd.Series:
+    """What the cell of a map says where not all seeds have the score, in lines: the mean and of how
+    many, or how all ended; None elsewhere.
+
+    Args:
+        best: from :func:`~analysis.selection.best_rate`.
+    """
+    said: list[str | None] = []
+    for row in _rows(best):
+        count, seeds = row[f"{score}_seeds"], row["seeds"]
+        ended = (endings.in_words(row) or "no score").replace(", ", "\n")
+        some = f"{row[f'{score}_mean']:.1%}\n{count} of {seeds}" if count else ended
+        said.append(None if count == seeds else some)
+    return pd.Series(said, best.index, dtype=object)
 
 
 def markdown(cells: pd.DataFrame) -> str:

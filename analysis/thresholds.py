@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis import endings
 from analysis.spread import before, over_seeds
 
 # Cumulative columns of the rounds: what it costs to get there.
@@ -29,7 +30,8 @@ def reached(
         One row per trial and threshold: ``within``, ``method``, ``threshold``, ``seed``, ``run``;
         ``round``, ``kib_per_client`` (protocol bytes up and down, over the number of clients) and
         ``forward_passes`` there, all missing where it was not reached; ``last_round``,
-        ``last_kib_per_client``, ``last_forward_passes``: as far as the trial was looked at.
+        ``last_kib_per_client``, ``last_forward_passes``: as far as the trial was looked at;
+        whether it ``failed``, ``diverged``, is ``unfinished`` or was ``stopped``.
 
     Raises:
         ValueError: a threshold outside 0..1, or rounds that do not belong to the trials.
@@ -41,7 +43,7 @@ def reached(
         )
     seen = evaluated(trials, rounds)
     last = seen.groupby("run")[list(COSTS)].max().add_prefix("last_")
-    kept = trials[[*within, "method", "seed", "run"]]
+    kept = endings.marked(trials)[[*within, "method", "seed", "run", *endings.COUNTS]]
     frames = []
     for threshold in thresholds:
         first = seen[seen["score"] >= threshold].drop_duplicates("run").set_index("run")
@@ -49,7 +51,7 @@ def reached(
         frames.append(there.join(first[list(COSTS)], on="run").join(last, on="run"))
     table = pd.concat(frames, ignore_index=True)
     names = [*within, "method", "threshold", "seed", "run", *COSTS, *last.columns]
-    return table[names]
+    return table[[*names, *endings.COUNTS]]
 
 
 def evaluated(trials: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +60,7 @@ def evaluated(trials: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a trial that ended has none, so the frames do not belong together.
     """
-    ended = trials.loc[trials["status"].isin(["finished", "stopped"]), "run"]
+    ended = trials.loc[trials["status"].isin(endings.ENDED), "run"]
     if without := sorted(set(ended) - set(rounds["run"])):
         raise ValueError(
             f"no evaluated round of {len(without)} of {len(trials)} trials ({without[0]}, …): load "
@@ -77,7 +79,8 @@ def to_threshold(arrivals: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per setting, method and threshold: :func:`~analysis.spread.over_seeds` of
         ``round``, ``kib_per_client`` and ``forward_passes``; ``round_seeds`` says how many of
-        ``seeds`` reached it.
+        ``seeds`` reached it; how many ``failed``, ``diverged``, are ``unfinished`` or were
+        ``stopped``.
     """
     by = before(arrivals, "seed")
-    return over_seeds(arrivals, COSTS, by)
+    return over_seeds(arrivals, COSTS, by, endings.COUNTS)

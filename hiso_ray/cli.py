@@ -91,7 +91,8 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]",
         description="Writes pictures (PDF, PNG), tables (Markdown, LaTeX, CSV) and report.html, "
         "which holds them all. What is shown follows from what the folders hold: several seeds "
-        "give bands, several learning rates the best one per method, several settings maps.",
+        "give bands, several learning rates the best one per method, several settings maps, and "
+        "outcomes.parquet differences on the same examples.",
         allow_abbrev=False,
     )
     report.add_argument("folders", nargs="+", metavar="DIR", help="run folders and sweep folders")

@@ -170,26 +170,33 @@ class Replica:
             apply_record(self.state, self.directions, steps, rule)
         self.directions.forget()
         self.round += 1
-        self._check_finite("the update", self.state.update_norm)
+        self._check_finite(f"the update of round {self.round - 1}", self.state.update_norm)
         self._consult_oracle()
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise NonFiniteLoss(
-                f"{what} of round {self.round - 1} has overflowed ({value}): lower method.lr (now "
+                f"{what} has overflowed ({value}): lower method.lr (now "
                 f"{self.experiment.method.lr:g})"
             )
 
     def _consult_oracle(self) -> None:
         """Measures the Hessian's diagonal at x_r when its time has come: a function of x_r and the
-        round, so all replicas get the same."""
+        round, so all replicas get the same.
+
+        Raises:
+            NonFiniteLoss: it has overflowed.
+        """
         oracle = self.state.curvature
         if not isinstance(oracle, OracleDiagonal):
             return
         if self.round % self.experiment.method.curvature_rounds == 0:
             seed, x = self.experiment.seed, self.state.x
             view = look(self.task, x, self.train_examples, seed, Purpose.ORACLE, self.round)
-            oracle.measure(view.hessian_diagonal(ORACLE_SAMPLES))
+            diagonal = view.hessian_diagonal(ORACLE_SAMPLES)
+            total = float(diagonal.sum(dtype=torch.float64))
+            self._check_finite(f"the Hessian's diagonal before round {self.round}", total)
+            oracle.measure(diagonal)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot:
         """Writes x and H to ``folder``; see :func:`hiso_ray.snapshots.write`."""
@@ -233,7 +240,7 @@ class Replica:
                 "h_median": float(sample.median()),
                 "h_max": float(h.max()),
             }
-            self._check_finite("H", found["h_max"])
+            self._check_finite(f"H of round {self.round - 1}", found["h_max"])
         return found
 
     def digest(self) -> str:

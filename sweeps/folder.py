@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,6 +29,18 @@ from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
 TABLES = ("trials.parquet", "rounds.parquet")
+
+
+class Ending(NamedTuple):
+    """How a trial stands.
+
+    Attributes:
+        error, kind: the text and the exception's name, of a trial that failed.
+    """
+
+    status: str
+    error: str | None = None
+    kind: str | None = None
 
 
 def default_folder(sweep: Sweep) -> Path:
@@ -145,27 +157,34 @@ def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
     return summary if summary and summary["rounds"] == trial.experiment.federation.rounds else None
 
 
-def add_outcome(folder: Path, trial_id: str, status: str, error: str | None) -> None:
-    """Notes how a trial ended, if not by finishing."""
-    line = json.dumps({"trial": trial_id, "status": status, "error": error})
+def add_outcome(
+    folder: Path, trial_id: str, status: str, error: str | None, kind: str | None = None
+) -> None:
+    """Notes how a trial ended, if not by finishing.
+
+    Args:
+        kind: the name of the exception's class.
+    """
+    line = json.dumps({"trial": trial_id, "status": status, "error": error, "error_kind": kind})
     with open(folder / "outcomes.jsonl", "a", encoding="utf-8") as file:
         file.write(f"\n{line}")  # on a line of its own, whatever a kill has torn before it
 
 
-def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, tuple[str, str | None]]:
-    """How each trial stands: status and error, by id."""
-    told: dict[str, tuple[str, str | None]] = {}
+def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, Ending]:
+    """How each trial stands, by id."""
+    told: dict[str, Ending] = {}
     path = folder / "outcomes.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             outcome = json.loads(line)
         except json.JSONDecodeError:
             continue  # torn by a kill: that trial is unfinished
-        told[outcome["trial"]] = (outcome["status"], outcome["error"])
+        kind = outcome.get("error_kind")  # which older folders do not say
+        told[outcome["trial"]] = Ending(outcome["status"], outcome["error"], kind)
     found = {}
     for trial in trials:
         done = summary_of(folder, trial) is not None
-        found[trial.id] = (FINISHED, None) if done else told.get(trial.id, (UNFINISHED, None))
+        found[trial.id] = Ending(FINISHED) if done else told.get(trial.id, Ending(UNFINISHED))
     return found
 
 
@@ -174,7 +193,7 @@ def missing(folder: Path, trials: Sequence[Trial], early_stopping: bool) -> list
     stopping is asked for again, those that it stopped."""
     standing = outcomes(folder, trials)
     over = {FINISHED, STOPPED} if early_stopping else {FINISHED}
-    return [trial for trial in trials if standing[trial.id][0] not in over]
+    return [trial for trial in trials if standing[trial.id].status not in over]
 
 
 def outdate(folder: Path) -> None:
@@ -192,9 +211,10 @@ def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     standing = outcomes(folder, trials)
     rows, evaluated = [], []
     for trial in trials:
-        run, (status, error) = f"runs/{trial.id}", standing[trial.id]
+        run, ending = f"runs/{trial.id}", standing[trial.id]
         row = load.trial_row(trial.experiment.model_dump(), summary_of(folder, trial))
-        rows.append({"run": run, "status": status, "error": error, **row})
+        how = {"status": ending.status, "error": ending.error, "error_kind": ending.kind}
+        rows.append({"run": run, **how, **row})
         if any(True for _ in scan_rows(run_folder(folder, trial) / "metrics.csv")):
             evaluated.append(load.evaluated(run_folder(folder, trial)).assign(run=run))
     table = load.as_trials(rows)

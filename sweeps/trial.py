@@ -39,9 +39,9 @@ def run_trial(config: dict[str, Any], assignments: ray.ObjectRef) -> None:
     try:
         summary = _run(assignment)
     except (ValueError, OSError, TurnFailed) as error:
-        tune.report({"failed": str(error) or repr(error)})
-    except Exception:
-        tune.report({"failed": traceback.format_exc()})
+        tune.report({"failed": str(error) or repr(error), "error_kind": type(error).__name__})
+    except Exception as error:
+        tune.report({"failed": traceback.format_exc(), "error_kind": type(error).__name__})
     else:
         tune.report({"round": summary["rounds"], "score": summary["final_score"], "finished": True})
 

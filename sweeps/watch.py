@@ -49,12 +49,13 @@ class Watch(tune.Callback):
         if result.get("finished"):
             self._end(trials, trial, FINISHED)
         elif "failed" in result:
-            self._end(trials, trial, FAILED, result["failed"])
+            self._end(trials, trial, FAILED, result["failed"], result["error_kind"])
         else:
             self._end(trials, trial, STOPPED)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trials, trial, FAILED, f"its process died: {trial.get_error()}")
+        error = trial.get_error()
+        self._end(trials, trial, FAILED, f"its process died: {error}", type(error).__name__)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(
@@ -71,11 +72,18 @@ class Watch(tune.Callback):
             self._idle_since = time.monotonic()
             self._say_what_lacks(waiting[0])
 
-    def _end(self, trials: list[Any], trial: Any, status: str, error: str | None = None) -> None:
+    def _end(
+        self,
+        trials: list[Any],
+        trial: Any,
+        status: str,
+        error: str | None = None,
+        kind: str | None = None,
+    ) -> None:
         name = trial.config["trial"]
         self._ended[name] = status
         if status != FINISHED:
-            add_outcome(self._folder, name, status, error)
+            add_outcome(self._folder, name, status, error, kind)
         told = [f"[{len(self._ended)}/{len(self._trials)}] {self._trials[name].label}: {status}"]
         told += [self._scores[trial.trial_id]] if trial.trial_id in self._scores else []
         told += [(error or "").strip().splitlines()[-1]] if error else []

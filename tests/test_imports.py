@@ -125,7 +125,7 @@ ALLOWED = {
     "options": {"fields", "messages"},
     "__main__": {"cli"},
     "__init__": {"config", "runs"},
-    "analysis": {"config"},
+    "analysis": {"config", "messages"},
     "sweeps": {
         "analysis",
         "config",

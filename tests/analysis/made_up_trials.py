@@ -18,6 +18,7 @@ def trial(
         "method": method,
         "status": "finished" if score is not None else "failed",
         "error": None if score is not None else "worker died",
+        "error_kind": None if score is not None else "TurnFailed",
         "task.name": "digits",
         "federation.alpha": 1.0,
         "federation.rounds": 30,

@@ -153,12 +153,15 @@ def test_the_last_measurement_by_hand() -> None:
     (found,) = evidence.at_end(table).to_dict("records")
     assert found["seeds"] == 2
     assert [found[f"round_{how}"] for how in ("mean", "min", "max")] == [10, 10, 10]
-    assert [found[f"h_spread_{how}"] for how in ("mean", "min", "max")] == [6, 4, 8]
+    assert [found[f"h_spread_{how}"] for how in ("mean", "min", "max")] == pytest.approx(
+        [32**0.5, 4, 8]  # a ratio: √(4 · 8)
+    )
     assert (found["rank_gain_mean"], found["rank_gain_seeds"]) == (2, 1)  # no rank below 0
     assert [found[f"lr_use_{how}"] for how in ("min", "max")] == pytest.approx([0.2, 0.4])
     (cells,) = evidence.formatted(evidence.at_end(table)).to_dict("records")
     assert cells["method"] == "HiSo"
-    assert cells["max H ÷ min H"] == "6 (4–8)"
+    assert cells["max H ÷ min H"] == "5.66 (4–8)"
+    assert cells["effective rank, whitened ÷ plain"] == "2, 1 of 2 seeds"
     assert cells["rank correlation with diag ∇²f"] == "0.5"
     assert cells["with (∇f)²"] == "–"
 

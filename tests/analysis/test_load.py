@@ -73,7 +73,9 @@ def collect(sweep: Path) -> None:
 
 def test_trials_by_hand(tmp_path: Path) -> None:
     table = load.trials([write_run(tmp_path / "r", seed=7, **{"method.lr": 0.5})])
-    assert list(table.columns[:6]) == ["run", "cell", "seed", "method", "status", "error"]
+    assert list(table.columns[:7]) == [
+        "run", "cell", "seed", "method", "status", "error", "error_kind",
+    ]  # fmt: skip
     (row,) = table.to_dict("records")
     assert (row["run"], row["seed"]) == (str(tmp_path / "r"), 7)
     assert (row["method"], row["status"], row["method.lr"]) == ("hiso", "finished", 0.5)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from made_up_outcomes import write
 
 from analysis import load, report, store, study
 from hiso_ray import Experiment
@@ -32,7 +33,8 @@ def row(method: str, lr: float, seed: int, scores: list[float], **fields: Any) -
     trial = load.trial_row(experiment.model_dump(), summary)
     run = f"runs/{method}-{lr:g}-{seed}-{trial['cell']}"
     status, error = ("finished", None) if scores else ("failed", "Traceback\n<loss> & non-finite")
-    return {"run": run, "status": status, "error": error, **trial, "scores": scores}
+    how = {"status": status, "error": error, "error_kind": None if scores else "NonFiniteLoss"}
+    return {"run": run, **how, **trial, "scores": scores}
 
 
 def sweep(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -141,6 +143,35 @@ def test_failures_are_named_and_escaped(tmp_path: Path) -> None:
     assert "&lt;loss&gt; &amp; non-finite" in html
     assert "4: 3 finished, 1 failed" in html
     assert "1 of 2 seeds did not finish" in html
+
+
+def test_methods_on_the_same_examples(tmp_path: Path) -> None:
+    rows = compared()
+    made_up = sweep(tmp_path / "s", rows)
+    report.write([made_up], tmp_path / "before")
+    said = "1 pair was not compared: 4 of 4 runs have no outcomes.parquet"
+    assert said in page(tmp_path / "before")
+    for r in rows:
+        right = [1] * 30 + [r["method"] == "hiso"] * 10
+        write(made_up / r["run"], right, round_=20)
+    made = report.write([made_up], tmp_path / "r")
+    html = page(tmp_path / "r")
+    assert "<h2>On the same 40 examples</h2>" in html
+    assert "HiSo is better than DeComFL: +25.0 points [" in html
+    assert {"differences.png", "differences.csv"} <= {file.name for file in made.files}
+    assert "chosen by the score on these same examples" not in html  # there was one rate
+    write(made_up / rows[0]["run"], [1] * 40, evaluation="another", round_=20)
+    report.write([made_up], tmp_path / "other")
+    assert "were scored on other evaluation data" in page(tmp_path / "other")
+
+
+def test_trials_of_one_method_on_the_same_examples(tmp_path: Path) -> None:
+    rows = compared()[:2]
+    made_up = sweep(tmp_path / "s", rows)
+    for r in rows:
+        write(made_up / r["run"], [1, 0, 1, 1], round_=20)
+    report.write([made_up], tmp_path / "r")
+    assert "have the same score on every example" in page(tmp_path / "r")
 
 
 @pytest.mark.slow

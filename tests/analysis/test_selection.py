@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis.selection import at_best_rate, best_rate, by_rate
+from analysis.selection import at_best_rate, best_rate, by_rate, chosen_by
 
-NOT_A_NUMBER = {"error": "NonFiniteLoss: non-finite loss: client 3, round 2"}
+NOT_A_NUMBER = {"error": "non-finite loss: client 3, round 2", "error_kind": "NonFiniteLoss"}
 
 
 def trials(scores: dict[tuple[str, float], list[float | None]]) -> pd.DataFrame:
@@ -132,3 +132,41 @@ def test_unfair_trials_are_refused() -> None:
         with pytest.raises(ValueError, match=r"the grids of method.lr differ"):
             choose(rows, [])
         assert len(choose(rows, [], allow=["rates"])) == 2
+
+
+def validated(scores: dict[float, list[tuple[float, float] | None]]) -> pd.DataFrame:
+    """From {rate: (validation score, test score) of seed 0, 1, …}; None: it failed."""
+    rows = []
+    for lr, row in scores.items():
+        for seed, both in enumerate(row):
+            validation, test = both or (None, None)
+            own = {"final_validation_score": validation, "best_validation_score": validation}
+            rows.append(trial("a", lr, seed, test, score_at_best_validation=test, **own))
+    return pd.DataFrame(rows)
+
+
+def test_chosen_by_the_validation_score_and_shown_by_the_test_score() -> None:
+    rows = validated({1.0: [(0.8, 0.5), (0.9, 0.5)], 2.0: [(0.7, 0.9), (0.7, 0.9)]})
+    (row,) = best_rate(rows, []).to_dict("records")
+    assert row["method.lr"] == 1.0  # though the other has the better test score
+    assert row["final_score_mean"] == 0.5
+    assert row["final_validation_score_mean"] == pytest.approx(0.85)
+    (row,) = best_rate(rows, [], "score_at_best_validation").to_dict("records")
+    assert (row["method.lr"], row["score_at_best_validation_mean"]) == (1.0, 0.5)
+    assert (chosen_by(rows), chosen_by(rows, "best_score")) == (
+        "final_validation_score", "best_validation_score",
+    )  # fmt: skip
+
+
+def test_a_failed_trial_needs_no_validation_score() -> None:
+    rows = validated({1.0: [(0.8, 0.5), None], 2.0: [(0.7, 0.4), (0.7, 0.4)]})
+    assert best_rate(rows, [])["method.lr"].tolist() == [2.0]
+
+
+def test_a_validation_score_of_some_trials_is_refused() -> None:
+    rows = validated({1.0: [(0.8, 0.5), (0.9, 0.5)]})
+    rows.loc[1, "final_validation_score"] = None
+    with pytest.raises(ValueError, match=r"1 of 2 trials have a validation score \(runs/a-1-1 has"):
+        best_rate(rows, [])
+    rows["final_validation_score"] = None
+    assert chosen_by(rows) == "final_score"

@@ -50,9 +50,10 @@ def test_one_seed(one: list[float], other: list[float], ratio: float | None, bou
 @pytest.mark.parametrize(
     ("pairs", "bound", "mean", "low", "high", "seeds"),
     [
-        ([(AT_10, AT_30), (AT_20, AT_20)], "=", 2.0, 1.0, 3.0, 2),
-        ([(AT_10, AT_20), (AT_10, NEVER)], "≥", 2.5, 2.0, None, 2),
-        ([(AT_20, AT_10), (NEVER, AT_30)], "≤", 0.75, None, 1.0, 2),
+        ([(AT_10, AT_20), (AT_20, AT_10)], "=", 1.0, 0.5, 2.0, 2),  # of 2 and 1/2
+        ([(AT_10, AT_30), (AT_20, AT_20)], "=", 3**0.5, 1.0, 3.0, 2),
+        ([(AT_10, AT_20), (AT_10, NEVER)], "≥", 6**0.5, 2.0, None, 2),
+        ([(AT_20, AT_10), (NEVER, AT_30)], "≤", 0.5**0.5, None, 1.0, 2),
         ([(AT_10, NEVER), (NEVER, AT_10)], "mixed", None, None, None, 2),
         ([(AT_10, AT_20), (NEVER, NEVER)], "mixed", None, None, None, 1),
         ([(NEVER, NEVER), (NEVER, NEVER)], "neither", None, None, None, 0),

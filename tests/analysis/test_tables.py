@@ -97,8 +97,19 @@ def test_lost_seeds_are_shown() -> None:
     assert tables.formatted(best)["failed"].tolist() == ["1"]
     assert tables.cautions(best) == [
         "HiSo: 0.1 is the only learning rate that was tried.",
-        "HiSo: at 0.1, 1 of 2 seeds did not finish.",
+        "HiSo: at 0.1, 1 of 2 seeds did not finish (1 failed).",
     ]
+
+
+def test_a_map_says_of_how_many_seeds_or_how_all_ended() -> None:
+    rows = [
+        *(trial("a", 0.1, seed, 0.5) for seed in (0, 1)),
+        *(trial("b", 0.1, seed, score) for seed, score in ((0, 0.25), (1, None))),
+        trial("c", 0.1, 0, status="stopped"), trial("c", 0.1, 1, error_kind="NonFiniteLoss"),
+    ]  # fmt: skip
+    best = selection.best_rate(pd.DataFrame(rows), [])
+    said = tables.of_some_seeds(best, "final_score").tolist()
+    assert said == [None, "25.0%\n1 of 2", "1 diverged\n1 stopped early"]
 
 
 def computed() -> Sequence[pd.DataFrame]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from made_up_trials import frames
 
+from analysis.endings import COUNTS
 from analysis.thresholds import reached, to_threshold
 
 # Rounds 0, 10, 20, 30. Seed 2 of "slow" failed before its first evaluation.
@@ -42,6 +43,8 @@ def test_a_mean_needs_every_seed() -> None:
         assert row.loc[lost, "round_seeds"] == count
         means = [f"{cost}_{how}" for cost in ("round", "forward_passes") for how in ("mean", "min")]
         assert row.loc[lost, means].isna().all()
+    assert row.loc[("slow", 0.5), list(COUNTS)].tolist() == [1, 0, 0, 0]
+    assert fast[list(COUNTS)].tolist() == [0, 0, 0, 0]
     assert fast["runs"] == [f"runs/fast-0.1-{seed}" for seed in range(3)]
 
 

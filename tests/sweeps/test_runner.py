@@ -34,6 +34,8 @@ def test_trials_are_ordinary_runs_and_one_that_fails_stops_nobody(
     table = run_sweep(rates, out, console=console, concurrency=2)
     assert table["status"].tolist() == ["failed", "failed", "finished", "finished"]
     assert table["error"][0].count("method.lr") == 1  # what to lower
+    assert table["error_kind"][:2].tolist() == ["NonFiniteLoss"] * 2
+    assert table["error_kind"].notna().sum() == 2
     assert "lr=1e+30 name=hiso: failed" in heard.getvalue()
     for trial, (_, row) in list(zip(rates.trials(), table.iterrows(), strict=True))[2:]:
         alone = run(trial.experiment, tmp_path / trial.id)

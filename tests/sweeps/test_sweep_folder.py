@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,13 +78,16 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
         run(trial.experiment, folder.run_folder(out, trial))
     with open(out / "outcomes.jsonl", "a") as file:
         file.write('\n{"trial": "' + never.id)  # torn by a kill
-    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally")
+        old = {"trial": never.id, "status": "unfinished", "error": None}
+        file.write(f"\n{json.dumps(old)}")  # from before the kind was recorded
+    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally", "NonFiniteLoss")
     assert folder.missing(out, trials, early_stopping=True) == [failed, never]
     assert folder.missing(out, trials, early_stopping=False) == [failed, stopped, never]
     table = folder.collect(out, trials)
     assert table["status"].tolist() == ["finished", "failed", "stopped", "finished", "unfinished"]
     assert table["error"].tolist()[1] == "too bad\nreally"
     assert table["error"].notna().sum() == 1
+    assert table["error_kind"].dropna().tolist() == ["NonFiniteLoss"]
     assert table["final_score"].notna().tolist() == [True, False, False, True, False]
     assert table["run"].tolist() == [f"runs/{trial.id}" for trial in trials]
     read = load.trials([out])
