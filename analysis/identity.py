@@ -66,4 +66,6 @@ def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, dict):
             yield from _dotted(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            # A list is text, as the command line takes it: tables have one value a cell.
+            texts = isinstance(value, tuple)
+            yield prefix + name, json.dumps(value, ensure_ascii=False) if texts else value

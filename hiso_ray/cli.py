@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  hiso-ray run --method.name decomfl --federation.alpha 0.1 --out runs/decomfl\n"
         "  hiso-ray run --task.name sst2 --task.model PATH --task.data PATH --method.lr 6e-4\n"
+        "  hiso-ray run --task.name prompts --task.data reviews.csv --dry-run \\\n"
+        "    --task.prompt.template '{review} It was' --task.prompt.answers ' bad, good'\n"
         "  hiso-ray run --config runs/decomfl/config.yaml --out runs/again",
         allow_abbrev=False,
     )
@@ -53,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--dry-run",
         action="store_true",
-        help="check and resolve everything, say what the run will take, and stop: no weights or "
-        "data are read",
+        help="check and resolve everything, say what the run will take, show the first prompts of "
+        "a language task with their tokens, where data and tokenizer are here, and stop: no "
+        "weights are read, no hub is asked for data",
     )
     add_fields(run)
 
@@ -128,8 +131,12 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     experiment = resolve(Experiment.model_validate(values))
     if given.dry_run:
         from hiso_ray.plan import plan
+        from hiso_ray.tasks import preview
 
+        shown = preview(experiment)
         console.print(plan_table(experiment, plan(experiment)), highlight=False)
+        for line in shown:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         return 0
     folder = Path(given.out or default_folder(experiment)).resolve()
     warn_of_job_copy(console, folder, given.out)

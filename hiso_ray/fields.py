@@ -35,7 +35,9 @@ def explain(error: ValidationError) -> str:
             hint = f"; did you mean {near[0]}?" if near else ""
             lines.append(f"{field}: unknown field{hint} (allowed: {', '.join(allowed)})")
         elif mistake["type"] == "value_error":
-            lines.append(f"{field + '.' if field else ''}{mistake['ctx']['error']}")
+            # A section's error begins with the name of a field of it.
+            joint = "" if not field else ": " if field in fields else "."
+            lines.append(f"{field}{joint}{mistake['ctx']['error']}")
         else:
             lines.append(f"{field} = {mistake['input']!r}: {mistake['msg']}")
     return "\n".join(dict.fromkeys(lines))

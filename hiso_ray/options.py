@@ -58,18 +58,23 @@ def add_fields(parser: argparse.ArgumentParser, **more: Any) -> None:
             dest=f"field:{name}",
             metavar=_kind(info.annotation),
             default=argparse.SUPPRESS,
-            help=f"{info.description} (default: {info.default})".replace("%", "%%"),
+            help=f"{info.description} (default: {shown(info.default)})".replace("%", "%%"),
             **more,
         )
 
 
+def shown(default: Any) -> Any:
+    """A default as a person reads it."""
+    return "none" if default in ("", ()) else default
+
+
 def _kind(annotation: Any) -> str:
-    """What a field takes: its choices, or INT, FLOAT, TEXT."""
+    """What a field takes: its choices, or INT, FLOAT, TEXT, TEXT,TEXT."""
     if get_origin(annotation) is Literal:
         return "{" + ",".join(get_args(annotation)) + "}"
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    kinds = {int: "INT", float: "FLOAT", str: "TEXT"}
+    kinds: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", tuple[str, ...]: "TEXT,TEXT"}
     if annotation in kinds:
         return kinds[annotation]
     return "|".join(_kind(part).strip("{}") for part in get_args(annotation))

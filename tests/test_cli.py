@@ -15,6 +15,7 @@ import pytest
 from hiso_ray.cli import main, parser
 from hiso_ray.fields import known_fields
 from hiso_ray.ledger import Ledger
+from hiso_ray.options import shown
 
 SMALL = ["--task.name", "digits", "--federation.num_clients", "6",
          "--federation.clients_per_round", "2", "--federation.rounds", "4",
@@ -110,7 +111,7 @@ def test_help_teaches_every_field(
     for name, info in known_fields().items():
         assert f"--{name} " in text
         assert " ".join(info.description.split()) in text
-        assert f"(default: {info.default})" in text
+        assert f"(default: {shown(info.default)})" in text
 
 
 @pytest.mark.parametrize(

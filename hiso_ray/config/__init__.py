@@ -11,6 +11,7 @@ from hiso_ray.config.federation import DevicesConfig, FederationConfig
 from hiso_ray.config.method import MethodConfig, own_value
 from hiso_ray.config.methods import METHODS, Method
 from hiso_ray.config.privacy import PrivacyConfig
+from hiso_ray.config.prompt import PromptConfig
 from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import LoraConfig, TaskConfig
@@ -28,6 +29,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "PrivacyConfig",
+    "PromptConfig",
     "ResourcesConfig",
     "Section",
     "TaskConfig",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from hiso_ray.config.section import Auto, PositiveInt, Section
+from hiso_ray.config.prompt import PromptConfig
+from hiso_ray.config.section import Auto, PositiveInt, Section, given
 
 MaxLength = Annotated[int, Field(ge=8, le=65536)]
 
@@ -25,8 +26,8 @@ class TaskConfig(Section):
     name: str = Field(
         "reviews",
         description="task: reviews, sst2, qqp, rte, cb, boolq, wic, wsc, multirc, ag_news "
-        "(classification), squad, drop, xsum (generation), digits, mnist, fashion_mnist, cifar10 "
-        "(images) or quadratic",
+        "(classification), squad, drop, xsum, instructions (generation), prompts (your own data, "
+        "as task.prompt says), digits, mnist, fashion_mnist, cifar10 (images) or quadratic",
     )
     model: str = Field(
         "auto",
@@ -36,8 +37,9 @@ class TaskConfig(Section):
     data: str = Field(
         "auto",
         description="data: a hub dataset, or a local folder or file (TSV, CSV, JSONL, Parquet); "
-        "auto is the task's own default",
+        "auto is the task's own default; prompts has none",
     )
+    prompt: PromptConfig = PromptConfig()
     train_examples: Auto | PositiveInt = Field(
         "auto", description="take the first N training examples; auto is the task's own number"
     )
@@ -94,6 +96,12 @@ class TaskConfig(Section):
         "example by itself and kept, which pays where sequences are long and come again often. "
         "Kept as far as resources.frozen_states_mb goes; decides the last bits",
     )
+
+    @model_serializer(mode="wrap")
+    def _prompt_where_it_is_read(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task with a prompt of its own is called the same whether or not there are others."""
+        values: dict[str, Any] = handler(self)
+        return {n: v for n, v in values.items() if n != "prompt" or given(self.prompt)}
 
     @model_validator(mode="after")
     def _one_subset(self) -> TaskConfig:

@@ -7,16 +7,18 @@ from typing import Any
 
 import torch
 
-from hiso_ray.config import Experiment, LoraConfig, TaskConfig
+from hiso_ray.config import Experiment, LoraConfig, PromptConfig, TaskConfig
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.image_sets import DOWNLOADED
+from hiso_ray.tasks.own_prompt import LANGUAGE, OWN, benchmark_of, spelled_out
 from hiso_ray.tasks.partition import Partition, split
 from hiso_ray.work_units import AUTO
 
 # task -> model, data
 DEFAULTS = (
     {name: ("HuggingFaceTB/SmolLM2-135M", row.data) for name, row in BENCHMARKS.items()}
+    | {OWN: ("HuggingFaceTB/SmolLM2-135M", "auto")}
     | {name: ("cnn", images.data) for name, images in DOWNLOADED.items()}
     | {
         "reviews": ("opt-reviews", "generated"),
@@ -29,6 +31,7 @@ TOKENS = 4096  # of one forward pass, where clients_per_forward is auto
 LANGUAGE_ONLY = {
     "max_length": "auto", "max_new_tokens": "auto", "trainable": "all", "sparse_fraction": 1.0,
     "sparse_by": "magnitude", "lora": LoraConfig(), "frozen_layers": "recompute",
+    "prompt": PromptConfig(),
 }  # fmt: skip
 
 
@@ -45,7 +48,7 @@ def resolve(experiment: Experiment) -> Experiment:
     model, data = DEFAULTS[task.name]
     if task.name in ("digits", "quadratic") and task.data not in ("auto", data):
         raise ValueError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
-    own = _language(task) if task.name in BENCHMARKS else _other(experiment)
+    own = _language(task) if task.name in LANGUAGE else _other(experiment)
     if task.metric not in ("auto", *own["metrics"]):
         raise ValueError(
             f"task.metric = {task.metric}: {task.name} is scored by {', '.join(own['metrics'])}"
@@ -62,10 +65,11 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def _language(task: TaskConfig) -> dict[str, Any]:
-    """A language task's metrics, and its lengths: its own where none were given."""
-    row = BENCHMARKS[task.name]
+    """A language task's metrics, its prompt, and its lengths: its own where none were given."""
+    prompt = spelled_out(task)
+    row = benchmark_of(task)
     longest = row.max_length if task.max_length == "auto" else task.max_length
-    own: dict[str, Any] = {"metrics": row.metrics, "max_length": longest}
+    own: dict[str, Any] = {"metrics": row.metrics, "max_length": longest, "prompt": prompt}
     if isinstance(row, Generation):
         answer = row.max_new_tokens if task.max_new_tokens == "auto" else task.max_new_tokens
         own["max_new_tokens"] = answer
@@ -145,6 +149,18 @@ def count(experiment: Experiment) -> Count:
         ValueError: a model whose structure cannot be had.
     """
     return _module(experiment).count(experiment.task)
+
+
+def preview(experiment: Experiment) -> tuple[str, ...]:
+    """Lines that show the first training prompts of a language task as the model will read them,
+    from what is on this machine; the experiment must be resolved. Other tasks have none.
+
+    Raises:
+        ValueError: the data are here, and do not fit.
+    """
+    from hiso_ray.tasks import first_prompts
+
+    return first_prompts.lines(experiment) if experiment.task.name in LANGUAGE else ()
 
 
 def build(experiment: Experiment, prepared: Prepared, device: torch.device) -> Task:

@@ -16,11 +16,15 @@ class Benchmark:
 
     Attributes:
         data, config: the Hugging Face dataset this task is by default, and its configuration.
-        splits: names of the training and the evaluation split; the first that exists is taken.
+        splits: names of the training and the evaluation split; the first that exists is taken. A
+            file's whole name is a name too.
+        divided: whether a source with one split only is divided.
         columns: column names of a local file without a header, in order.
         fields: how each field of the prompt is made of columns; the first alternative whose
-            columns all exist is taken ("!l" lower-cases). White space around it is dropped.
+            columns all exist is taken ("!l" lower-cases). White space around it is dropped. With
+            "" as the last one, the field may be missing or null.
         prompt: what stands before the answer.
+        without_context: the prompt of an example whose context is empty, if it is another.
         context: the field that loses its beginning when a prompt is too long.
         train_examples, eval_examples: how many of the first rows are taken; None is all.
         max_length: longest sequence, the answer included [tokens].
@@ -30,9 +34,11 @@ class Benchmark:
     data: str
     config: str | None = None
     splits: tuple[tuple[str, ...], tuple[str, ...]] = (("train",), ("validation", "dev", "val"))
+    divided: bool = True
     columns: tuple[str, ...] = ()
     fields: dict[str, tuple[str, ...]]
     prompt: str
+    without_context: str | None = None
     context: str
     train_examples: int | None = None
     eval_examples: int | None = None
@@ -64,7 +70,8 @@ class Generation(Benchmark):
     Attributes:
         references: where the references are, as a column or "column.key" of a nested one; the
             first that exists is taken.
-        answer: how a reference is written after the prompt.
+        answer: how a reference is written after the prompt. "{end}" is the model's end-of-text
+            token; without it an answer ends with its first line.
         max_new_tokens: budget of greedy decoding, and longest answer trained on [tokens].
     """
 
@@ -74,6 +81,10 @@ class Generation(Benchmark):
     train_examples: int | None = 1000
     eval_examples: int | None = 100
     metrics: tuple[str, ...] = ("f1", "exact_match")
+
+    @property
+    def one_line(self) -> bool:
+        return "{end}" not in self.answer
 
 
 YES_NO = (("Yes", "No"), (" Yes", " No"), ("yes", "no"), (" yes", " no"))
@@ -254,5 +265,25 @@ BENCHMARKS: dict[str, Classification | Generation] = {
         references=("summary",),
         max_new_tokens=60,
         metrics=("rougeL", "rouge1", "rouge2"),
+    ),
+    # Taori et al. 2023: Alpaca's prompts, with which FedKSeed (arXiv 2312.06353) trains on Natural
+    # Instructions and Dolly; the data are Dolly's (Conover et al. 2023).
+    "instructions": Generation(
+        data="databricks/databricks-dolly-15k",
+        fields={
+            "instruction": ("{instruction}", "{definition}"),
+            "input": ("{input}", "{inputs}", "{context}", ""),
+        },
+        prompt="Below is an instruction that describes a task, paired with an input that provides "
+        "further context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:",
+        without_context="Below is an instruction that describes a task. Write a response that "
+        "appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:",
+        context="input",
+        references=("output", "response", "targets"),
+        answer="{reference}{end}",
+        max_new_tokens=128,
+        train_examples=None,
+        metrics=("rougeL",),
     ),
 }

@@ -35,6 +35,7 @@ def answer_tokens(benchmark: Classification, tokenizer: Any, model: str) -> list
     raise ValueError(
         f"task.model = {model}: its tokenizer has no single, distinct token for each answer: "
         + "; ".join(tried)
+        + ". The space before a word is part of its token; task.name prompts takes other answers"
     )
 
 

@@ -48,7 +48,7 @@ def read(
         head = _head(found[eval_name], limits[1])
         held = examples_of(benchmark, head, f"{data} ({eval_name})", None)
         notes: tuple[str, ...] = ()
-    elif len(found) == 1:
+    elif len(found) == 1 and benchmark.divided:
         ((name, table),) = found.items()
         whole = examples_of(benchmark, table, f"{data} ({name})", column)
         parts = _divide(whole, run_seed)
@@ -59,9 +59,9 @@ def read(
         train, held = (_take(e, range(len(e))[:n]) for e, n in zip(parts, limits, strict=True))
     else:
         wanted = " and ".join("/".join(names) for names in benchmark.splits)
+        alone = ", or one alone to divide" * benchmark.divided
         raise ValueError(
-            f"task.data = {data}: needs splits {wanted}, or one alone to divide; "
-            f"found {', '.join(found)}"
+            f"task.data = {data}: needs splits {wanted}{alone}; found {', '.join(found)}"
         )
     for name, taken in (("train_examples", train), ("eval_examples", held)):
         asked = getattr(config, name)

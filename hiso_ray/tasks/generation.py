@@ -3,7 +3,7 @@
 A sequence is prompt + answer. The loss is the mean cross-entropy over answer tokens of the
 minibatch; the prompt counts for nothing, and where it is read no logits are computed. Evaluation
 gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the end of the
-line.
+line; of tasks whose answers have several lines, the end of the text.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.batch import Batch, cross_entropy
-from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
+from hiso_ray.tasks.benchmarks import Generation
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.decoding import greedy
+from hiso_ray.tasks.own_prompt import benchmark_of
 from hiso_ray.tasks.prompts import Examples
 from hiso_ray.tasks.scores import best
-from hiso_ray.tasks.tokens import tokenize
+from hiso_ray.tasks.tokens import Tokens, tokenize
 
 LOGITS = 1 << 24  # at once: 64 MiB of float32
 
@@ -41,19 +42,37 @@ def answers(
     arrays = {"eval_tokenizer": np.frombuffer(written, np.uint8)}
     cut = 0
     for split, examples in (("train", train), ("eval", evaluation)):
-        texts = [benchmark.answer.format(reference=r[0]) for r in examples.references]
-        found = tokenize(texts, None, tokenizer, budget)
+        found = written_answers(benchmark, examples.references, tokenizer, budget)
         arrays |= {f"{split}_answer_ids": found.ids, f"{split}_answer_offsets": found.offsets}
         cut += int(found.cut.sum())
     return arrays, cut / (len(train) + len(evaluation))
 
 
-def decoding(evaluation: Examples, tokenizer: Any) -> dict[str, Any]:
+def written_answers(
+    benchmark: Generation, references: Sequence[Sequence[str]], tokenizer: Any, budget: int
+) -> Tokens:
+    """Tokens of the first of each example's references, as they stand after the prompt.
+
+    Raises:
+        ValueError: answers end with the end of the text, and the tokenizer has no token for it.
+    """
+    end = tokenizer.eos_token
+    if end is None and not benchmark.one_line:
+        raise ValueError(
+            "task.model: its tokenizer has no end-of-text token (eos_token), which ends an answer "
+            "of this task; choose another model, or task.name prompts with task.prompt.ends line"
+        )
+    texts = [benchmark.answer.format(reference=some[0], end=end) for some in references]
+    return tokenize(texts, None, tokenizer, budget)
+
+
+def decoding(benchmark: Generation, evaluation: Examples, tokenizer: Any) -> dict[str, Any]:
     """Where greedy decoding stops, and what its answers are scored against."""
-    # The end of a line is often part of a longer token (".\n"), whose text before it counts.
-    texts = tokenizer.backend_tokenizer.decode_batch([[i] for i in range(len(tokenizer))])
-    stops = {i for i, text in enumerate(texts) if text.endswith("\n")}
-    stops |= set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    stops = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    if benchmark.one_line:
+        # The end of a line is often part of a longer token (".\n"), whose text before it counts.
+        texts = tokenizer.backend_tokenizer.decode_batch([[i] for i in range(len(tokenizer))])
+        stops |= {i for i, text in enumerate(texts) if text.endswith("\n")}
     return {
         "stops": sorted(stops),
         "references": evaluation.references,
@@ -84,7 +103,9 @@ class GenerationTask(LanguageTask):
         from tokenizers import Tokenizer
 
         self._references = prepared.spec["evaluation"]["references"]
-        self._metrics = BENCHMARKS[config.name].metrics
+        benchmark = benchmark_of(config)
+        assert isinstance(benchmark, Generation)
+        self._metrics, self._one_line = benchmark.metrics, benchmark.one_line
         model: Any = self.module
         self._vocabulary = model.config.get_text_config().vocab_size
         self._tokenizer = Tokenizer.from_str(prepared.arrays["eval_tokenizer"].tobytes().decode())
@@ -125,10 +146,11 @@ class GenerationTask(LanguageTask):
         return self.terms(batch), points
 
     def answers(self, examples: np.ndarray) -> list[str]:
-        """Greedy answers to evaluation prompts, up to the end of their first line."""
+        """Greedy answers to evaluation prompts; of tasks whose answer is a line, the first."""
         stops = self._spec["evaluation"]["stops"]
         prompts = self.rows("eval_prompt", examples)
         assert isinstance(self.config.max_new_tokens, int)
         new = greedy(self.forward, prompts, self.config.max_new_tokens, stops)
         texts = self._tokenizer.decode_batch(new, skip_special_tokens=True)
-        return [text.strip().partition("\n")[0].strip() for text in texts]
+        texts = [text.strip() for text in texts]
+        return [text.partition("\n")[0].strip() for text in texts] if self._one_line else texts

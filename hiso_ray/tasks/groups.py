@@ -9,6 +9,11 @@ from hiso_ray.tasks.prompts import Examples
 LENGTH_BINS = 10
 
 
+def column_of(by: str) -> str | None:
+    """The column that :attr:`Examples.groups` is to hold, where ``federation.by`` names one."""
+    return None if by in ("label", "length") else by
+
+
 def groups_of(
     by: str, train: Examples, classes: tuple[str, ...], lengths: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:

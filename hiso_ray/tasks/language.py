@@ -9,13 +9,14 @@ import torch
 
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.tasks import evaluation, forwards, frozen_layers, generation, pretrained, trainable
-from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
+from hiso_ray.tasks.benchmarks import Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.classification import ClassificationTask, answer_tokens
 from hiso_ray.tasks.contract import Count, Prepared
 from hiso_ray.tasks.examples import read
-from hiso_ray.tasks.groups import groups_of
+from hiso_ray.tasks.groups import column_of, groups_of
 from hiso_ray.tasks.module import reached_parameters
+from hiso_ray.tasks.own_prompt import benchmark_of
 from hiso_ray.tasks.tokens import Tokens, tokenize
 from hiso_ray.tasks.trainable import Trainable, add_lora, select
 
@@ -26,18 +27,15 @@ def prepare(experiment: Experiment) -> Prepared:
     Raises:
         ValueError: the data, the model, the verbalizers or the trainable subset do not fit.
     """
-    config, benchmark = experiment.task, BENCHMARKS[experiment.task.name]
+    config, benchmark = experiment.task, benchmark_of(experiment.task)
     by = experiment.federation.by
-    column = None if by in ("label", "length") else by
-    train, held, notes = read(benchmark, config, experiment.seed, column)
+    train, held, notes = read(benchmark, config, experiment.seed, column_of(by))
     evaluation.check(config, len(held))
     # With LoRA nothing of the model itself is trained, so nothing of it needs float32.
     read_in = config.dtype if config.lora.r else "float32"
     model, tokenizer, about = pretrained.load(config.model, getattr(torch, read_in))
     structure = pretrained.structure_of(model.config)
-    answer_budget = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
-    assert isinstance(config.max_length, int)
-    limit = config.max_length - answer_budget
+    limit, answer_budget = lengths_of(config)
     arrays: dict[str, np.ndarray] = {}
     cut = 0
     for split, examples in (("train", train), ("eval", held)):
@@ -52,7 +50,7 @@ def prepare(experiment: Experiment) -> Prepared:
     else:
         written, longer = generation.answers(benchmark, train, held, tokenizer, answer_budget)
         arrays |= written
-        spec["evaluation"] = generation.decoding(held, tokenizer)
+        spec["evaluation"] = generation.decoding(benchmark, held, tokenizer)
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
@@ -94,6 +92,13 @@ def prepare(experiment: Experiment) -> Prepared:
             *_about(spec, chosen),
         ),
     )
+
+
+def lengths_of(config: TaskConfig) -> tuple[int, int]:
+    """The longest prompt and the longest written answer [tokens]; 0 where one token answers."""
+    answer = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
+    assert isinstance(config.max_length, int)
+    return config.max_length - answer, answer
 
 
 def count(config: TaskConfig) -> Count:

@@ -46,7 +46,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
             model without access, or a hub that cannot be reached.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     source = find(name)
     _quiet()
@@ -58,9 +58,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         kinds = config.architectures or []
         if not all(kind.endswith(CAUSAL) for kind in kinds):
             raise Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
-        tokenizer = AutoTokenizer.from_pretrained(source.place, **source.keywords)
-        if not tokenizer.is_fast:
-            raise Unfit("its tokenizer has no fast version (tokenizer.json)")
+        tokenizer = _tokenizer(source, config)
         _check_memory(structure_of(config), dtype)
         model, found = AutoModelForCausalLM.from_pretrained(
             source.place,
@@ -81,10 +79,6 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         raise ValueError(_why(name, source, error)) from error
     if source.gguf is not None:
         _forget_quantisation(model)
-        tokenizer = _as_saved(tokenizer, model.config)
-    # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         # Weights that were saved untied stay so, whatever the configuration says.
@@ -108,6 +102,39 @@ def _forget_quantisation(model: Any) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
+
+
+def local_tokenizer(name: str) -> Any:
+    """The model's tokenizer without its weights and without a hub: from local files, or from the
+    hub's local cache.
+
+    Raises:
+        ValueError: it is not there, or will not do.
+    """
+    from transformers import AutoConfig
+
+    source = find(name)
+    _quiet()
+    try:
+        config = AutoConfig.from_pretrained(source.place, local_files_only=True, **source.keywords)
+        return _tokenizer(source, config, local_files_only=True)
+    except (Unfit, OSError, ValueError, KeyError) as error:
+        why = str(error) if isinstance(error, Unfit) else "it is not here"
+        raise ValueError(f"the tokenizer of task.model = {name}: {why}") from error
+
+
+def _tokenizer(source: Source, config: Any, **where: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.place, **source.keywords, **where)
+    if not tokenizer.is_fast:
+        raise Unfit("its tokenizer has no fast version (tokenizer.json)")
+    if source.gguf is not None:
+        tokenizer = _as_saved(tokenizer, config)
+    # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def _as_saved(tokenizer: Any, config: Any) -> Any:

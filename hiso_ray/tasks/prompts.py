@@ -102,12 +102,18 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
     answer = _label_reader(benchmark, have, source) if isinstance(benchmark, Classification) else (
         _reference_reader(benchmark, have, source)
     )  # fmt: skip
+    optional = {field for field, alternatives in benchmark.fields.items() if "" in alternatives}
     prompts, contexts, labels, references, groups = [], [], [], [], []
     for number, row in enumerate(table, start=1):
-        try:
-            fields = {name: _FORMAT.format(t, **row).strip() for name, t in templates.items()}
-        except _Empty as error:
-            raise ValueError(f"{source}, row {number}: column {error} is empty (null)") from None
+        fields = {}
+        for name, template in templates.items():
+            try:
+                fields[name] = _FORMAT.format(template, **row).strip()
+            except _Empty as error:
+                if name not in optional:
+                    what = f"{source}, row {number}: column {error} is empty (null)"
+                    raise ValueError(what) from None
+                fields[name] = ""
         found = answer(row, number)
         labels.append(found if isinstance(found, int) else 0)
         if isinstance(found, list):
@@ -121,9 +127,16 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
 
 
 def _prompt(benchmark: Benchmark, fields: dict[str, str]) -> tuple[str, tuple[int, int]]:
-    head, _, _ = benchmark.prompt.partition(f"{{{benchmark.context}}}")
-    begin = len(head.format(**fields))
-    return benchmark.prompt.format(**fields), (begin, begin + len(fields[benchmark.context]))
+    template, context = benchmark.prompt, fields[benchmark.context]
+    if benchmark.without_context is not None and not context:
+        template = benchmark.without_context
+    text, places = "", [0]  # the last is where the context begins
+    for literal, field, _, _ in _FORMAT.parse(template):
+        text += literal
+        if field is not None:
+            places += [len(text)] * (field == benchmark.context)
+            text += fields[field]
+    return text, (places[-1], places[-1] + len(context))
 
 
 def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -> Any:
@@ -136,7 +149,7 @@ def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -
     spelled = {spelling: i for i, c in enumerate(classes) for spelling in c.split("|")}
 
     def read_label(row: dict[str, Any], number: int) -> int:
-        label = str(row[column]).lower()
+        label = str(row[column]).strip().lower()
         if label not in spelled:
             hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
             raise ValueError(
@@ -162,7 +175,7 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
                     f"{source}, row {number}: column {path} holds a structure written as text; "
                     "keep nested columns in JSONL or Parquet"
                 )
-            if isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts):
+            if isinstance(texts, list) and texts and all(_is_written(t) for t in texts):
                 return [text.strip() for text in texts]
         raise ValueError(
             f"{source}, row {number}: no reference answer in {' or '.join(benchmark.references)}; "
@@ -170,3 +183,7 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
         )
 
     return read_references
+
+
+def _is_written(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())

@@ -59,16 +59,23 @@ def _local(benchmark: Benchmark, path: Path, known: set[str]) -> dict[str, Any]:
     if not files or (path.is_file() and path.suffix not in FORMATS):
         raise ValueError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
     splits: dict[str, list[Path]] = {}
+    wanted = {name for names in benchmark.splits for name in names}
     for file in files:
-        splits.setdefault(file.stem.split("-")[0], []).append(file)
+        own = (name for name in (file.name, file.stem) if name in wanted)
+        splits.setdefault(next(own, file.stem.split("-")[0]), []).append(file)
     if len(splits) > 1:
-        wanted = {name for names in benchmark.splits for name in names}
         found, splits = list(splits), {n: f for n, f in splits.items() if n in wanted}
         if not splits:
             raise ValueError(
                 f"task.data = {path}: no file is named for a split ({', '.join(sorted(wanted))}); "
                 f"found {', '.join(found)}"
             )
+    missing = [" or ".join(names) for names in benchmark.splits if first(names, splits) is None]
+    if missing and not benchmark.divided:
+        raise ValueError(
+            f"task.data = {path}: no split {' and no '.join(missing)}; its files are "
+            f"{', '.join(file.name for file in files)}"
+        )
     for name, parts in splits.items():
         if len({part.suffix for part in parts}) > 1:
             raise ValueError(
@@ -117,6 +124,7 @@ def _csv_options(benchmark: Benchmark, file: Path, known: set[str]) -> dict[str,
             f"{file}: the first row has {len(top)} columns and names none of "
             f"{', '.join(sorted(known))}; a file without a header "
             f"{expected if benchmark.columns else 'will not do for this task'}"
+            f"; the row is {', '.join(top)[:100]}"
         )
     columns = top if header else list(benchmark.columns)
     return dialect | {

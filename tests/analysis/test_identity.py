@@ -50,6 +50,16 @@ def test_the_label_has_what_departs_from_the_methods_own(
     assert identity.label(experiment) == label
 
 
+def test_a_prompt_of_ones_own_is_in_the_fields_as_text() -> None:
+    prompt = {"task.prompt.template": "{text} It was", "task.prompt.answers": " bad, good"}
+    experiment = Experiment().changed(**{"task.name": "prompts"}, **prompt)
+    fields = identity.fields_of(experiment)
+    assert fields["task.prompt.answers"] == '[" bad", " good"]'
+    assert "task.prompt.answers" not in identity.fields_of(Experiment())
+    other = experiment.changed(**{"task.prompt.answers": " poor, good"})
+    assert identity.cell(other) != identity.cell(experiment)
+
+
 def test_a_cell_is_the_configuration_without_seed_and_resources() -> None:
     def cell(**changed: Any) -> str:
         return identity.cell(Experiment().changed(**changed))

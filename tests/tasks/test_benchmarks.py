@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,19 @@ PROMPTS: dict[str, tuple[Row, str]] = {
         "Document: The bridge was closed on Monday.\nRepairs take a week.\n"
         "Summarize this in one sentence:",
     ),
+    "instructions": (
+        {
+            "instruction": "Who founded Oslo?",
+            "context": "Oslo was founded in 1040, by Harald.",
+            "response": "Harald did.\nHe was a king.",
+            "category": "closed_qa",
+        },
+        "Below is an instruction that describes a task, paired with an input that provides further "
+        "context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nWho founded Oslo?\n\n"
+        "### Input:\nOslo was founded in 1040, by Harald.\n\n"
+        "### Response:",
+    ),
 }  # fmt: skip
 # The answer of each class, 0 first, and of generation tasks what stands after the prompt.
 ANSWERS: dict[str, list[str]] = {
@@ -154,11 +168,13 @@ ANSWERS: dict[str, list[str]] = {
     "squad": [" Harald\n"],
     "drop": [" 11\n"],
     "xsum": [" A bridge is closed for a week.\n"],
+    "instructions": ["Harald did.\nHe was a king.</s>"],
 }
 REFERENCES = {
     "squad": ["Harald", "by Harald"],
     "drop": ["11", "eleven"],
     "xsum": ["A bridge is closed for a week."],
+    "instructions": ["Harald did.\nHe was a king."],
 }
 CLASSES = [name for name, row in BENCHMARKS.items() if isinstance(row, Classification)]
 
@@ -243,7 +259,7 @@ def test_prompts_from_csv(tmp_path: Path, name: str) -> None:
 def test_prompts_are_written_out_in_the_docs() -> None:
     docs = DOCS.read_text(encoding="utf-8")
     for name, (_, prompt) in PROMPTS.items():
-        section = docs.split(f"\n### {name}\n")[1].split("\n### ")[0]
+        section = re.split(r"\n### \w+\n", docs.split(f"\n### {name}\n")[1])[0]
         assert f"```text\n{prompt}" in section, name
         for answer in ANSWERS[name]:
             assert repr(answer) in section, (name, answer)
@@ -274,7 +290,7 @@ def test_the_context_is_what_may_be_cut(tmp_path: Path, name: str) -> None:
     column = {
         "sst2": "sentence", "qqp": "question1", "rte": "premise", "cb": "premise",
         "boolq": "passage", "wic": "sentence1", "multirc": "paragraph", "squad": "context",
-        "drop": "passage", "xsum": "document",
+        "drop": "passage", "xsum": "document", "instructions": "context",
     }.get(name, "text")  # fmt: skip
     assert prompt[begin:end] == row[column].strip()
 
@@ -314,11 +330,11 @@ def test_ag_news_falls_back_to_shorter_words() -> None:
     assert found == [" world", " game", " money", " tech"]
 
 
-def test_answers_trained_on_stand_on_a_line_of_their_own() -> None:
+def test_answers_trained_on_stand_as_they_are_written() -> None:
     for name, references in REFERENCES.items():
         row = BENCHMARKS[name]
         assert isinstance(row, Generation)
-        assert [row.answer.format(reference=references[0])] == ANSWERS[name]
+        assert [row.answer.format(reference=references[0], end="</s>")] == ANSWERS[name]
 
 
 # other layouts of the same datasets
@@ -368,6 +384,26 @@ def test_qqp_as_glue_wrote_it(tmp_path: Path) -> None:
     assert (found.prompts, found.labels.tolist()) == ([prompt], [1])
 
 
+@pytest.mark.parametrize("empty", [{"input": ""}, {"input": " "}, {"input": None}, {}])
+@pytest.mark.parametrize("kind", ["alpaca", "natural instructions"])
+def test_an_instruction_without_an_input(tmp_path: Path, empty: Row, kind: str) -> None:
+    names = {"instruction": "definition", "input": "inputs", "output": "targets"}
+    rows: list[Row] = [{"instruction": "Count.", "output": "One."} | empty]
+    rows *= 2
+    if kind == "alpaca" and empty:  # others have one
+        rows[1] = rows[0] | {"input": "To two."}
+    if kind == "natural instructions":
+        rows = [{names[column]: value for column, value in row.items()} for row in rows]
+    found = read("instructions", tmp_path, "jsonl", rows)
+    assert found.prompts[0] == (
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\nCount.\n\n### Response:"
+    )
+    assert found.contexts[0] == (0, 0)
+    assert ("### Input:\nTo two.\n" in found.prompts[1]) == (kind == "alpaca" and bool(empty))
+    assert found.references == [["One."]] * 2
+
+
 @pytest.mark.parametrize("name", ["squad", "drop"])
 @pytest.mark.parametrize(
     ("column", "value", "references"),
@@ -411,6 +447,7 @@ def test_by_default_the_hub_is_asked(name: str, monkeypatch: pytest.MonkeyPatch)
         "squad": ("rajpurkar/squad", None),
         "drop": ("ucinlp/drop", None),
         "xsum": ("EdinburghNLP/xsum", None),
+        "instructions": ("databricks/databricks-dolly-15k", None),
     }.get(name, ("aps/super_glue", name))
     assert asked == [wanted, ("some/copy", None)]
 
@@ -462,6 +499,7 @@ def test_rows_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
 def test_every_paper_size_is_stated() -> None:
     for name, row in BENCHMARKS.items():
         wanted = (1000, 100) if name in REFERENCES else (None, None)
+        wanted = (None, 100) if name == "instructions" else wanted
         assert (row.train_examples, row.eval_examples) == wanted, name
 
 
@@ -496,6 +534,7 @@ def test_the_embedded_reviews_need_no_file() -> None:
         ("drop", {"answers_spans": {"types": ["number"]}}, r"no reference answer in answers_spans"),
         ("xsum", {"summary": ...}, r"no reference answer in summary; it has document, id"),
         ("xsum", {"summary": None}, r"row 1: no reference answer in summary"),
+        ("xsum", {"summary": " "}, r"row 1: no reference answer in summary"),
     ],
 )  # fmt: skip
 def test_bad_rows(tmp_path: Path, name: str, change: Row, words: str) -> None:

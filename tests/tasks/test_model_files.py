@@ -225,3 +225,11 @@ def test_a_package_puts_its_file_together_once(
         assert note.endswith("its licence: its licence")
     assert checked == [False, True, True]
     assert [f.name for f in (tmp_path / "cache" / "models").iterdir()] == ["a-model.gguf"]
+
+
+def test_a_dry_run_has_the_tokenizer_that_training_has(write: Write) -> None:
+    file = str(write())
+    _, tokenizer, _ = pretrained.load(file)
+    alone = pretrained.local_tokenizer(file)
+    assert alone.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert alone.eos_token == tokenizer.eos_token
