@@ -27,6 +27,7 @@ PARAMETERS = {
     "Qwen/Qwen2.5-0.5B": 494_032_768,
     "Qwen/Qwen3-0.6B": 596_049_920,
     "google/gemma-3-270m": 268_098_176,
+    "gemma-3-270m-q4_k_m": 268_098_176,
     "microsoft/phi-2": 2_779_683_840,
 }
 

@@ -40,6 +40,7 @@ def _grouped(
     return shape | more
 
 
+GEMMA_270M = _grouped("gemma3_text", 640, 18, (4, 1), 2048, 262144, head_dim=256)
 KNOWN: dict[str, dict[str, Any]] = {
     "facebook/opt-125m": _opt(768, 12, 12),  # 125,239,296
     "facebook/opt-350m": _opt(
@@ -75,9 +76,8 @@ KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-1.7B": _grouped(
         "qwen3", 2048, 28, (16, 8), 6144, 151936, head_dim=128
     ),  # 1,720,574,976
-    "google/gemma-3-270m": _grouped(
-        "gemma3_text", 640, 18, (4, 1), 2048, 262144, head_dim=256
-    ),  # 268,098,176
+    "google/gemma-3-270m": GEMMA_270M,  # 268,098,176
+    "gemma-3-270m-q4_k_m": GEMMA_270M,
     "google/gemma-3-1b-pt": _grouped(
         "gemma3_text", 1152, 26, (4, 1), 6912, 262144, head_dim=256
     ),  # 999,885,952

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hiso_ray.tasks.known_models import KNOWN
-from hiso_ray.tasks.model_files import Source, Unfit, about_gguf, find
+from hiso_ray.tasks.model_files import PACKAGED, Source, Unfit, about_gguf, find
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
@@ -205,13 +205,15 @@ def configuration(name: str) -> dict[str, Any]:
     """The model's configuration without its weights and, where possible, without a hub.
 
     Taken from a local folder, then from the hub's local cache, then from the shapes this project
-    knows, then from the hub.
+    knows, then from the hub; of a model that a package brings, from those shapes.
 
     Raises:
         ValueError: none of them has it.
     """
     from transformers import AutoConfig
 
+    if name in PACKAGED:
+        return dict(KNOWN[name])
     source = find(name)
     _quiet()
     for offline in (True, False):
