@@ -15,6 +15,7 @@ from hiso_ray.tasks import evaluation, pretrained
 from hiso_ray.tasks.contract import Layout, Prepared
 from hiso_ray.tasks.forwards import Forward, chosen
 from hiso_ray.tasks.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
+from hiso_ray.tasks.model_files import find
 from hiso_ray.tasks.module import Mask, ModuleTask
 from hiso_ray.tasks.trainable import add_lora, peft_config, restored
 
@@ -96,7 +97,8 @@ class LanguageTask(ModuleTask):
     @torch.inference_mode()
     def export(self, weights: Tensor, folder: Path) -> None:
         """A Hugging Face folder: the original model with these weights, or with LoRA its adapter,
-        and the tokenizer."""
+        and the tokenizer. Adapters of a model from a GGUF file are merged into it, since the name
+        of such a base means nothing to other programs."""
         model, tokenizer, _ = pretrained.load(self.config.model)
         self._bind(weights.cpu())
         named = dict(self.module.named_parameters())
@@ -113,6 +115,8 @@ class LanguageTask(ModuleTask):
         for name, parameter in model.named_parameters():
             if name in tensors:
                 parameter.data = tensors[name]
+        if "lora" in self._spec and find(self.config.model).gguf is not None:
+            model = model.merge_and_unload()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
