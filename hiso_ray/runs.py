@@ -55,7 +55,8 @@ def run(
         task: the prepared task, where it is in Ray's object store already, for many runs.
 
     Raises:
-        ValueError: something in the experiment does not fit, in words.
+        ValueError: something in the experiment does not fit, in words; or all evaluation examples
+            are training examples too.
         TurnFailed: a client failed again and again; names it, the round and the step.
         FileExistsError: ``out`` already holds something.
     """
@@ -125,8 +126,8 @@ def replay(
     Returns:
         ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
         (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
-        ``matches``: whether the digest is the one in ``summary.json`` (None when there is
-        nothing to compare with).
+        ``matches``: whether the digest is the one in ``summary.json`` (None when there is nothing
+        to compare with).
 
     Raises:
         LedgerError: (a ``ValueError``) the ledger is corrupt or does not fit what is here.
@@ -160,14 +161,13 @@ def replay(
             worker.replica.task.export(worker.replica.state.x, Path(export))
     validation = experiment.task.validation_examples
     if outcomes is not None:
-        examples = evaluation.digest(prepared)
         write(
             Path(outcomes),
             score,
             validation,
             round_=upto,
             model_sha256=digest,
-            evaluation_sha256=examples,
+            evaluation_sha256=evaluation.digest(prepared),
         )
     recorded = run_folder.recorded_digest(folder, upto)
     return {

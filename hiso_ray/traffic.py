@@ -11,8 +11,9 @@ Bytes are counted by three rules, never mixed:
 - *paper* (``paper_bytes_per_client``): the rule of the published tables, rounds × 2 × P × τ × 4 for
   scalars and rounds × 2 × d × 4 for weights.
 - *ray* (``ray_bytes``, counted by the executor): the serialized messages between the driver and
-  the client actors. Weights that go out are counted once a round, as they are put into the object
-  store; each further node fetches them once more.
+  the client actors, those of evaluations too, which bring back each example's loss and scores.
+  Weights that go out are counted once a round, as they are put into the object store; each further
+  node fetches them once more.
 
 Messages are whole bytes: FeedSign's one bit takes one, except by the paper's rule.
 """

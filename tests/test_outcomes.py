@@ -19,6 +19,7 @@ from hiso_ray import Experiment, replay, resume, run, tasks
 from hiso_ray.cli import main
 from hiso_ray.ledger import Ledger
 from hiso_ray.metrics import Course, read_rows
+from hiso_ray.progress import summary_table
 from hiso_ray.tasks import evaluation
 
 Make = Callable[..., Experiment]
@@ -245,6 +246,8 @@ def test_validation_examples_are_the_first_and_change_no_weights(
     last = read_rows(tmp_path / "apart" / "metrics.csv")[-1]
     assert apart["final_score"] == last["eval_accuracy"]
     assert apart["final_validation_score"] == last["validation_accuracy"]
+    shown = [list(summary_table(s, "r").columns[0].cells) for s in (apart, whole)]
+    assert ["on validation" in names for names in shown] == [True, False]
     absent = ("final_validation_score", "best_validation_score", "score_at_best_validation")
     assert [whole[name] for name in absent] == [None] * 3
 

@@ -68,8 +68,9 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
         for n in ("whole", "r")
     ]
     assert rows[0] == rows[1]
-    tables = [(tmp_path / n / "clients.csv").read_text() for n in ("whole", "r")]
-    assert tables[0] == tables[1]
+    for name in ("clients.csv", "outcomes.parquet"):
+        files = [(tmp_path / n / name).read_bytes() for n in ("whole", "r")]
+        assert files[0] == files[1], name
 
 
 def ledger_lines(path: Path) -> int:
