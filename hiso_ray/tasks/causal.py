@@ -115,7 +115,7 @@ class LanguageTask(ModuleTask):
         for name, parameter in model.named_parameters():
             if name in tensors:
                 parameter.data = tensors[name]
-        if "lora" in self._spec and find(self.config.model).gguf is not None:
+        if "lora" in self._spec and find(self.config.model).from_gguf:
             model = model.merge_and_unload()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -8,14 +8,16 @@ masked and never looked up in a row that counts.
 from __future__ import annotations
 
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from hiso_ray.tasks.known_models import KNOWN
-from hiso_ray.tasks.model_files import PACKAGED, Source, Unfit, about_gguf, find
+from hiso_ray.tasks.model_files import PACKAGED, find
+from hiso_ray.tasks.unfit import Unfit, check_complete, check_memory
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
@@ -36,7 +38,7 @@ class Pretrained(NamedTuple):
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
-    """Model and tokenizer, every weight read from safetensors or from a GGUF file.
+    """Model and tokenizer, every weight read from safetensors.
 
     Args:
         dtype: what the weights become; float32 for those that are trained.
@@ -45,63 +47,46 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         ValueError: no such folder or file, not a causal language model, incomplete weights, a gated
             model without access, or a hub that cannot be reached.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    source = find(name)
     _quiet()
-    try:
-        notes = () if source.gguf is None else (about_gguf(source),)
-        config = AutoConfig.from_pretrained(
-            source.place, trust_remote_code=False, **source.keywords
-        )
+    with _in_words(name):
+        source = find(name)
+        config = AutoConfig.from_pretrained(source.place, trust_remote_code=False)
         kinds = config.architectures or []
         if not all(kind.endswith(CAUSAL) for kind in kinds):
             raise Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
-        tokenizer = _tokenizer(source, config)
-        _check_memory(structure_of(config), dtype)
+        tokenizer = _tokenizer(source.place)
+        # Weights are read and copied once, into x_0 and what is shared.
+        check_memory(2 * dtype.itemsize * _weights(structure_of(config)))
         model, found = AutoModelForCausalLM.from_pretrained(
             source.place,
-            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are found below
-            **_plain_weights(source),
         )
-        lacking = [*sorted(found["missing_keys"]), *sorted(k[0] for k in found["mismatched_keys"])]
-        if lacking:  # they would be drawn at random
-            raise Unfit(f"its weights lack or do not fit {', '.join(lacking[:4])}")
-    except Unfit as problem:
-        raise ValueError(f"task.model = {name}: {problem}") from problem
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(_why(name, source, error)) from error
-    if source.gguf is not None:
-        _forget_quantisation(model)
+        check_complete(found)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         # Weights that were saved untied stay so, whatever the configuration says.
         model.config.get_text_config().tie_word_embeddings = False
+    notes = () if source.from_gguf is None else (source.from_gguf,)
     return Pretrained(model.eval(), tokenizer, notes)
 
 
-def _plain_weights(source: Source) -> dict[str, Any]:
-    """So that a GGUF file's weights become tensors of ``dtype``, whatever kernels are there."""
-    if source.gguf is None:
-        return {}
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    """Whatever goes wrong with a model is said of ``task.model``."""
+    from safetensors import SafetensorError
+
     try:
-        from transformers import GgufConfig
-    except ImportError:  # a transformers that has no other way
-        return source.keywords
-    return source.keywords | {"quantization_config": GgufConfig(dequantize=True)}
-
-
-def _forget_quantisation(model: Any) -> None:
-    """The weights are plain; without this, saving the model would call them quantised."""
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
+        yield
+    except Unfit as problem:
+        raise ValueError(f"task.model = {name}: {problem}") from problem
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(_why(name, error)) from error
 
 
 def local_tokenizer(name: str) -> Any:
@@ -111,41 +96,24 @@ def local_tokenizer(name: str) -> Any:
     Raises:
         ValueError: it is not there, or will not do.
     """
-    from transformers import AutoConfig
-
-    source = find(name)
     _quiet()
     try:
-        config = AutoConfig.from_pretrained(source.place, local_files_only=True, **source.keywords)
-        return _tokenizer(source, config, local_files_only=True)
+        return _tokenizer(find(name, offline=True).place, local_files_only=True)
     except (Unfit, OSError, ValueError, KeyError) as error:
         why = str(error) if isinstance(error, Unfit) else "it is not here"
         raise ValueError(f"the tokenizer of task.model = {name}: {why}") from error
 
 
-def _tokenizer(source: Source, config: Any, **where: Any) -> Any:
+def _tokenizer(place: str, **where: Any) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.place, **source.keywords, **where)
+    tokenizer = AutoTokenizer.from_pretrained(place, **where)
     if not tokenizer.is_fast:
         raise Unfit("its tokenizer has no fast version (tokenizer.json)")
-    if source.gguf is not None:
-        tokenizer = _as_saved(tokenizer, config)
     # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
-
-
-def _as_saved(tokenizer: Any, config: Any) -> Any:
-    """The tokenizer as it comes back from a folder, where transformers may put the family's own way
-    of splitting text in the place of the file's: an export must read what training read."""
-    from transformers import AutoTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder)
 
 
 def _quiet() -> None:
@@ -157,20 +125,12 @@ def _quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _check_memory(config: dict[str, Any], dtype: torch.dtype) -> None:
-    """Weights are read and copied once, into x_0 and what is shared; better now than killed
-    halfway."""
+def _weights(config: dict[str, Any]) -> int:
     with torch.device("meta"):
-        need = 2 * dtype.itemsize * sum(p.numel() for p in skeleton(config).parameters())
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        raise Unfit(
-            f"reading it takes about {need / 2**30:.0f} GiB of memory, this machine has "
-            f"{have / 2**30:.0f} GiB"
-        )
+        return sum(p.numel() for p in skeleton(config).parameters())
 
 
-def _why(name: str, source: Source, error: Exception) -> str:
+def _why(name: str, error: Exception) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     causes = [error]
@@ -188,13 +148,11 @@ def _why(name: str, source: Source, error: Exception) -> str:
             f"task.model = {name}: the hub has no such model, or it is private and HF_TOKEN is not "
             "set in the environment"
         )
-    if not Path(source.place).exists():
+    if not Path(name).expanduser().exists():
         return (
             f"task.model = {name}: not a local folder, and the hub did not give it ({reason}). "
             f"Without a hub, name a local folder with {FILES}, or a GGUF file"
         )
-    if source.gguf is not None:
-        return f"task.model = {name}: transformers cannot read this GGUF file ({reason})"
     return (
         f"task.model = {name}: not a causal language model that can be loaded ({reason}). A local "
         f"folder needs {FILES}"
@@ -214,19 +172,18 @@ def configuration(name: str) -> dict[str, Any]:
 
     if name in PACKAGED:
         return dict(KNOWN[name])
-    source = find(name)
     _quiet()
     for offline in (True, False):
         try:
-            found = AutoConfig.from_pretrained(
-                source.place, local_files_only=offline, **source.keywords
-            )
-            return structure_of(found)
+            place = find(name, offline).place
+            return structure_of(AutoConfig.from_pretrained(place, local_files_only=offline))
+        except Unfit as problem:
+            raise ValueError(f"task.model = {name}: {problem}") from problem
         except (OSError, ValueError, KeyError) as error:
             if offline and name in KNOWN:
                 return dict(KNOWN[name])
             reason = error
-    raise ValueError(_why(name, source, reason))
+    raise ValueError(_why(name, reason))
 
 
 def structure_of(config: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hiso_ray.tasks.model_files import cache
+from hiso_ray.tasks.cache import cache
 
 VERSION = 3  # of the cut and of the file
 

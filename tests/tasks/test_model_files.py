@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from random_models import MODELS, random_model, rows
 
 from hiso_ray import Experiment, replay, resume, run
-from hiso_ray.tasks import model_files, pretrained
+from hiso_ray.tasks import gguf_files, model_files, pretrained
 
 gguf = pytest.importorskip("gguf", reason="reads GGUF files: pip install 'hiso-ray[gguf]'")
 
 Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HISO_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -127,14 +134,49 @@ def test_a_run_on_a_file_is_resumed_replayed_and_exported(
 def test_a_folder_that_holds_one_is_the_file(write: Write, tmp_path: Path, where: str) -> None:
     file = write()
     source = model_files.find(str(tmp_path if where == "folder" else file))
-    assert source == model_files.Source(str(tmp_path), "qwen.gguf")
+    assert source.from_gguf
+    assert (Path(source.place) / "model.safetensors").exists()
     assert pretrained.configuration(str(file))["hidden_size"] == 32
+
+
+def test_a_file_is_read_once_by_its_content(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, made = write(), []
+    convert = gguf_files._convert
+    monkeypatch.setattr(gguf_files, "_convert", lambda *a: made.append(a) or convert(*a))
+    folders = [gguf_files.folder_of(file) for _ in range(2)]
+    other = file.rename(tmp_path / "same.gguf")
+    assert len({*folders, gguf_files.folder_of(other)}) == 2  # another name, for people
+    assert len(made) == 2
+    mtime = other.stat().st_mtime_ns
+    write("same.gguf", "Q8_0")  # another file in its place, of the same age
+    os.utime(other, ns=(mtime, mtime))
+    assert gguf_files.folder_of(other) not in folders
+    assert len(made) == 3
+    assert not list((gguf_files.cache() / "models").glob("*.new"))
+
+
+def test_a_conversion_that_fails_leaves_nothing(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    file = write()
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf_files, "_convert", full)
+        with pytest.raises(ValueError, match="No space left on device"):
+            pretrained.load(str(file))
+    assert not list((gguf_files.cache() / "models").iterdir())
+    pretrained.load(str(file))
 
 
 def test_a_folder_with_a_configuration_is_a_folder(write: Write, tmp_path: Path) -> None:
     write()
     (tmp_path / "config.json").write_text("{}")
-    assert model_files.find(str(tmp_path)).gguf is None
+    assert model_files.find(str(tmp_path)) == model_files.Source(str(tmp_path))
 
 
 def test_a_folder_with_several_asks_which(write: Write, tmp_path: Path) -> None:
@@ -144,10 +186,15 @@ def test_a_folder_with_several_asks_which(write: Write, tmp_path: Path) -> None:
         pretrained.load(str(tmp_path))
 
 
-def test_a_file_on_a_hub() -> None:
-    assert model_files.find("owner/name/file.gguf") == model_files.Source("owner/name", "file.gguf")
+def test_a_file_on_a_hub(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked = write(), []
+    monkeypatch.setattr(
+        transformers.utils.hub, "cached_file", lambda *a, **k: asked.append(a) or str(file)
+    )
+    assert "qwen.gguf" in pretrained.load("owner/name/quantised/qwen.gguf").notes[0]
+    assert asked == [("owner/name", "quantised/qwen.gguf")]
     with pytest.raises(ValueError, match=r"no such file; on a hub, a GGUF is OWNER/NAME/FILE"):
-        model_files.find("name/file.gguf")
+        pretrained.load("name/file.gguf")
 
 
 def test_a_file_on_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,14 +264,14 @@ def test_a_package_puts_its_file_together_once(
                 path.write_bytes(content)
             return path
 
-    monkeypatch.setenv("HISO_RAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(model_files, "import_module", lambda name: Package)
     monkeypatch.setattr(model_files, "PACKAGED", {"a-model": ("package", "extra", "its licence")})
     for _ in range(2):
         _, _, (note,) = pretrained.load("a-model")
         assert note.endswith("its licence: its licence")
     assert checked == [False, True, True]
-    assert [f.name for f in (tmp_path / "cache" / "models").iterdir()] == ["a-model.gguf"]
+    files = sorted(f.name.partition("-")[0] for f in (model_files.cache() / "models").iterdir())
+    assert files == ["a", "a"]  # the file, and what it was made into
 
 
 def test_a_dry_run_has_the_tokenizer_that_training_has(write: Write) -> None:
