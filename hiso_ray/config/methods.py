@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
     ),
     "hizoo": Method(
         "Zhao et al. 2025, arXiv 2402.15173",
-        "x ← x − η H^{-1/2} ḡu, H ← βH + (1−β)(½|c̄| H u² + ε); c is the second difference",
+        "H ← βH + (1−β)(½ mean|c| H u² + ε), then x ← x − η H^{-1/2} ḡu; c: second difference",
         _FLAT_SCALARS | _CURVED,
         own={"num_perturbations": 1, "probe": "central", "hessian_retention": 0.999}
         | {"hessian_update": "all"},

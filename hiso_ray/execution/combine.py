@@ -71,6 +71,9 @@ def combine(
     method, aggregation, privacy = experiment.method, experiment.aggregation, experiment.privacy
     weights = examples.astype(np.float64) if aggregation.weights == "examples" else None
     m, steps, _ = sent.shape
+    if method.row.second_differences:  # H learns from |c|: opposite signs must not cancel
+        g, c = np.split(sent, 2, axis=2)
+        sent = np.concatenate([g, np.abs(c)], axis=2)
     if method.directions == "per_client":
         if weights is not None:
             sent = (sent * (weights / weights.mean())[:, None, None]).astype(np.float32)

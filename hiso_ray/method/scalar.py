@@ -170,28 +170,41 @@ def step_out_of_place(
 
 
 def apply_record(state: State, directions: Directions, steps: Sequence[Step], rule: Rule) -> None:
-    """(x_r, H_r) -> (x_{r+1}, H_{r+1}): reads and writes x and H once, whatever τ and P are.
+    """(x_r, H_r) -> (x_{r+1}, H_{r+1}): reads and writes x and H once, whatever τ and P are;
+    second differences are a pass of their own.
 
     Args:
         steps: τ local steps, in order.
     """
     if directions.fused and _fits_one_kernel(state, steps):
         return _apply_fused(state, directions, steps, rule)
+    learns = steps if rule.learn_from_all else steps[-1:]
+    by_seconds = all(step.second is not None for step in learns)
+    if by_seconds:
+        _learn_from_seconds(state, directions, learns, rule)
     norm = 0.0
     moves = [deltas(step.g, step.names, state, directions) for step in steps]
-    learns = steps if rule.learn_from_all else steps[-1:]
-    second = [_seconds(s, state, directions) for s in learns if s.second is not None]
-    for chunks in zip(*moves, *second, strict=True):
-        where = chunks[0][0]
-        moved = [delta for _, delta in chunks[: len(moves)]]
+    for chunks in zip(*moves, strict=True):
+        where, moved = chunks[0][0], [delta for _, delta in chunks]
         _move(state, where, moved, rule)
         norm += float(torch.dot(moved[-1], moved[-1]))
-        samples = [sample for _, sample in chunks[len(moves) :]]
-        if not second:
+        if not by_seconds:
             samples = [delta.square_() for delta in moved[-len(learns) :]]
-        state.curvature.absorb(samples, where, rule.beta, rule.eps)
-    state.curvature.commit(rule.beta, rule.eps)
+            state.curvature.absorb(samples, where, rule.beta, rule.eps)
+    if not by_seconds:
+        state.curvature.commit(rule.beta, rule.eps)
     state.update_norm = norm**0.5
+
+
+def _learn_from_seconds(
+    state: State, directions: Directions, learns: Sequence[Step], rule: Rule
+) -> None:
+    """HiZOO's H, before x moves: its authors' code divides the step by the new H, the probe by the
+    old one."""
+    for chunks in zip(*(_seconds(step, state, directions) for step in learns), strict=True):
+        samples = [sample for _, sample in chunks]
+        state.curvature.absorb(samples, chunks[0][0], rule.beta, rule.eps)
+    state.curvature.commit(rule.beta, rule.eps)
 
 
 def _fits_one_kernel(state: State, steps: Sequence[Step]) -> bool:

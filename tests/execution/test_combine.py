@@ -78,6 +78,13 @@ def test_second_differences_stand_beside_their_scalars(directions: str) -> None:
         assert found.shape == (2, 6, 2)
 
 
+def test_second_differences_of_opposite_signs_do_not_cancel() -> None:
+    e = experiment(**{"method.name": "hizoo", "method.num_perturbations": 1})
+    sent = np.zeros((2, 2, 2), np.float32)
+    sent[:, :, 0], sent[:, :, 1] = [[1, 2], [3, -4]], [[5, 6], [-7, 6]]
+    assert combine(e, 0, sent, ALIKE[:2]).tolist() == [[[2, 6]], [[-1, 6]]]
+
+
 @pytest.mark.parametrize("rule", ["median", "trimmed_mean"])
 def test_a_rule_takes_the_place_of_the_mean(rule: str) -> None:
     byzantine = {"aggregation.byzantine": 0.3} if rule == "trimmed_mean" else {}
