@@ -56,7 +56,8 @@ def instructions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for number in range(30)
     ]
-    for split, some in (("train", rows), ("validation", rows[:6])):
+    held = [row | {"instruction": "How is it?"} for row in rows[:6]]
+    for split, some in (("train", rows), ("validation", held)):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     return folder
 
@@ -113,8 +114,8 @@ def test_all_that_is_written_is_the_answer(
     with torch.inference_mode():
         assert task.answers(np.arange(2)) == [OUTPUTS[0]] * 2
     score = RougeScorer(["rougeL"], use_stemmer=True).score
-    wanted = 2 * sum(score(output, OUTPUTS[0])["rougeL"].fmeasure for output in OUTPUTS)
-    assert task.score(x, 0).points == {"rougeL": pytest.approx(wanted)}
+    wanted = 2 * [score(output, OUTPUTS[0])["rougeL"].fmeasure for output in OUTPUTS]
+    assert task.score(x, 0).points["rougeL"] == pytest.approx(wanted)
 
 
 def test_a_run_is_scored_by_rouge_resumes_and_replays(tuning: Make, tmp_path: Path) -> None:

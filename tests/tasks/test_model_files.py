@@ -198,7 +198,7 @@ def test_a_file_on_a_hub(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_on_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read at its import
     with pytest.raises(ValueError, match=r"the hub did not give it .* or a GGUF file"):
         pretrained.load("owner/name/file.gguf")
 
