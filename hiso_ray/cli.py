@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.run_folder import default_folder
+    from hiso_ray.run_folder import named
     from hiso_ray.runs import run
     from hiso_ray.tasks import resolve
 
@@ -138,10 +138,11 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         for line in shown:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         return 0
-    folder = Path(given.out or default_folder(experiment)).resolve()
-    warn_of_job_copy(console, folder, given.out)
-    with Display(console, experiment) as display:
-        summary = run(experiment, folder, display.row, display.note)
+    with named(experiment, given.out) as path:
+        folder = path.resolve()
+        warn_of_job_copy(console, folder, given.out)
+        with Display(console, experiment) as display:
+            summary = run(experiment, folder, display.row, display.note)
     console.print(summary_table(summary, str(folder)), highlight=False)
     return 0
 

@@ -7,21 +7,19 @@ tail is recognised and dropped, a line altered, removed or moved in the middle i
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hiso_ray.locks import LOCK_SECONDS, hold
 from hiso_ray.record import Record
 
 FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
 class LedgerError(ValueError):
@@ -236,20 +234,12 @@ def _exclusive(path: Path) -> BinaryIO:
         raise LedgerError(
             f"cannot write {path} ({error.strerror}): make the run folder writable, or copy it"
         ) from error
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                file.close()
-                raise LedgerError(
-                    f"another process is writing {path}: wait for it, or stop it"
-                ) from error
-            time.sleep(0.2)
-        except OSError:
-            return file  # a file system without locks
+    try:
+        hold(file, LOCK_SECONDS)
+    except BlockingIOError as error:
+        file.close()
+        raise LedgerError(f"another process is writing {path}: wait for it, or stop it") from error
+    return file
 
 
 def _sync_folder(folder: Path) -> None:

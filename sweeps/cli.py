@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hiso_ray.options import (
     guarded,
     warn_of_job_copy,
 )
+from hiso_ray.run_folder import fresh
 from sweeps import folder as sweep_folder
 from sweeps.ready import READY
 from sweeps.table import Sweep, read_sweep
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(given: argparse.Namespace, console: Console) -> int:
     sweep = _asked_for(given)
-    out = Path(given.out) if given.out else sweep_folder.default_folder(sweep)
+    out = Path(given.out) if given.out else sweep_folder.default_path(sweep)
     trials = sweep.trials()
     if given.dry_run:
         from sweeps.plan import plan, plan_table
@@ -96,16 +98,17 @@ def _sweep(given: argparse.Namespace, console: Console) -> int:
         return 0
     from sweeps.runner import run_sweep
 
-    warn_of_job_copy(console, out.resolve(), given.out)
-    table = run_sweep(
-        sweep,
-        out,
-        concurrency=given.concurrency,
-        resume=given.resume,
-        early_stopping=given.early_stopping,
-        console=console,
-    )
-    return _conclude(table, out, console)
+    with nullcontext(out) if given.out else fresh(out) as folder:
+        warn_of_job_copy(console, folder.resolve(), given.out)
+        table = run_sweep(
+            sweep,
+            folder,
+            concurrency=given.concurrency,
+            resume=given.resume,
+            early_stopping=given.early_stopping,
+            console=console,
+        )
+        return _conclude(table, folder, console)
 
 
 def _asked_for(given: argparse.Namespace) -> Sweep:

@@ -11,9 +11,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +21,9 @@ import pandas as pd
 
 from analysis import load, store
 from analysis.identity import LOCAL
+from hiso_ray.locks import hold
 from hiso_ray.metrics import scan_rows
-from hiso_ray.run_folder import read_experiment
+from hiso_ray.run_folder import read_experiment, stamped
 from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
@@ -43,9 +42,9 @@ class Ending(NamedTuple):
     kind: str | None = None
 
 
-def default_folder(sweep: Sweep) -> Path:
+def default_path(sweep: Sweep) -> Path:
     """``runs/sweep-NAME-TIME``."""
-    return Path("runs") / f"sweep-{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return stamped(f"sweep-{sweep.name}")
 
 
 def planned(folder: Path) -> Sweep:
@@ -67,15 +66,10 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         FileExistsError: it holds something, and ``resume`` was not asked for.
         ValueError: it holds a sweep of another plan, or another process is running it.
     """
-    if not resume and _holds(folder):
-        if (folder / "plan.yaml").exists():
-            raise FileExistsError(
-                f"{folder} already holds a sweep: --resume finishes what it lacks, or choose "
-                "another --out"
-            )
-        raise FileExistsError(f"{folder} already holds something: choose another --out")
     if resume:
         planned(folder)  # is it a sweep folder at all?
+    else:
+        _check_free(folder)
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
@@ -85,24 +79,31 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(lock)
         except BlockingIOError as error:
             raise ValueError(f"{folder} is being run by another process: wait for it") from error
-        except OSError:
-            pass  # a file system without locks
+        if not resume:
+            _check_free(folder)  # again: somebody may have run it to its end meanwhile
         check_plan(folder, sweep, trials)
         yield
 
 
-def _holds(folder: Path) -> bool:
-    """Whether there is more than a start that came to nothing leaves."""
+def _check_free(folder: Path) -> None:
+    """
+    Raises:
+        FileExistsError: there is more than a start that came to nothing leaves.
+    """
     if not folder.exists():
-        return False
-    if not folder.is_dir():
-        return True
-    found = {path.name for path in folder.iterdir()}
+        return
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     begun = (folder / "runs").is_dir() and any((folder / "runs").iterdir())
-    return begun or not found <= {"runs", "outcomes.jsonl"}
+    if "plan.yaml" in found:
+        raise FileExistsError(
+            f"{folder} already holds a sweep: --resume finishes what it lacks, or choose another "
+            "--out"
+        )
+    if begun or not found <= {"runs", "outcomes.jsonl"}:
+        raise FileExistsError(f"{folder} already holds something: choose another --out")
 
 
 def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
