@@ -108,6 +108,7 @@ def resume(
         experiment = devices.resolve(tasks.resolve(experiment))
         prepared, partition = _load(experiment, task)
         population = _population(experiment, partition)
+        check_dimension(experiment, prepared.x0.size)
         if changes:
             _take_over(folder, experiment, identity_of(experiment, prepared, population))
         return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)

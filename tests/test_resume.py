@@ -151,6 +151,17 @@ def test_what_decides_no_result_may_change(experiment: Make, tmp_path: Path) -> 
     assert resume(tmp_path / "r", changes=changes)["model_sha256"] == whole["model_sha256"]
 
 
+def test_diagnostics_of_too_large_a_model_are_refused(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(), tmp_path / "r")
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    monkeypatch.setattr("hiso_ray.config.fits.LARGEST_HESSIAN", 600)
+    with pytest.raises(ValueError, match="diagnostics.every = 2 measures the Hessian's diagonal"):
+        resume(tmp_path / "r", changes={"diagnostics.every": 2})
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
+
+
 def test_other_devices_are_refused(experiment: Make, tmp_path: Path) -> None:
     profile = tmp_path / "devices.csv"
     lines = [f"{client},1.0,1.0,1.0" for client in range(12)]
