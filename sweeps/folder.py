@@ -4,7 +4,7 @@
 
     plan.yaml        the sweep, as it was asked for; resume reads it
     runs/ID/         a run folder per trial; its summary says that the trial has finished
-    outcomes.jsonl   how each trial that did not finish ended (failed, stopped)
+    outcomes.jsonl   how each trial that did not finish stands (failed, stopped, begun again)
     trials.parquet, rounds.parquet   everything, tidy: docs/columns.md
     tune/            Ray Tune's own records; nothing here needs them
 """
@@ -21,6 +21,7 @@ import pandas as pd
 
 from analysis import load, store
 from analysis.identity import LOCAL
+from hiso_ray.config import Experiment
 from hiso_ray.locks import hold
 from hiso_ray.metrics import scan_rows
 from hiso_ray.run_folder import read_experiment, stamped
@@ -135,12 +136,23 @@ def write_plan(folder: Path, sweep: Sweep) -> None:
 def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
     """Local files that finished trials were run with and that now lie elsewhere: the same by name
     only."""
+    return _unlike(folder, trials, LOCAL)
+
+
+def unmeasured(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    """What finished trials were to measure, where it is now something else."""
+    names = type(trials[0].experiment.diagnostics).model_fields
+    return _unlike(folder, trials, [f"diagnostics.{name}" for name in names])
+
+
+def _unlike(folder: Path, trials: Sequence[Trial], fields: Sequence[str]) -> list[str]:
+    """Fields in which finished trials and the plan differ, in words."""
     found: dict[str, None] = {}
     for trial in trials:
         if summary_of(folder, trial) is None:
             continue
         before = read_experiment(run_folder(folder, trial)).model_dump()
-        for field in LOCAL:
+        for field in fields:
             section, name = field.split(".")
             then, now = before[section][name], trial.experiment.model_dump()[section][name]
             if then != now:
@@ -161,7 +173,7 @@ def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
 def add_outcome(
     folder: Path, trial_id: str, status: str, error: str | None, kind: str | None = None
 ) -> None:
-    """Notes how a trial ended, if not by finishing.
+    """Notes how a trial ended, if not by finishing, or that it has begun.
 
     Args:
         kind: the name of the exception's class.
@@ -203,6 +215,12 @@ def outdate(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _as_run(folder: Path, trial: Trial) -> Experiment:
+    """What a trial was run with: the plan may have other diagnostics or resources by now."""
+    run = run_folder(folder, trial)
+    return read_experiment(run) if (run / "config.yaml").exists() else trial.experiment
+
+
 def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     """Writes ``trials.parquet`` and ``rounds.parquet`` from the run folders; returns the trials.
 
@@ -213,7 +231,7 @@ def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     rows, evaluated = [], []
     for trial in trials:
         run, ending = f"runs/{trial.id}", standing[trial.id]
-        row = load.trial_row(trial.experiment.model_dump(), summary_of(folder, trial))
+        row = load.trial_row(_as_run(folder, trial).model_dump(), summary_of(folder, trial))
         how = {"status": ending.status, "error": ending.error, "error_kind": ending.kind}
         rows.append({"run": run, **how, **row})
         if any(True for _ in scan_rows(run_folder(folder, trial) / "metrics.csv")):
