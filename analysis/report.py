@@ -14,6 +14,7 @@ import pandas as pd
 from analysis import sections, study, style, tables
 from analysis.sections import Section
 from analysis.study import Study
+from hiso_ray.metrics import spoilt
 
 PAGE = "report.html"
 INCH = 96  # CSS pixels
@@ -191,6 +192,8 @@ def _warnings(found: Study) -> Iterator[str]:
             f"{stopped} trials were stopped early, so that budgets differ: scores after the last "
             "round are of different rounds."
         )
+    for run in found.trials["run"]:
+        yield from spoilt(Path(run))
 
 
 def _last_line(error: Any) -> str:

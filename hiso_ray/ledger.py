@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from hiso_ray.locks import LOCK_SECONDS, hold
 from hiso_ray.record import Record
+from hiso_ray.whole_files import write_text
 
 FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -71,16 +72,8 @@ class Ledger:
         Raises:
             FileExistsError: there is one already.
         """
-        if path.exists():
-            raise FileExistsError(f"{path} exists")
         line, _ = _line({"format": FORMAT, **header}, "")
-        new = path.with_suffix(".new")
-        with open(new, "wb") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)  # whole or not at all
-        _sync_folder(path.parent)
+        write_text(path, line, anew=True)
         return cls.open(path)
 
     @classmethod
@@ -240,12 +233,3 @@ def _exclusive(path: Path) -> BinaryIO:
         file.close()
         raise LedgerError(f"another process is writing {path}: wait for it, or stop it") from error
     return file
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on disk only when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -33,10 +33,11 @@ from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.locks import LOCK_SECONDS, hold
+from hiso_ray.metrics import read_summary
+from hiso_ray.whole_files import write_text
 
-# written before the first round
-EARLY = {"config.yaml", "config.yaml.new", "faults.jsonl", "ledger.new", "partition.csv",
-         "partition.csv.new", "partition.png", "trial-notes.txt"}  # fmt: skip
+# written before the first round, as are files that a kill has left half written
+EARLY = ("config.yaml", "faults.jsonl", "partition.csv", "partition.png", "trial-notes.txt")
 LOCK = "faults.jsonl"  # whoever runs the folder holds this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
@@ -99,8 +100,9 @@ def started(experiment: Experiment, out: Path) -> Iterator[Path]:
         _check_free(folder)  # again: somebody may have run it to its end meanwhile
         with _writing(folder):
             lock.truncate(0)
-            for name in EARLY - {LOCK}:  # of a start that failed, perhaps with other values
-                (folder / name).unlink(missing_ok=True)
+            for path in folder.iterdir():  # of a start that failed, perhaps with other values
+                if path.name != LOCK:
+                    path.unlink()
             write_experiment(folder, experiment)
         yield folder
 
@@ -127,6 +129,9 @@ def held(folder: Path) -> Iterator[None]:
             raise LedgerError(
                 f"another process is running {folder}: wait for it, or stop it"
             ) from error
+        for path in folder.glob("*.new"):  # a kill has left it half written
+            with suppress(OSError):
+                path.unlink()
         yield
 
 
@@ -136,8 +141,12 @@ def _check_free(folder: Path) -> None:
             f"{folder} already holds a run: choose another --out, or go on with it: "
             f"hiso-ray resume {folder}"
         )
-    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - EARLY):
+    if folder.exists() and not (folder.is_dir() and all(map(_is_early, folder.iterdir()))):
         raise FileExistsError(f"{folder} is not empty: choose another --out")
+
+
+def _is_early(path: Path) -> bool:
+    return path.name in EARLY or path.suffix == ".new"
 
 
 def _lock_file(folder: Path) -> tuple[BinaryIO, bool]:
@@ -174,7 +183,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def write_experiment(folder: Path, experiment: Experiment) -> None:
-    _replace(folder / "config.yaml", _versions() + experiment.to_yaml())
+    write_text(folder / "config.yaml", _versions() + experiment.to_yaml())
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -222,23 +231,15 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
 
 def recorded_digest(folder: Path, round_: int) -> str | None:
     """What ``summary.json`` says of the weights after so many rounds, if it does."""
-    path = folder / "summary.json"
-    summary = config.load(path) if path.exists() else {}
-    return summary["model_sha256"] if summary.get("rounds") == round_ else None
+    summary = read_summary(folder) or {}
+    return summary.get("model_sha256") if summary.get("rounds") == round_ else None
 
 
 def write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> None:
     rows = ((client, sum(row), *row) for client, row in enumerate(counts.tolist()))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("client", "examples", *names), *rows])
-    _replace(path, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    write_text(path, text.getvalue())
 
 
 def _versions() -> str:

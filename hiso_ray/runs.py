@@ -23,6 +23,7 @@ from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
+from hiso_ray.metrics import spoilt
 from hiso_ray.outcomes import joined, means, write
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
@@ -81,7 +82,9 @@ def run(
             *opening.signs(experiment),
         ):
             on_note(note)
-        return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
+        return _execute(
+            experiment, folder, prepared, partition, population, on_round, on_note, task
+        )
 
 
 def resume(
@@ -111,7 +114,9 @@ def resume(
         check_dimension(experiment, prepared.x0.size)
         if changes:
             _take_over(folder, experiment, identity_of(experiment, prepared, population))
-        return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
+        return _execute(
+            experiment, folder, prepared, partition, population, on_round, on_note, task
+        )
 
 
 def replay(
@@ -174,6 +179,8 @@ def replay(
             model_sha256=digest,
             evaluation_sha256=evaluation.digest(prepared),
         )
+    for line in spoilt(folder):
+        on_note(line)
     recorded = run_folder.recorded_digest(folder, upto)
     return {
         "round": upto,

@@ -23,8 +23,9 @@ from analysis import load, store
 from analysis.identity import LOCAL
 from hiso_ray.config import Experiment
 from hiso_ray.locks import hold
-from hiso_ray.metrics import scan_rows
+from hiso_ray.metrics import read_summary, scan_rows
 from hiso_ray.run_folder import read_experiment, stamped
+from hiso_ray.whole_files import write_text
 from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
@@ -128,9 +129,7 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 def write_plan(folder: Path, sweep: Sweep) -> None:
     """Once every trial is known to be possible."""
-    new = folder / "plan.yaml.new"
-    new.write_text(sweep.to_yaml(), encoding="utf-8")
-    new.replace(folder / "plan.yaml")
+    write_text(folder / "plan.yaml", sweep.to_yaml())
 
 
 def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
@@ -166,7 +165,7 @@ def run_folder(folder: Path, trial: Trial) -> Path:
 
 def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """The summary of a trial that ran to its end, else None."""
-    summary = load.read_summary(run_folder(folder, trial))
+    summary = read_summary(run_folder(folder, trial))
     return summary if summary and summary["rounds"] == trial.experiment.federation.rounds else None
 
 
