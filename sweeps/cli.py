@@ -19,6 +19,7 @@ from hiso_ray.options import (
     console,
     fields_given,
     guarded,
+    print_anywhere,
     warn_of_job_copy,
 )
 from hiso_ray.run_folder import fresh
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or plans a sweep; returns the exit status: 1 if a trial failed."""
+    print_anywhere()
     given = parser().parse_args(arguments)
     if given.sweep is None and not given.resume:
         parser().error(f"which sweep? Name it first: {', '.join(READY)}, or a .yaml or .py file")
@@ -139,7 +141,7 @@ def _conclude(table: Any, out: Path, console: Console) -> int:
     if len(failed):
         shown = Table("trial", "error", title="failed")
         for run, error in zip(failed["run"], failed["error"], strict=True):
-            shown.add_row(Path(run).name, escape(error.strip().splitlines()[-1]))
+            shown.add_row(escape(Path(run).name), escape(error.strip().splitlines()[-1]))
         console.print(shown)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.print(
