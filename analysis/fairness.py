@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.settings import NO_RESULT
+
 # What a trial may spend, and how often it is looked at: more looks find a higher best score and
 # an earlier arrival.
 BUDGET = (
@@ -17,8 +19,25 @@ BUDGET = (
     "method.probe",
     "eval.every",
 )
-CONDITIONS = ("task.", "federation.", "devices.", "eval.")
+# Other fields by what they are to a comparison, sections with a dot at their end.
+CONDITIONS = ("task.", "federation.", "devices.", "eval.", "attack.", "aggregation.", "privacy.")
+LABELLED = ("method.name", "method.curvature", "uplink.precision")  # `analysis.identity.label`
+SWEPT = ("seed", "method.lr")  # whose grids must be equal
+OWN = ("method.",)  # a method's hyper-parameters: others have others
 ALLOWANCES = ("rates", "seeds", "budgets")
+
+
+def kind_of(field: str) -> str | None:
+    """What a configuration field is to a comparison: ``budget``, ``label``, ``swept``,
+    ``condition``, ``own`` (of a method), ``harmless``; None for one that nobody has thought of."""
+    if field in BUDGET:
+        return "budget"
+    if field in LABELLED:
+        return "label"
+    if field in SWEPT:
+        return "swept"
+    sections = {"condition": CONDITIONS, "own": OWN, "harmless": NO_RESULT}
+    return next((kind for kind, some in sections.items() if field.startswith(some)), None)
 
 
 def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection[str] = ()) -> None:
@@ -96,9 +115,8 @@ def _same_conditions(rows: pd.DataFrame, place: str, within: Sequence[str]) -> N
         metrics = ", ".join(map(str, rows["metric"].dropna().unique()))
         raise ValueError(f"{place}: trials have different metrics ({metrics}); compare one")
     for method, own in rows.groupby("method", sort=False):
-        # Its name and curvature are in the label; its budget is looked at for itself.
-        loose = ("method.lr", "method.name", "method.curvature", *BUDGET, *within)
-        ours = [n for n in map(str, own) if n.startswith("method.") and n not in loose]
+        loose = (*SWEPT, *LABELLED, *BUDGET, *within)  # its budget is looked at for itself
+        ours = [n for n in map(str, own) if n.startswith(OWN) and n not in loose]
         if names := _differing(own, ours):
             raise ValueError(
                 f"{place}: trials of {method} differ in {', '.join(names)}; add that to `within`, "

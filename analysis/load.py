@@ -12,8 +12,6 @@ killed), from its ``runs/*``, in the order of their names. Both ways give the sa
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from analysis import store
 from analysis.identity import LATER, fields_of, identity
 from hiso_ray import config
 from hiso_ray.config import Experiment
+from hiso_ray.metrics import read_summary, scan_rows
 
 Paths = Sequence[Path | str]
 TRIAL = ("run", "cell", "seed", "method", "status", "error", "error_kind")
@@ -196,21 +195,13 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 
 def _metrics(folder: Path) -> pd.DataFrame:
-    """``metrics.csv``, empty where there is none; without the torn last line of a killed run."""
-    path = folder / "metrics.csv"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        return pd.DataFrame()
-    table = pd.read_csv(io.StringIO(whole))
+    """``metrics.csv`` without what are no rows of it, empty where there is none."""
+    table = pd.DataFrame(list(scan_rows(folder / "metrics.csv")))
+    if table.empty:
+        return table
+    table = table.apply(pd.to_numeric)
     # Folders from before there was a virtual clock do not have its column.
     return table if "simulated_seconds" in table else table.assign(simulated_seconds=0.0)
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """A run folder's ``summary.json``, if there is one."""
-    path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _experiment(folder: Path) -> Experiment:

@@ -12,8 +12,11 @@ import jinja2
 import pandas as pd
 
 from analysis import sections, study, style, tables
+from analysis.identity import fields_of
 from analysis.sections import Section
 from analysis.study import Study
+from hiso_ray.config import Experiment
+from hiso_ray.metrics import spoilt
 
 PAGE = "report.html"
 INCH = 96  # CSS pixels
@@ -38,6 +41,11 @@ FACTS = {
     "method.lr": "learning rates η",
     "seed": "seeds",
 }
+# What says it where it is not as it is by itself.
+DEPARTURES = (
+    "attack.kind", "attack.fraction", "aggregation.rule", "aggregation.weights", "privacy.clip",
+    "privacy.noise", "federation.dropout", "devices.deadline",
+)  # fmt: skip
 LONGEST = 150  # rows of a table on the page; longer ones are in their files
 NAMED = 3  # folders in the title
 SOME = 8  # values of a fact before they are counted instead
@@ -164,7 +172,9 @@ def _facts(found: Study) -> Iterator[tuple[str, str]]:
     """What was compared, for the head of the page."""
     trials = found.trials
     yield "methods", ", ".join(style.name(m) for m in trials["method"].unique())
-    others = [name for name in found.within if name not in FACTS]
+    usual = fields_of(Experiment())
+    departed = [n for n in DEPARTURES if n in trials and set(trials[n].dropna()) - {usual[n]}]
+    others = [name for name in dict.fromkeys([*found.within, *departed]) if name not in FACTS]
     for name, words in (FACTS | {name: name for name in others}).items():
         varied = " (varied)" if name in found.within else ""
         yield words + varied, _values(trials[name])
@@ -191,6 +201,8 @@ def _warnings(found: Study) -> Iterator[str]:
             f"{stopped} trials were stopped early, so that budgets differ: scores after the last "
             "round are of different rounds."
         )
+    for run in found.trials["run"]:
+        yield from spoilt(Path(run))
 
 
 def _last_line(error: Any) -> str:

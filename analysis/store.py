@@ -8,6 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hiso_ray.whole_files import whole
+
 FORMAT = 1  # goes up when a column changes its meaning or goes away
 KEY = b"hiso_ray_format"
 
@@ -27,9 +29,8 @@ def write(path: Path | str, frame: pd.DataFrame) -> None:
             f"analysis.load.one_type: {error}"
         ) from error
     known = table.schema.metadata or {}
-    new = path.with_name(f"{path.name}.new")
-    pq.write_table(table.replace_schema_metadata({**known, KEY: str(FORMAT).encode()}), new)
-    new.replace(path)
+    with whole(path) as new:
+        pq.write_table(table.replace_schema_metadata({**known, KEY: str(FORMAT).encode()}), new)
 
 
 def read(path: Path | str) -> pd.DataFrame:

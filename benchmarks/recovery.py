@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, few kills")
     given = parser.parse_args()
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
         parser.error("unset RAY_ADDRESS: only actors that this process started are killed")
     kills(given.quick)
     resumes(given.quick)

@@ -18,6 +18,7 @@ from hiso_ray.options import (
     console,
     fields_given,
     guarded,
+    print_anywhere,
     warn_of_job_copy,
 )
 from hiso_ray.progress import Display, plan_table, summary_table
@@ -115,13 +116,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    print_anywhere()
     given = parser().parse_args(arguments)
     with_hint = "the rounds done so far are in the ledger, `resume` goes on"
     return guarded("hiso-ray", lambda: COMMANDS[given.command](given, console()), with_hint)
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
-    from hiso_ray.run_folder import default_folder
+    from hiso_ray.run_folder import named
     from hiso_ray.runs import run
     from hiso_ray.tasks import resolve
 
@@ -138,10 +140,11 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         for line in shown:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         return 0
-    folder = Path(given.out or default_folder(experiment)).resolve()
-    warn_of_job_copy(console, folder, given.out)
-    with Display(console, experiment) as display:
-        summary = run(experiment, folder, display.row, display.note)
+    with named(experiment, given.out) as path:
+        folder = path.resolve()
+        warn_of_job_copy(console, folder, given.out)
+        with Display(console, experiment) as display:
+            summary = run(experiment, folder, display.row, display.note)
     console.print(summary_table(summary, str(folder)), highlight=False)
     return 0
 
@@ -164,7 +167,7 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
         given.folder,
         given.round,
         given.export,
-        lambda line: console.print(line),
+        lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
         given.outcomes,
     )
     console.print(f"round {found['round']}: {_scores(found, 'eval')}", highlight=False)
@@ -172,9 +175,9 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
         console.print(f"validation: {_scores(found, 'validation')}", highlight=False)
     console.print(f"model_sha256 {found['model_sha256']}", highlight=False)
     if given.export:
-        console.print(f"exported to {given.export}", highlight=False)
+        console.print(f"exported to {given.export}", highlight=False, markup=False)
     if given.outcomes:
-        console.print(f"outcomes in {given.outcomes}", highlight=False)
+        console.print(f"outcomes in {given.outcomes}", highlight=False, markup=False)
     if found["matches"] is None:
         return 0
     verdict = "equals" if found["matches"] else "DIFFERS from"
@@ -190,6 +193,7 @@ def _scores(found: dict[str, Any], part: str) -> str:
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:
+    from rich.markup import escape
     from rich.table import Table
 
     from analysis import report
@@ -198,15 +202,16 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     cells = made.short_table()
     table = Table(*map(str, cells.columns))
     for row in cells.itertuples(index=False):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
     for warning in made.warnings:
-        console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+        console.print(f"note: {warning}", highlight=False, markup=False, soft_wrap=True)
     *files, page = (file.name for file in made.files)
     endings = sorted({file.rpartition(".")[2] for file in files})
     console.print(
         f"{len(files)} files ({', '.join(endings)}) and {page} in {given.out}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     return 0

@@ -7,21 +7,20 @@ tail is recognised and dropped, a line altered, removed or moved in the middle i
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hiso_ray.locks import LOCK_SECONDS, hold
 from hiso_ray.record import Record
+from hiso_ray.whole_files import write_text
 
 FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-LOCK_SECONDS = 20.0  # a writer that was killed a moment ago may not have let go yet
 
 
 class LedgerError(ValueError):
@@ -73,16 +72,8 @@ class Ledger:
         Raises:
             FileExistsError: there is one already.
         """
-        if path.exists():
-            raise FileExistsError(f"{path} exists")
         line, _ = _line({"format": FORMAT, **header}, "")
-        new = path.with_suffix(".new")
-        with open(new, "wb") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)  # whole or not at all
-        _sync_folder(path.parent)
+        write_text(path, line, anew=True)
         return cls.open(path)
 
     @classmethod
@@ -236,26 +227,9 @@ def _exclusive(path: Path) -> BinaryIO:
         raise LedgerError(
             f"cannot write {path} ({error.strerror}): make the run folder writable, or copy it"
         ) from error
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                file.close()
-                raise LedgerError(
-                    f"another process is writing {path}: wait for it, or stop it"
-                ) from error
-            time.sleep(0.2)
-        except OSError:
-            return file  # a file system without locks
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on disk only when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        hold(file, LOCK_SECONDS)
+    except BlockingIOError as error:
+        file.close()
+        raise LedgerError(f"another process is writing {path}: wait for it, or stop it") from error
+    return file

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from hiso_ray.config import Experiment
 from hiso_ray.traffic import paper_bytes_per_client
+from hiso_ray.whole_files import whole, write_text
 
 COLUMNS = (
     "round", "train_loss", "eval_loss", "eval_accuracy", "uplink_bytes", "downlink_bytes",
@@ -26,6 +28,9 @@ COLUMNS = (
 )  # fmt: skip
 BRIEF = ("round", "train_loss")  # of a round without evaluation, for TensorBoard
 Row = dict[str, Any]
+NUMBER = r"(?:-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|-?inf|nan)?"
+COUNTED = re.compile(rf"\d+(?:,{NUMBER})*\r?\n")  # a line of metrics.csv
+MEASURED = re.compile(r"\d+,.*\r?\n")  # of diagnostics.csv, which has texts
 
 
 class MetricsFile:
@@ -42,12 +47,8 @@ class MetricsFile:
         """Starts the table with the rows of an interrupted run, if any."""
         from tensorboardX.event_file_writer import EventsWriter
 
-        path, fresh = folder / "metrics.csv", folder / "metrics.csv.new"
-        with open(fresh, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(keep)
-        fresh.replace(path)  # whole or not at all
+        path = folder / "metrics.csv"
+        _write_table(path, COLUMNS, keep)
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._csv = csv.DictWriter(self._file, COLUMNS)
         (folder / "tensorboard").mkdir(exist_ok=True)
@@ -56,7 +57,8 @@ class MetricsFile:
         self._events = EventsWriter(prefix, suffix)
 
     def add(self, row: Row) -> None:
-        """Writes a row, so that it outlives this process; the events are flushed at an evaluation.
+        """Writes a row, so that it outlives this process; that of an evaluated round is on disk
+        afterwards, and so are those before it. The others could be made again from the ledger.
 
         Raises:
             OSError: the disk is full.
@@ -66,6 +68,7 @@ class MetricsFile:
         evaluated = row["eval_loss"] is not None
         self._events.write_event(_event(row if evaluated else {n: row[n] for n in BRIEF}))
         if evaluated:
+            os.fsync(self._file.fileno())
             self._events.flush()
 
     def close(self) -> None:
@@ -79,11 +82,10 @@ class DiagnosticsFile:
     def __init__(self, folder: Path, round_: int) -> None:
         """Keeps the rows up to ``round_`` of an interrupted run, if any."""
         self._path = folder / "diagnostics.csv"
-        kept = [row for row in _whole_rows(self._path) if int(row["round"]) <= round_]
+        kept = [row for row in _rows(self._path, MEASURED) if row and int(row["round"]) <= round_]
         self._done = {int(row["round"]) for row in kept}
-        self._path.unlink(missing_ok=True)
-        for row in kept:
-            self._append(row)
+        if self._path.exists():
+            _write_table(self._path, kept[0] if kept else (), kept)
 
     def add(self, row: Row) -> None:
         """Writes a row, unless its round has one.
@@ -91,17 +93,23 @@ class DiagnosticsFile:
         Raises:
             OSError: the disk is full.
         """
-        if row["round"] not in self._done:
-            self._append(row)
-            self._done.add(row["round"])
+        if row["round"] in self._done:
+            return
+        if not self._done:
+            _write_table(self._path, row, [row])
+        else:
+            with open(self._path, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, list(row)).writerow(row)
+                file.flush()
+                os.fsync(file.fileno())
+        self._done.add(row["round"])
 
-    def _append(self, row: Row) -> None:
-        fresh = not self._path.exists()
-        with open(self._path, "a", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(row))
-            if fresh:
-                table.writeheader()
-            table.writerow(row)
+
+def _write_table(path: Path, names: Iterable[str], rows: Iterable[Row]) -> None:
+    with whole(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(names))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def _event(row: Row) -> Any:
@@ -115,18 +123,36 @@ def _event(row: Row) -> Any:
 
 
 def scan_rows(path: Path) -> Iterator[Row]:
-    """The rows of a metrics file, one at a time; empty cells are None, a torn last line is left
-    out."""
-    for row in _whole_rows(path):
-        yield {name: _number(text) for name, text in row.items()}
+    """The rows of a metrics file, one at a time; empty cells are None. Left out are a torn last
+    line and those of :func:`spoilt_lines`."""
+    for row in _rows(path, COUNTED):
+        if row is not None:
+            yield {name: _number(text) for name, text in row.items()}
 
 
-def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
+def spoilt_lines(path: Path) -> list[int]:
+    """Which lines of a metrics file, counted from 1, are no rows: they are no numbers, have more or
+    fewer cells than the header, or are of a round that does not follow."""
+    return [line for line, row in enumerate(_rows(path, COUNTED), 2) if row is None]
+
+
+def _rows(path: Path, pattern: re.Pattern[str]) -> Iterator[dict[str, str] | None]:
+    """The cells of each whole line after the header, by name; None where it is no row."""
     if not path.exists():
         return
-    with open(path, newline="", encoding="utf-8") as file:
-        whole = (line for line in file if line.endswith("\n"))
-        yield from csv.DictReader(whole)
+    # Whatever a hand or a disk has put there; editors begin files with a byte-order mark.
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        names, before = next(file, "").rstrip("\r\n").split(","), -1
+        for line in file:
+            if not line.endswith("\n"):
+                return  # torn by a kill
+            cells = line.rstrip("\r\n").split(",")
+            sound = len(cells) == len(names) and pattern.fullmatch(line) and names[0] == "round"
+            if sound and int(cells[0]) > before:
+                before = int(cells[0])
+                yield dict(zip(names, cells, strict=True))
+            else:
+                yield None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -160,7 +186,8 @@ class Course:
         self.row = row
         for name, value in row.items():
             if name.startswith(("eval_", "validation_")) and value is not None:
-                self._first.setdefault(name, value)
+                if row["round"] == 0:
+                    self._first[name] = value
                 self._last[name] = value
                 if name not in self._best or value > self._best[name]:
                     self._best[name] = value
@@ -237,6 +264,23 @@ def summarize(
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    new = folder / "summary.json.new"
-    new.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    new.replace(folder / "summary.json")  # whole or not at all
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """A run folder's ``summary.json``; None where there is none that can be read."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) and "rounds" in summary else None
+
+
+def spoilt(folder: Path) -> list[str]:
+    """What cannot be read of a run folder's table and summary, in words."""
+    lines = spoilt_lines(folder / "metrics.csv")
+    found = [f"{folder / 'metrics.csv'}: line {n} is no row of it: left out" for n in lines[:3]]
+    found += [f"and {len(lines) - 3} lines more"] * (len(lines) > 3)
+    if (folder / "summary.json").exists() and read_summary(folder) is None:
+        found.append(f"{folder / 'summary.json'} cannot be read: taken as missing")
+    return found

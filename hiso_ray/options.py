@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import re
 import signal
@@ -86,6 +87,13 @@ def fields_given(given: argparse.Namespace) -> dict[str, Any]:
     return {name.removeprefix("field:"): v for name, v in fields if name.startswith("field:")}
 
 
+def print_anywhere() -> None:
+    """Lets output go on where a console or a pipe cannot show a character: "?" stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def console() -> Console:
     """Where a command prints."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -121,10 +129,11 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 
 def warn_of_job_copy(console: Console, folder: Path, given: str | None) -> None:
     """Says that a Ray job's working directory is a copy, where the output would be lost with it."""
-    if JOB in os.environ and not Path(given or "").is_absolute():
+    if os.environ.get(JOB) and not Path(given or "").is_absolute():
         console.print(
             f"note: a Ray job runs in a copy of its working directory, so {folder} may be removed "
             "with it; give --out an absolute path",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )

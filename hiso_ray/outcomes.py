@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hiso_ray.messages import Score
+from hiso_ray.whole_files import whole
 
 
 def joined(scores: Iterable[Score]) -> Score:
@@ -101,6 +102,5 @@ def write(
         "evaluation_sha256": evaluation_sha256,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    pq.write_table(pa.table(columns).replace_schema_metadata(about), new)
-    new.replace(path)
+    with whole(path) as new:
+        pq.write_table(pa.table(columns).replace_schema_metadata(about), new)

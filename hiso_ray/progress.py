@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -96,11 +97,11 @@ class Display(Bar):
 
 def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     """A table of names and values."""
-    table = Table(show_header=False, title=title)
+    table = Table(show_header=False, title=escape(title))
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     return table
 
 
@@ -178,13 +179,17 @@ def _validation(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [("on validation", f"{final:.2%} (best {best:.2%}, the test {there:.2%} then)")]
 
 
+def _share(score: float | None) -> str:
+    return "–" if score is None else f"{score:.2%}"
+
+
 def summary_table(summary: dict[str, Any], folder: str) -> Table:
     """The closing table of a run."""
     rows = (
         ("rounds", f"{summary['rounds']:,} with {summary['clients']:,} clients"),
         (
             summary["metric"],
-            f"{summary['initial_score']:.2%} → {summary['final_score']:.2%} "
+            f"{_share(summary['initial_score'])} → {summary['final_score']:.2%} "
             f"(best {summary['best_score']:.2%})",
         ),
         *_validation(summary),

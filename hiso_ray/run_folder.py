@@ -20,68 +20,182 @@ import csv
 import io
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
 from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.locks import LOCK_SECONDS, hold
+from hiso_ray.metrics import read_summary
+from hiso_ray.whole_files import write_text
 
-# written before the first round
-EARLY = {"config.yaml", "config.yaml.new", "faults.jsonl", "ledger.new", "partition.csv",
-         "partition.csv.new", "partition.png", "trial-notes.txt"}  # fmt: skip
+# written before the first round, as are files that a kill has left half written
+EARLY = ("config.yaml", "faults.jsonl", "partition.csv", "partition.png", "trial-notes.txt")
+LOCK = "faults.jsonl"  # whoever runs the folder holds this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 
-def default_folder(experiment: Experiment) -> Path:
-    """``runs/TASK-METHOD-seedN-TIME``."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{experiment.task.name}-{experiment.method.name}-seed{experiment.seed}-{stamp}"
-    return Path("runs") / name
+def stamped(name: str) -> Path:
+    """``runs/NAME-TIME``."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def create(experiment: Experiment, out: Path) -> Path:
-    """Starts a run folder, in a place that is empty or where a run failed before its first round.
+@contextmanager
+def fresh(path: Path) -> Iterator[Path]:
+    """A folder made now, and so nobody else's: ``path``, or where it is there already ``path-2``
+    and so on. If nothing is put into it, it is removed again.
 
     Raises:
-        FileExistsError: there is something else.
+        ValueError: it cannot be made.
+    """
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with _writing(folder):
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+@contextmanager
+def named(experiment: Experiment, out: Path | str | None) -> Iterator[Path]:
+    """``out``, or a :func:`fresh` ``runs/TASK-METHOD-seedN-TIME``."""
+    if out is not None:
+        yield Path(out)
+        return
+    task, method = experiment.task.name, experiment.method.name
+    with fresh(stamped(f"{task}-{method}-seed{experiment.seed}")) as folder:
+        yield folder
+
+
+@contextmanager
+def started(experiment: Experiment, out: Path) -> Iterator[Path]:
+    """A new run folder, in a place that is empty or where a run died before its first round; nobody
+    else's for as long as the context lasts or this process lives.
+
+    Raises:
+        FileExistsError: there is something else, or another process is starting a run there.
         ValueError: nothing can be written there.
     """
     folder = out.resolve()
+    _check_free(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, is_first = _lock_file(folder)
+    with lock:
+        _hold_start(folder, lock, is_first)
+        _check_free(folder)  # again: somebody may have run it to its end meanwhile
+        with _writing(folder):
+            lock.truncate(0)
+            for path in folder.iterdir():  # of a start that failed, perhaps with other values
+                if path.name != LOCK:
+                    path.unlink()
+            write_experiment(folder, experiment)
+        yield folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A run folder that is there, nobody else's for as long as the context lasts or this process
+    lives.
+
+    Raises:
+        LedgerError: it is no run folder, it cannot be written, or another process runs it.
+    """
+    _config(folder)
+    try:
+        lock, _ = _lock_file(folder)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write to {folder} ({error.strerror}): make the run folder writable, or copy it"
+        ) from error
+    with lock:
+        try:
+            hold(lock, LOCK_SECONDS)
+        except BlockingIOError as error:
+            raise LedgerError(
+                f"another process is running {folder}: wait for it, or stop it"
+            ) from error
+        for path in folder.glob("*.new"):  # a kill has left it half written
+            with suppress(OSError):
+                path.unlink()
+        yield
+
+
+def _check_free(folder: Path) -> None:
     if (folder / "ledger.jsonl").exists():
         raise FileExistsError(
             f"{folder} already holds a run: choose another --out, or go on with it: "
             f"hiso-ray resume {folder}"
         )
-    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - EARLY):
+    if folder.exists() and not (folder.is_dir() and all(map(_is_early, folder.iterdir()))):
         raise FileExistsError(f"{folder} is not empty: choose another --out")
+
+
+def _is_early(path: Path) -> bool:
+    return path.name in EARLY or path.suffix == ".new"
+
+
+def _lock_file(folder: Path) -> tuple[BinaryIO, bool]:
+    """The file to hold, and whether this process has made it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in EARLY:  # of a start that failed, perhaps with other values
-            (folder / name).unlink(missing_ok=True)
-        write_experiment(folder, experiment)
-        (folder / "faults.jsonl").touch()
+        return open(folder / LOCK, "xb"), True
+    except FileExistsError:
+        return open(folder / LOCK, "ab"), False
+
+
+def _hold_start(folder: Path, lock: BinaryIO, is_first: bool) -> None:
+    try:
+        known = hold(lock) or is_first
+    except BlockingIOError as error:
+        raise FileExistsError(
+            f"another process is starting a run in {folder}: choose another --out"
+        ) from error
+    if not known:
+        raise FileExistsError(
+            f"{folder} holds the beginning of a run, and its file system has no locks that tell "
+            "whether somebody is running it: remove it, or choose another --out"
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(
             f"cannot write to the run folder {folder} ({error.strerror}): make room, or choose "
             "another --out"
         ) from error
-    return folder
 
 
 def write_experiment(folder: Path, experiment: Experiment) -> None:
-    _replace(folder / "config.yaml", _versions() + experiment.to_yaml())
+    write_text(folder / "config.yaml", _versions() + experiment.to_yaml())
 
 
 def read_experiment(folder: Path) -> Experiment:
     """The experiment of a run folder."""
-    if not (folder / "config.yaml").exists():
+    return Experiment.model_validate(config.load(_config(folder)))
+
+
+def _config(folder: Path) -> Path:
+    path = folder / "config.yaml"
+    if not path.exists():
         raise LedgerError(f"{folder} is not a run folder: it has no config.yaml")
-    return Experiment.model_validate(config.load(folder / "config.yaml"))
+    return path
 
 
 def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
@@ -117,23 +231,15 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
 
 def recorded_digest(folder: Path, round_: int) -> str | None:
     """What ``summary.json`` says of the weights after so many rounds, if it does."""
-    path = folder / "summary.json"
-    summary = config.load(path) if path.exists() else {}
-    return summary["model_sha256"] if summary.get("rounds") == round_ else None
+    summary = read_summary(folder) or {}
+    return summary.get("model_sha256") if summary.get("rounds") == round_ else None
 
 
 def write_partition(path: Path, counts: np.ndarray, names: tuple[str, ...]) -> None:
     rows = ((client, sum(row), *row) for client, row in enumerate(counts.tolist()))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("client", "examples", *names), *rows])
-    _replace(path, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    write_text(path, text.getvalue())
 
 
 def _versions() -> str:

@@ -23,6 +23,7 @@ from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed
+from hiso_ray.metrics import spoilt
 from hiso_ray.outcomes import joined, means, write
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
@@ -58,7 +59,7 @@ def run(
         ValueError: something in the experiment does not fit, in words; or all evaluation examples
             are training examples too.
         TurnFailed: a client failed again and again; names it, the round and the step.
-        FileExistsError: ``out`` already holds something.
+        FileExistsError: ``out`` already holds something, or a run is being started there.
     """
     experiment = devices.resolve(tasks.resolve(experiment or Experiment()))
     prepared, partition = _load(experiment, task)
@@ -67,18 +68,23 @@ def run(
     check_dimension(experiment, prepared.x0.size)
     sizes = Sizes(experiment, prepared.x0.size)
     clock = [f"virtual clock: {line}" for line in describe(sizes, population.devices)]
-    folder = run_folder.create(experiment, Path(out or run_folder.default_folder(experiment)))
-    counts = partition.label_counts(prepared.labels, len(prepared.label_names))
-    notes = (*prepared.notes, *seen, opening.model(experiment, prepared), opening.partition(counts))
-    own = (
-        opening.memory(experiment, prepared),
-        *opening.probes(experiment, prepared),
-        *opening.precision(experiment),
-        *opening.signs(experiment),
-    )
-    for note in (*notes, *clock, *own):
-        on_note(note)
-    return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
+    with run_folder.named(experiment, out) as path, run_folder.started(experiment, path) as folder:
+        counts = partition.label_counts(prepared.labels, len(prepared.label_names))
+        for note in (
+            *prepared.notes,
+            *seen,
+            opening.model(experiment, prepared),
+            opening.partition(counts),
+            *clock,
+            opening.memory(experiment, prepared),
+            *opening.probes(experiment, prepared),
+            *opening.precision(experiment),
+            *opening.signs(experiment),
+        ):
+            on_note(note)
+        return _execute(
+            experiment, folder, prepared, partition, population, on_round, on_note, task
+        )
 
 
 def resume(
@@ -100,13 +106,17 @@ def resume(
         LedgerError: (a ``ValueError``) not a run folder, or its model or data have changed.
     """
     folder = Path(folder).resolve()
-    experiment = run_folder.continued(folder, changes or {})
-    experiment = devices.resolve(tasks.resolve(experiment))
-    prepared, partition = _load(experiment, task)
-    population = _population(experiment, partition)
-    if changes:
-        _take_over(folder, experiment, identity_of(experiment, prepared, population))
-    return _execute(experiment, folder, prepared, partition, population, on_round, on_note, task)
+    with run_folder.held(folder):
+        experiment = run_folder.continued(folder, changes or {})
+        experiment = devices.resolve(tasks.resolve(experiment))
+        prepared, partition = _load(experiment, task)
+        population = _population(experiment, partition)
+        check_dimension(experiment, prepared.x0.size)
+        if changes:
+            _take_over(folder, experiment, identity_of(experiment, prepared, population))
+        return _execute(
+            experiment, folder, prepared, partition, population, on_round, on_note, task
+        )
 
 
 def replay(
@@ -169,6 +179,8 @@ def replay(
             model_sha256=digest,
             evaluation_sha256=evaluation.digest(prepared),
         )
+    for line in spoilt(folder):
+        on_note(line)
     recorded = run_folder.recorded_digest(folder, upto)
     return {
         "round": upto,

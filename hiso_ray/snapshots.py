@@ -8,7 +8,6 @@ and is hashed; one that does not fit is left out, and replicas start from x_0.
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.numpy import save_file
 
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Snapshot
+from hiso_ray.whole_files import whole
 
 ENDING = ".safetensors"
 
@@ -36,7 +36,6 @@ def write(
     """
     folder.mkdir(exist_ok=True)
     path = folder / f"round-{round_:08d}{ENDING}"
-    new = path.with_suffix(".new")
     sha256 = _sha256(tensors)
     said = {
         "round": str(round_),
@@ -45,12 +44,9 @@ def write(
         "update_norm": update_norm.hex(),
     }
     try:
-        save_file(tensors, new, metadata=said)
-        with open(new, "rb") as file:
-            os.fsync(file.fileno())
-        new.replace(path)
+        with whole(path) as new:
+            save_file(tensors, new, metadata=said)
     except (SafetensorError, OSError) as error:  # the library tells of a full disk in its own way
-        new.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written: {error}") from error
     return Snapshot(round_, path, sha256)
 

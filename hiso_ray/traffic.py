@@ -32,6 +32,7 @@ from hiso_ray.config import Experiment, MethodConfig
 from hiso_ray.devices import NAMES, Devices
 from hiso_ray.record import Record
 from hiso_ray.uplink import payload_bytes
+from hiso_ray.whole_files import whole
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,7 @@ def write_clients(
     }
     if devices is not None:
         columns |= {name: getattr(devices, name) for name in NAMES}
-    fresh = path.with_name(path.name + ".new")
-    with open(fresh, "w", newline="", encoding="utf-8") as file:
+    with whole(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(columns)
         table.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    fresh.replace(path)  # whole or not at all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from hiso_ray.options import (
     console,
     fields_given,
     guarded,
+    print_anywhere,
     warn_of_job_copy,
 )
+from hiso_ray.run_folder import fresh
 from sweeps import folder as sweep_folder
 from sweeps.ready import READY
 from sweeps.table import Sweep, read_sweep
@@ -76,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or plans a sweep; returns the exit status: 1 if a trial failed."""
+    print_anywhere()
     given = parser().parse_args(arguments)
     if given.sweep is None and not given.resume:
         parser().error(f"which sweep? Name it first: {', '.join(READY)}, or a .yaml or .py file")
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(given: argparse.Namespace, console: Console) -> int:
     sweep = _asked_for(given)
-    out = Path(given.out) if given.out else sweep_folder.default_folder(sweep)
+    out = Path(given.out) if given.out else sweep_folder.default_path(sweep)
     trials = sweep.trials()
     if given.dry_run:
         from sweeps.plan import plan, plan_table
@@ -96,16 +100,17 @@ def _sweep(given: argparse.Namespace, console: Console) -> int:
         return 0
     from sweeps.runner import run_sweep
 
-    warn_of_job_copy(console, out.resolve(), given.out)
-    table = run_sweep(
-        sweep,
-        out,
-        concurrency=given.concurrency,
-        resume=given.resume,
-        early_stopping=given.early_stopping,
-        console=console,
-    )
-    return _conclude(table, out, console)
+    with nullcontext(out) if given.out else fresh(out) as folder:
+        warn_of_job_copy(console, folder.resolve(), given.out)
+        table = run_sweep(
+            sweep,
+            folder,
+            concurrency=given.concurrency,
+            resume=given.resume,
+            early_stopping=given.early_stopping,
+            console=console,
+        )
+        return _conclude(table, folder, console)
 
 
 def _asked_for(given: argparse.Namespace) -> Sweep:
@@ -136,7 +141,7 @@ def _conclude(table: Any, out: Path, console: Console) -> int:
     if len(failed):
         shown = Table("trial", "error", title="failed")
         for run, error in zip(failed["run"], failed["error"], strict=True):
-            shown.add_row(Path(run).name, escape(error.strip().splitlines()[-1]))
+            shown.add_row(escape(Path(run).name), escape(error.strip().splitlines()[-1]))
         console.print(shown)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.print(

@@ -4,16 +4,14 @@
 
     plan.yaml        the sweep, as it was asked for; resume reads it
     runs/ID/         a run folder per trial; its summary says that the trial has finished
-    outcomes.jsonl   how each trial that did not finish ended (failed, stopped)
+    outcomes.jsonl   how each trial that did not finish stands (failed, stopped, begun again)
     trials.parquet, rounds.parquet   everything, tidy: docs/columns.md
     tune/            Ray Tune's own records; nothing here needs them
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +21,11 @@ import pandas as pd
 
 from analysis import load, store
 from analysis.identity import LOCAL
-from hiso_ray.metrics import scan_rows
-from hiso_ray.run_folder import read_experiment
+from hiso_ray.config import Experiment
+from hiso_ray.locks import hold
+from hiso_ray.metrics import read_summary, scan_rows
+from hiso_ray.run_folder import read_experiment, stamped
+from hiso_ray.whole_files import write_text
 from sweeps.table import Sweep, Trial, read_sweep
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
@@ -43,9 +44,9 @@ class Ending(NamedTuple):
     kind: str | None = None
 
 
-def default_folder(sweep: Sweep) -> Path:
+def default_path(sweep: Sweep) -> Path:
     """``runs/sweep-NAME-TIME``."""
-    return Path("runs") / f"sweep-{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return stamped(f"sweep-{sweep.name}")
 
 
 def planned(folder: Path) -> Sweep:
@@ -67,15 +68,10 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         FileExistsError: it holds something, and ``resume`` was not asked for.
         ValueError: it holds a sweep of another plan, or another process is running it.
     """
-    if not resume and _holds(folder):
-        if (folder / "plan.yaml").exists():
-            raise FileExistsError(
-                f"{folder} already holds a sweep: --resume finishes what it lacks, or choose "
-                "another --out"
-            )
-        raise FileExistsError(f"{folder} already holds something: choose another --out")
     if resume:
         planned(folder)  # is it a sweep folder at all?
+    else:
+        _check_free(folder)
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
@@ -85,24 +81,31 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(lock)
         except BlockingIOError as error:
             raise ValueError(f"{folder} is being run by another process: wait for it") from error
-        except OSError:
-            pass  # a file system without locks
+        if not resume:
+            _check_free(folder)  # again: somebody may have run it to its end meanwhile
         check_plan(folder, sweep, trials)
         yield
 
 
-def _holds(folder: Path) -> bool:
-    """Whether there is more than a start that came to nothing leaves."""
+def _check_free(folder: Path) -> None:
+    """
+    Raises:
+        FileExistsError: there is more than a start that came to nothing leaves.
+    """
     if not folder.exists():
-        return False
-    if not folder.is_dir():
-        return True
-    found = {path.name for path in folder.iterdir()}
+        return
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     begun = (folder / "runs").is_dir() and any((folder / "runs").iterdir())
-    return begun or not found <= {"runs", "outcomes.jsonl"}
+    if "plan.yaml" in found:
+        raise FileExistsError(
+            f"{folder} already holds a sweep: --resume finishes what it lacks, or choose another "
+            "--out"
+        )
+    if begun or not found <= {"runs", "outcomes.jsonl"}:
+        raise FileExistsError(f"{folder} already holds something: choose another --out")
 
 
 def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
@@ -126,20 +129,29 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 def write_plan(folder: Path, sweep: Sweep) -> None:
     """Once every trial is known to be possible."""
-    new = folder / "plan.yaml.new"
-    new.write_text(sweep.to_yaml(), encoding="utf-8")
-    new.replace(folder / "plan.yaml")
+    write_text(folder / "plan.yaml", sweep.to_yaml())
 
 
 def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
     """Local files that finished trials were run with and that now lie elsewhere: the same by name
     only."""
+    return _unlike(folder, trials, LOCAL)
+
+
+def unmeasured(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    """What finished trials were to measure, where it is now something else."""
+    names = type(trials[0].experiment.diagnostics).model_fields
+    return _unlike(folder, trials, [f"diagnostics.{name}" for name in names])
+
+
+def _unlike(folder: Path, trials: Sequence[Trial], fields: Sequence[str]) -> list[str]:
+    """Fields in which finished trials and the plan differ, in words."""
     found: dict[str, None] = {}
     for trial in trials:
         if summary_of(folder, trial) is None:
             continue
         before = read_experiment(run_folder(folder, trial)).model_dump()
-        for field in LOCAL:
+        for field in fields:
             section, name = field.split(".")
             then, now = before[section][name], trial.experiment.model_dump()[section][name]
             if then != now:
@@ -153,14 +165,14 @@ def run_folder(folder: Path, trial: Trial) -> Path:
 
 def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """The summary of a trial that ran to its end, else None."""
-    summary = load.read_summary(run_folder(folder, trial))
+    summary = read_summary(run_folder(folder, trial))
     return summary if summary and summary["rounds"] == trial.experiment.federation.rounds else None
 
 
 def add_outcome(
     folder: Path, trial_id: str, status: str, error: str | None, kind: str | None = None
 ) -> None:
-    """Notes how a trial ended, if not by finishing.
+    """Notes how a trial ended, if not by finishing, or that it has begun.
 
     Args:
         kind: the name of the exception's class.
@@ -202,6 +214,12 @@ def outdate(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _as_run(folder: Path, trial: Trial) -> Experiment:
+    """What a trial was run with: the plan may have other diagnostics or resources by now."""
+    run = run_folder(folder, trial)
+    return read_experiment(run) if (run / "config.yaml").exists() else trial.experiment
+
+
 def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     """Writes ``trials.parquet`` and ``rounds.parquet`` from the run folders; returns the trials.
 
@@ -212,7 +230,7 @@ def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     rows, evaluated = [], []
     for trial in trials:
         run, ending = f"runs/{trial.id}", standing[trial.id]
-        row = load.trial_row(trial.experiment.model_dump(), summary_of(folder, trial))
+        row = load.trial_row(_as_run(folder, trial).model_dump(), summary_of(folder, trial))
         how = {"status": ending.status, "error": ending.error, "error_kind": ending.kind}
         rows.append({"run": run, **how, **row})
         if any(True for _ in scan_rows(run_folder(folder, trial) / "metrics.csv")):

@@ -54,7 +54,7 @@ def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stop
     """
     todo = sweep_folder.missing(out, trials, early_stopping)
     experiments = [trial.experiment for trial in todo]
-    here = "RAY_ADDRESS" not in os.environ
+    here = not os.environ.get("RAY_ADDRESS")
     return Plan(
         trials=len(trials),
         cells=len({cell(trial.experiment) for trial in trials}),

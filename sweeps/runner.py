@@ -80,6 +80,13 @@ def run_sweep(
             console.print(f"{len(trials) - len(todo)} of {len(trials)} trials are there already")
         for move in sweep_folder.moved(out, trials):
             console.print(f"warning: {move}: taken to be the same", markup=False, soft_wrap=True)
+        for change in sweep_folder.unmeasured(out, trials):
+            console.print(
+                f"warning: {change}: trials that are there already are not measured again, and the "
+                "tables say what each was run with",
+                markup=False,
+                soft_wrap=True,
+            )
         if not todo:
             sweep_folder.write_plan(out, sweep)
             return sweep_folder.collect(out, trials)

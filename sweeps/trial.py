@@ -58,8 +58,11 @@ def _run(assignment: Assignment) -> dict[str, Any]:
     try:
         if not (folder / "ledger.jsonl").exists():
             return run(experiment, folder, on_round, notes.append, task)
-        resources = experiment.resources.model_dump()
-        changes = {f"resources.{name}": value for name, value in resources.items()}
+        changes = {
+            f"{section}.{name}": value
+            for section in ("resources", "diagnostics")  # the plan may have others by now
+            for name, value in getattr(experiment, section).model_dump().items()
+        }
         return resume(folder, on_round, notes.append, changes, task)
     finally:
         if folder.is_dir():

@@ -13,7 +13,7 @@ from ray.util.placement_group import placement_group_table
 from rich.console import Console
 
 from hiso_ray.progress import Bar
-from sweeps.folder import FAILED, FINISHED, STOPPED, add_outcome
+from sweeps.folder import FAILED, FINISHED, STOPPED, UNFINISHED, add_outcome
 from sweeps.room import Room
 from sweeps.table import Trial
 
@@ -35,6 +35,10 @@ class Watch(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps its callbacks on disk for a restore of its own, which nobody uses
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # An earlier start may have failed, and this one may be killed.
+        add_outcome(self._folder, trial.config["trial"], UNFINISHED, None)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

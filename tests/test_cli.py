@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,28 @@ def test_an_interrupt_leaves_a_readable_ledger_that_resumes(
     assert "resume" in error
     assert "Traceback" not in error
     assert len(Ledger.read(ledger).records) >= 5
+
+
+def test_names_and_consoles_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    name = "lauf-\u00fc [/x] 50%"
+    done = hiso("run", *SMALL, "--out", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "lauf-?[/x]50%" in re.sub(r"[|\s]", "", done.stdout)  # a table folds it
+    assert (tmp_path / name / "summary.json").exists()
+    assert hiso("run", "--help", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("entry", ["hiso_ray.cli", "sweeps.cli"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_help_goes_to_any_console(
+    monkeypatch: pytest.MonkeyPatch, entry: str, encoding: str
+) -> None:
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as ended:
+        import_module(entry).main(["run", "--help"] if entry == "hiso_ray.cli" else ["--help"])
+    stream.flush()
+    assert ended.value.code == 0
+    assert b"usage:" in buffer.getvalue()

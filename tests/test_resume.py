@@ -73,6 +73,51 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
         assert files[0] == files[1], name
 
 
+def cut(path: Path, rows: int) -> None:
+    """Leaves the header and so many rows."""
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[: rows + 1]))
+
+
+@pytest.mark.parametrize("method", ["hiso", "fedzo"])
+def test_rows_that_were_lost_are_made_again(experiment: Make, tmp_path: Path, method: str) -> None:
+    base = {"method.name": method, "federation.dropout": 0.3}
+    whole = run(experiment(**base), tmp_path / "whole")
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["round"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(**base), tmp_path / "r", stop)
+    cut(tmp_path / "r" / "metrics.csv", 4)  # what a machine that lost its power had on disk
+    heard: list[int] = []
+    summary = resume(tmp_path / "r", lambda row: heard.append(row["round"]))
+    assert heard == [5, 6]
+    keep = set(COLUMNS) - {"seconds", "ray_bytes"}
+    tables = [read_rows(tmp_path / name / "metrics.csv") for name in ("whole", "r")]
+    assert [r["round"] for r in tables[1]] == [*range(7)]
+    assert [{n: r[n] for n in keep} for r in tables[0]] == [
+        {n: r[n] for n in keep} for r in tables[1]
+    ]
+    assert summary["initial_score"] == whole["initial_score"]
+
+
+def test_a_spoilt_table_stops_nothing_and_is_named(experiment: Make, tmp_path: Path) -> None:
+    whole = run(experiment(**{"federation.rounds": 8}), tmp_path / "whole")
+    run(experiment(), tmp_path / "r")
+    path = tmp_path / "r" / "metrics.csv"
+    path.write_text("\ufeff" + path.read_text() + "total,,,,\n", encoding="utf-8")
+    (tmp_path / "r" / "summary.json").write_text('{"rounds":')
+    notes: list[str] = []
+    end = resume(tmp_path / "r", on_note=notes.append, changes={"federation.rounds": 8})
+    assert end["model_sha256"] == whole["model_sha256"]
+    assert f"{path}: line 9 is no row of it: left out" in notes
+    assert [row["round"] for row in read_rows(path)] == [*range(9)]
+    path.unlink()
+    assert resume(tmp_path / "r", changes={"federation.rounds": 9})["initial_score"] is None
+    assert [row["round"] for row in read_rows(path)] == [*range(1, 10)]
+
+
 def ledger_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -149,6 +194,17 @@ def test_what_decides_no_result_may_change(experiment: Make, tmp_path: Path) -> 
     run(experiment(), tmp_path / "r")
     changes = {"eval.every": 1, "resources.direction_cache_mb": 0, "federation.rounds": 8}
     assert resume(tmp_path / "r", changes=changes)["model_sha256"] == whole["model_sha256"]
+
+
+def test_diagnostics_of_too_large_a_model_are_refused(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(), tmp_path / "r")
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    monkeypatch.setattr("hiso_ray.config.fits.LARGEST_HESSIAN", 600)
+    with pytest.raises(ValueError, match=r"diagnostics.every = 2 measures the Hessian's diagonal"):
+        resume(tmp_path / "r", changes={"diagnostics.every": 2})
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
 
 
 def test_other_devices_are_refused(experiment: Make, tmp_path: Path) -> None:

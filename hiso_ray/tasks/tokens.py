@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.tasks.cache import cache
+from hiso_ray.whole_files import whole
 
 VERSION = 3  # of the cut and of the file
 
@@ -134,11 +134,7 @@ def _write(path: Path, tokens: Tokens) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    fresh = path.with_suffix(f".{os.getpid()}.new")
-    try:
+    with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(vars(tokens), fresh)
-        fresh.replace(path)
-    except (OSError, SafetensorError):
-        with suppress(OSError):
-            fresh.unlink()
+        with whole(path) as new:
+            save_file(vars(tokens), new)

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis.fairness import refuse_unfair
+from analysis.fairness import kind_of, refuse_unfair
+from analysis.identity import fields_of, label
+from hiso_ray import Experiment
 
 FAIR = [
     trial(method, lr, seed, 0.5) for method in ("hiso", "decomfl") for lr in (0.1, 0.3)
@@ -98,3 +100,49 @@ def test_arguments_are_checked() -> None:
         refuse_unfair(trials, ["seed"])
     with pytest.raises(ValueError, match="no trials"):
         refuse_unfair(trials.head(0), [])
+
+
+def other(value: Any) -> Any:
+    return f"not {value}" if isinstance(value, str) else value + 1
+
+
+@pytest.mark.parametrize("field", list(fields_of(Experiment())))
+def test_every_field_is_looked_at_or_known_to_be_harmless(field: str) -> None:
+    usual = fields_of(Experiment())
+    shared = {name: usual[name] for name in usual if kind_of(name) in ("condition", "harmless")}
+    fair = [shared | {field: usual[field]} | row for row in FAIR]
+    kind = kind_of(field)
+    unlike = {field: other(fair[0][field])}
+
+    def where(row: dict[str, Any]) -> bool:
+        return row["method"] == "hiso" and (kind != "own" or row["seed"] == 1)
+
+    trials = pd.DataFrame([row | (unlike if where(row) else {}) for row in fair])
+    if kind == "label":
+        assert field in ("method.name", "method.curvature", "uplink.precision")
+    elif kind == "swept":
+        assert field in ("seed", "method.lr")
+    elif kind == "harmless":
+        refuse_unfair(trials, [])
+    else:
+        assert kind in ("budget", "condition", "own")
+        with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+            refuse_unfair(trials, [])
+
+
+def test_what_is_in_the_label_tells_methods_apart() -> None:
+    labels = {
+        label(Experiment().changed(**{"method.name": "hiso", **fields}))
+        for fields in ({}, {"uplink.precision": "int8"}, {"method.curvature": "scalar"})
+    }
+    assert len(labels | {label(Experiment().changed(**{"method.name": "decomfl"}))}) == 4
+
+
+def test_a_run_under_attack_is_not_compared_with_one_that_is_not() -> None:
+    for unlike in ({"attack.kind": "sign_flip"}, {"aggregation.rule": "median"},
+                   {"privacy.noise": 1.0}):  # fmt: skip
+        (name,) = unlike
+        rows = [{name: "none" if name != "privacy.noise" else 0.0} | row for row in FAIR]
+        trials = pd.DataFrame([r | (unlike if r["method"] == "hiso" else {}) for r in rows])
+        with pytest.raises(ValueError, match=f"differ in {name}"):
+            refuse_unfair(trials, [])

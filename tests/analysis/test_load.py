@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import load, store
+from analysis import load, report, store, study
 from hiso_ray import Experiment
 from hiso_ray.metrics import COLUMNS
 
@@ -207,3 +207,18 @@ def test_where_local_files_lie_is_not_in_the_tables() -> None:
     assert (here["task.model"], here["task.data"]) == ("opt", "sst2")
     hub = {"task": {"name": "sst2", "model": "facebook/opt-125m"}}
     assert load.trial_row(hub, None)["task.model"] == "facebook/opt-125m"
+
+
+def test_a_spoilt_file_spoils_one_run_and_is_named(tmp_path: Path) -> None:
+    whole, torn = write_run(tmp_path / "a", seed=0), write_run(tmp_path / "b", seed=1)
+    table = torn / "metrics.csv"
+    table.write_text("\ufeff" + table.read_text() + "sum of the above,,\n", encoding="utf-8")
+    (torn / "summary.json").write_text('{"rounds": 4,')
+    assert load.trials([whole, torn])["status"].tolist() == ["finished", "unfinished"]
+    pd.testing.assert_frame_equal(
+        load.evaluated(whole).drop(columns=["run", "seed"]),
+        load.evaluated(torn).drop(columns=["run", "seed"]),
+    )
+    said = list(report._warnings(study.read(whole, torn)))
+    assert f"{table}: line 7 is no row of it: left out" in said
+    assert f"{torn / 'summary.json'} cannot be read: taken as missing" in said

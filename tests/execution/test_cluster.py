@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -13,6 +16,7 @@ import pytest
 from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session
 from hiso_ray.execution.cluster.gauges import NAMES
+from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.ledger import Ledger
 from hiso_ray.messages import NonFiniteLoss
 from hiso_ray.metrics import read_rows
@@ -234,3 +238,46 @@ def test_actors_have_names_and_numbers_are_on_rays_metrics_page(
         run(e, tmp_path / "tiger", on_row)
     kinds = {name.rpartition("/")[2] for name in names if name.startswith("tiger-")}
     assert kinds == {"driver", "actor-000", "actor-001"}
+
+
+def test_names_need_not_be_ascii(language: Make, tmp_path: Path) -> None:
+    data, folder = tmp_path / "däten", tmp_path / "lauf-ü [1] 50%"
+    data.mkdir()
+    rows = [f"Text Nummer {i},{i % 2},{('groß', 'klein')[i % 3 > 0]}" for i in range(60)]
+    for name, own in (("train", rows[:40]), ("dev", rows[40:])):
+        text = "\n".join(["text,label,größe", *own, ""])
+        (data / f"{name}.csv").write_text(text, encoding="utf-8")
+    e = language(**RAY, **{"resources.max_actors": 2, "task.data": str(data),
+                           "federation.by": "größe",
+                           "federation.rounds": 2, "federation.num_clients": 4,
+                           "federation.clients_per_round": 2})  # fmt: skip
+    run(e, folder)
+    assert replay(folder)["matches"] is True
+    header = (folder / "partition.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "client,examples,groß,klein"
+    assert label_of(folder) == "lauf-%C3%BC [1] 50%25"
+
+
+LISTENING = """
+import psutil, ray
+from hiso_ray.execution.cluster.session import joined_cluster
+with joined_cluster():
+    ray.get(ray.remote(lambda: None).remote())
+    here = psutil.Process()
+    for process in [here, *here.children(recursive=True)]:
+        for one in process.net_connections("inet"):
+            if one.status == psutil.CONN_LISTEN:
+                print(one.laddr.ip)
+"""
+
+
+def test_a_cluster_of_ones_own_listens_on_loopback_only() -> None:
+    pytest.importorskip("psutil")
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        env=os.environ | {"RAY_ADDRESS": ""},  # which is to point at no cluster
+        capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    found = set(done.stdout.split())
+    assert found
+    assert found <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

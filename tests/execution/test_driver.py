@@ -303,3 +303,26 @@ def test_a_gpu_without_triton_is_said_once(experiment: Make, tmp_path: Path) -> 
     job = Job(e, tmp_path / "r", {}, Population(np.diff(partition.offsets), None), "")
     run_rounds(job, executor, lambda row: None, notes.append)
     assert sum("Triton is missing" in note for note in notes) == 1
+
+
+def test_what_an_interrupted_run_has_told_is_not_told_again(
+    experiment: Make, tmp_path: Path
+) -> None:
+    from hiso_ray.execution.cluster.session import _heard, _Progress
+
+    def job(folder: Path, rounds: int) -> Job:
+        e = resolve(experiment(**{"federation.rounds": rounds}))
+        return Job(e, folder, {}, Population(np.zeros(12, np.int64), None), "")
+
+    run(experiment(**{"federation.rounds": 4}), tmp_path / "r")
+    told: list[int] = []
+    for rounds, expected in ((4, 4), (6, 4)):
+        assert _heard(job(tmp_path / "r", rounds)) == expected
+    progress = _Progress(lambda row: told.append(row["round"]), 4)
+    for row in [*read_rows(tmp_path / "r" / "metrics.csv"), {"round": 5}, {"round": 5}]:
+        progress.row(row)
+    assert told == [5]
+    assert _heard(job(tmp_path / "new", 4)) == -1
+    table = tmp_path / "r" / "metrics.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-2]))
+    assert _heard(job(tmp_path / "r", 6)) == 3  # the row of the last record is yet to be made

@@ -164,3 +164,10 @@ def test_early_stopping_stops_who_falls_behind(tmp_path: Path, small: Small) -> 
     assert again["status"].tolist() == table["status"].tolist()
     whole = run_sweep(sweep, tmp_path / "s", resume=True, concurrency=3)
     assert whole["status"].tolist() == ["failed"] + ["finished"] * 6
+
+
+def test_names_need_not_be_ascii(tmp_path: Path, small: Small) -> None:
+    out = tmp_path / "läufe [b] 50% #1"
+    table = run_sweep(small(name="rätsel"), out)
+    assert table["status"].tolist() == ["finished"]
+    assert load.trials([out])["run"].tolist() == [str(out / table["run"][0])]

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
+from rich.console import Console
 
 from analysis import load
 from hiso_ray import run
+from hiso_ray.progress import Bar
+from hiso_ray.run_folder import started
 from sweeps import Sweep, folder
 from sweeps.table import Trial
 
@@ -122,3 +127,51 @@ def test_local_files_that_lie_elsewhere_are_said(tmp_path: Path, small: Small) -
     (said,) = folder.moved(tmp_path / "s", again)
     assert said.startswith("devices.profile was ")
     assert said.endswith("there/phones.csv")
+
+
+def test_tables_say_what_each_trial_was_run_with(tmp_path: Path, small: Small) -> None:
+    out, grid = tmp_path / "s", {"seed": [0, 1]}
+    begun, _ = opened(out, small(grid=grid))
+    run(begun.experiment, folder.run_folder(out, begun))
+    trials = opened(out, small(grid=grid).changed({"diagnostics.every": 2}), resume=True)
+    assert folder.missing(out, trials, early_stopping=False) == trials[1:]
+    assert folder.unmeasured(out, trials) == ["diagnostics.every was 0, now 2"]
+    assert folder.collect(out, trials)["diagnostics.every"].tolist() == [0, 2]
+
+
+def test_a_trial_that_was_begun_again_has_not_failed(tmp_path: Path, small: Small) -> None:
+    from sweeps.room import Room
+    from sweeps.watch import Watch
+
+    (trial,) = opened(tmp_path, small())
+    folder.add_outcome(tmp_path, trial.id, folder.FAILED, "out of memory", "TurnFailed")
+    console = Console(quiet=True)
+    watch = Watch(console, Bar(console, "trial", 1), tmp_path, {trial.id: trial}, Room(1, {}, 0))
+    watch.on_trial_start(0, [], SimpleNamespace(config={"trial": trial.id}))
+    assert folder.outcomes(tmp_path, [trial])[trial.id] == folder.Ending(folder.UNFINISHED)
+
+
+def test_a_trial_leaves_a_folder_alone_in_which_another_run_starts(
+    tmp_path: Path, small: Small
+) -> None:
+    from sweeps.trial import Assignment, _run
+
+    (trial,) = small().trials()
+    assignment = Assignment(trial.experiment, tmp_path / "r", None)  # type: ignore[arg-type]
+    with (
+        started(trial.experiment, tmp_path / "r"),
+        pytest.raises(FileExistsError, match="another process is starting a run"),
+    ):
+        _run(assignment)
+
+
+def test_a_sweep_that_somebody_has_run_meanwhile_is_left_alone(
+    tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish_it(lock: IO[str]) -> bool:
+        (tmp_path / "s" / "plan.yaml").write_text(small().to_yaml())
+        return True
+
+    monkeypatch.setattr(folder, "hold", finish_it)
+    with pytest.raises(FileExistsError, match="already holds a sweep"):
+        opened(tmp_path / "s", small())

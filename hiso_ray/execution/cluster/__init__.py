@@ -17,13 +17,14 @@ import secrets
 import sys
 
 # Ray reads these when it is imported. Where the caller has imported it before, or points it at a
-# cluster, everything stays as the caller has it.
-if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
+# cluster, everything stays as the caller has it. A variable that is empty is one that is not set.
+if not os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:
     # A cluster started here is for this process alone: its servers listen on loopback only (the
     # variable's name tells where Ray needs it; its effect is the same on Linux) and want a token,
     # which by default Ray would leave in the home directory, where it changes later clusters.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+    given = os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = given or "0"
+    if not any(map(os.environ.get, ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))):
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 # What Ray would print between the progress lines. A death is told by a line of ours.
 _NOISE = (

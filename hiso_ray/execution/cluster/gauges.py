@@ -7,6 +7,7 @@ from pathlib import Path
 from ray.util.metrics import Gauge
 
 from hiso_ray.execution import faults
+from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.metrics import Row
 
 NAMES = {
@@ -23,7 +24,7 @@ class Gauges:
 
     def __init__(self, folder: Path, metric: str) -> None:
         self._folder, self._metric = folder, metric
-        self._tags = {"run": folder.name}
+        self._tags = {"run": label_of(folder)}
         self._gauges = {name: Gauge(name, text, ("run",)) for name, text in NAMES.items()}
         self._before: Row | None = None  # the row of the last evaluation
 

@@ -17,10 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hiso_ray.execution.cluster.casualties import GOES_ON
 from hiso_ray.execution.cluster.death import Deaths, words
 from hiso_ray.execution.cluster.driver_actor import DriverActor
+from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
+from hiso_ray.execution.reports import kept_rows
+from hiso_ray.ledger import Ledger
 from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
 from hiso_ray.work_units import idle
@@ -52,11 +55,11 @@ def run_on_ray(
         NonFiniteLoss: from a client, with its round and step.
         TurnFailed: a client, or the driver itself, failed again and again.
     """
-    progress, faults = _Progress(on_row), Faults(job.folder, on_note)
+    progress, faults = _Progress(on_row, _heard(job)), Faults(job.folder, on_note)
     with joined_cluster():
         shared = (task or share(prepared), ray.put(partition))
         job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
-        name, lost = job.folder.name, False
+        name, lost = label_of(job.folder), False
         while True:
             with reserved(job.experiment, prepared.size, on_note, name, lost) as reservation:
                 if (few := idle(job.experiment, reservation.placement.actors)) is not None:
@@ -105,17 +108,32 @@ def _drive_on(
             reservation = reservation.again()
 
 
-class _Progress:
-    """Passes rows on, once each: a driver that was started again repeats none."""
+def _heard(job: Job) -> int:
+    """The round of the newest row that an interrupted run has made; -1 where it made none."""
+    ledger = job.folder / "ledger.jsonl"
+    if not ledger.exists():
+        return -1
+    done = Ledger.read(ledger).round
+    newest = -1
+    for row in kept_rows(job.folder, done, job.experiment.federation.rounds):
+        newest = row["round"]
+    return max(newest, done - 1)
 
-    def __init__(self, on_row: OnRow) -> None:
-        self._on_row = on_row
-        self.round = 0
-        self._any = False
+
+class _Progress:
+    """Passes rows on, once each: a driver that was started again repeats none, nor those that were
+    there before this run."""
+
+    def __init__(self, on_row: OnRow, heard: int) -> None:
+        self._on_row, self._heard = on_row, heard
+
+    @property
+    def round(self) -> int:
+        return max(self._heard, 0)
 
     def row(self, row: dict[str, Any]) -> None:
-        if row["round"] > self.round or not self._any:
-            self.round, self._any = row["round"], True
+        if row["round"] > self._heard:
+            self._heard = row["round"]
             self._on_row(row)
 
 
@@ -158,7 +176,7 @@ def joined_cluster() -> Iterator[None]:
         yield
         return
     on_terminate = signal.getsignal(signal.SIGTERM)
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level="ERROR", log_to_driver=False)
     else:
         ray.init(

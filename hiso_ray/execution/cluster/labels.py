@@ -1,0 +1,15 @@
+"""What a run is called on Ray, whose names and tags are ASCII."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+from urllib.parse import quote
+
+KEPT = string.punctuation.replace("%", "") + " "
+
+
+def label_of(folder: Path) -> str:
+    """A run folder's name; what is not ASCII as in a web address: ``lauf-%C3%BC``."""
+    return quote(os.fsencode(folder.name), safe=KEPT)
