@@ -34,8 +34,9 @@ def read(
         ValueError: nothing there, a missing column, an unknown label, or no rows.
     """
     data = config.data
+    unread: list[str] = []
     if data == "generated":
-        found, unread = {name: _generated(name) for name in ("train", "validation")}, []
+        found = {name: _generated(name) for name in ("train", "validation")}
     else:
         found, unread = tables(benchmark, data, known_columns(benchmark))
     limits = (

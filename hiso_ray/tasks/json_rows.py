@@ -31,7 +31,7 @@ def read(files: Sequence[Path]) -> Table:
 
 def _rows(file: Path) -> Iterator[Row]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} cannot be read as UTF-8: {error}; save it as UTF-8") from error
     if text.lstrip().startswith("["):

@@ -63,9 +63,7 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
         ) from error
 
 
-def _local(
-    benchmark: Benchmark, path: Path, known: set[str]
-) -> tuple[dict[str, Table], list[str]]:
+def _local(benchmark: Benchmark, path: Path, known: set[str]) -> tuple[dict[str, Table], list[str]]:
     """One table per split; a split's name is its file's, up to a "-" (train-00000-of-00002)."""
     if not path.exists():
         raise ValueError(f"task.data = {path}: no such file or folder")
@@ -80,7 +78,7 @@ def _local(
         splits.setdefault(next(own, file.stem.split("-")[0]), []).append(file)
     if len(splits) > 1:
         found, splits = list(splits), {n: f for n, f in splits.items() if n in wanted}
-        if first(benchmark.splits[0], splits) is None:
+        if benchmark.divided and first(benchmark.splits[0], splits) is None:
             raise ValueError(
                 f"task.data = {path}: no file is named for a split to train on "
                 f"({' or '.join(benchmark.splits[0])}); found {', '.join(found)}"
