@@ -18,7 +18,13 @@ from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
-from hiso_ray.execution.header import check_header, check_identity, identity_of
+from hiso_ray.execution.header import (
+    check_evaluation,
+    check_header,
+    check_identity,
+    identity_of,
+    other_evaluation,
+)
 from hiso_ray.execution.weights import WeightServer
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.ledger import Ledger
@@ -113,7 +119,8 @@ def resume(
         population = _population(experiment, partition)
         check_dimension(experiment, prepared.x0.size)
         if changes:
-            _take_over(folder, experiment, identity_of(experiment, prepared, population))
+            identity = identity_of(experiment, prepared, population)
+            _take_over(folder, experiment, identity, evaluation.digest(prepared))
         return _execute(
             experiment, folder, prepared, partition, population, on_round, on_note, task
         )
@@ -164,6 +171,8 @@ def replay(
         description = worker.describe()
         for note in check_header(ledger.header, identity, description):
             on_note(note)
+        if said := other_evaluation(ledger.header, evaluation.digest(prepared)):
+            on_note(f"{said}; the weights are the run's, and their scores are of these")
         _rebuild(worker, prepared.x0, ledger, upto)
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
@@ -236,7 +245,9 @@ def _execute(
     return summary
 
 
-def _take_over(folder: Path, experiment: Experiment, identity: dict[str, str]) -> None:
+def _take_over(
+    folder: Path, experiment: Experiment, identity: dict[str, str], evaluation_sha256: str
+) -> None:
     """Writes a changed configuration, once it is known to fit and nobody else runs the folder."""
     if not (folder / "ledger.jsonl").exists():
         run_folder.write_experiment(folder, experiment)
@@ -244,6 +255,7 @@ def _take_over(folder: Path, experiment: Experiment, identity: dict[str, str]) -
     ledger = Ledger.open(folder / "ledger.jsonl")
     try:
         check_identity(ledger.header, identity)
+        check_evaluation(ledger.header, evaluation_sha256)
         run_folder.write_experiment(folder, experiment)
     finally:
         ledger.close()

@@ -94,7 +94,7 @@ class PromptConfig(Section):
     evaluation: str = Field(
         "auto",
         description="prompts: the evaluation split, or the name of its file in task.data; auto is "
-        "validation, dev or val, or 20 % of a single split",
+        "validation, valid, dev or val, or 20 % of a single split",
     )
 
     @model_validator(mode="after")

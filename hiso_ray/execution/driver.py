@@ -59,7 +59,7 @@ def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> 
             "Triton is missing: directions are made on the CPU and copied to the GPU, which is "
             "slow and gives the same bits; pip install triton"
         )
-    ledger = open_ledger(job.folder, job.identity, executor.description, on_note)
+    ledger = open_ledger(job, executor.description, on_note)
     try:
         return _rounds(job, ledger, executor, on_row, on_note)
     finally:

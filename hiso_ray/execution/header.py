@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from hiso_ray import devices
 from hiso_ray.attendance import Population
 from hiso_ray.config import Experiment
+from hiso_ray.execution.contract import Job
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Description
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # it needs torch, the driver does not
 def identity_of(
     experiment: Experiment, prepared: Prepared, population: Population
 ) -> dict[str, str]:
-    """Digests of what decides the weights: evaluation does not, and may change."""
+    """Digests of what decides the weights: evaluation does not, and is compared apart."""
     arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
     data = hashlib.sha256()
     for name, array in sorted((arrays | {"labels": prepared.labels}).items()):
@@ -42,23 +42,20 @@ def identity_of(
     }
 
 
-def open_ledger(
-    folder: Path, identity: dict[str, str], description: Description, on_note: Callable[[str], None]
-) -> Ledger:
+def open_ledger(job: Job, description: Description, on_note: Callable[[str], None]) -> Ledger:
     """The run's ledger, created on its first start.
 
-    Args:
-        identity: digests of the configuration, x_0 and the data.
-
     Raises:
-        LedgerError: the ledger belongs to another run, or its directions cannot be rebuilt here.
+        LedgerError: the ledger belongs to another run, its rounds were scored on other examples, or
+            its directions cannot be rebuilt here.
     """
-    path = folder / "ledger.jsonl"
+    path, scored_on = job.folder / "ledger.jsonl", {"evaluation_sha256": job.evaluation_sha256}
     if not path.exists():
-        return Ledger.create(path, identity | asdict(description))
+        return Ledger.create(path, job.identity | scored_on | asdict(description))
     ledger = Ledger.open(path)
     try:
-        notes = check_header(ledger.header, identity, description)
+        notes = check_header(ledger.header, job.identity, description)
+        check_evaluation(ledger.header, job.evaluation_sha256)
     except LedgerError:
         ledger.close()
         raise
@@ -80,6 +77,30 @@ def check_identity(header: dict[str, Any], identity: dict[str, str]) -> None:
                 f"the ledger was written with another {name.removesuffix('_sha256')}: "
                 f"{header[name][:12]} there, {value[:12]} here"
             )
+
+
+def other_evaluation(header: dict[str, Any], evaluation_sha256: str) -> str | None:
+    """In words, that these are not the evaluation examples of the rounds so far; None if they are,
+    or if the ledger is of a time when that was not written down."""
+    before = header.get("evaluation_sha256", evaluation_sha256)
+    if before == evaluation_sha256:
+        return None
+    return (
+        "the rounds so far were scored on other evaluation examples (evaluation_sha256 "
+        f"{before[:12]} there, {evaluation_sha256[:12]} here)"
+    )
+
+
+def check_evaluation(header: dict[str, Any], evaluation_sha256: str) -> None:
+    """
+    Raises:
+        LedgerError: the rounds so far were scored on other examples.
+    """
+    if said := other_evaluation(header, evaluation_sha256):
+        raise LedgerError(
+            f"{said}, and one table must not mix the two: put the old evaluation data back, or "
+            "start a new run"
+        )
 
 
 def check_header(

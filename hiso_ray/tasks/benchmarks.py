@@ -22,7 +22,8 @@ class Benchmark:
         columns: column names of a local file without a header, in order.
         fields: how each field of the prompt is made of columns; the first alternative whose
             columns all exist is taken ("!l" lower-cases). White space around it is dropped. With
-            "" as the last one, the field may be missing or null.
+            "" as the last one, the field may be missing or empty.
+        may_be_empty: fields that may be empty where their columns are there.
         prompt: what stands before the answer.
         without_context: the prompt of an example whose context is empty, if it is another.
         context: the field that loses its beginning when a prompt is too long.
@@ -33,10 +34,14 @@ class Benchmark:
 
     data: str
     config: str | None = None
-    splits: tuple[tuple[str, ...], tuple[str, ...]] = (("train",), ("validation", "dev", "val"))
+    splits: tuple[tuple[str, ...], tuple[str, ...]] = (
+        ("train",),
+        ("validation", "valid", "dev", "val"),
+    )
     divided: bool = True
     columns: tuple[str, ...] = ()
     fields: dict[str, tuple[str, ...]]
+    may_be_empty: tuple[str, ...] = ()
     prompt: str
     without_context: str | None = None
     context: str
@@ -124,6 +129,7 @@ BENCHMARKS: dict[str, Classification | Generation] = {
         config="qqp",
         columns=("question1", "question2", "label"),
         fields={"first": ("{question1}",), "second": ("{question2}",)},
+        may_be_empty=("second",),  # of two rows on the hub
         prompt="Question 1: {first}\nQuestion 2: {second}\n"
         "Do these two questions ask the same thing? Yes or No?\n",
         context="first",
@@ -260,6 +266,7 @@ BENCHMARKS: dict[str, Classification | Generation] = {
     "xsum": Generation(
         data="EdinburghNLP/xsum",
         fields={"document": ("{document}",)},
+        may_be_empty=("document",),  # of some rows on the hub
         prompt="Document: {document}\nSummarize this in one sentence:",
         context="document",
         references=("summary",),

@@ -11,9 +11,10 @@ import numpy as np
 from hiso_ray.config import TaskConfig
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import reviews
-from hiso_ray.tasks.benchmarks import Benchmark
+from hiso_ray.tasks.benchmarks import Benchmark, Classification
 from hiso_ray.tasks.prompts import Examples, examples_of, known_columns
 from hiso_ray.tasks.sources import first, tables
+from hiso_ray.tasks.table import Table
 
 HELD_OUT = 0.2  # of a source that has one split only
 
@@ -33,10 +34,11 @@ def read(
         ValueError: nothing there, a missing column, an unknown label, or no rows.
     """
     data = config.data
+    unread: list[str] = []
     if data == "generated":
         found = {name: _generated(name) for name in ("train", "validation")}
     else:
-        found = tables(benchmark, data, known_columns(benchmark))
+        found, unread = tables(benchmark, data, known_columns(benchmark))
     limits = (
         benchmark.train_examples if config.train_examples == "auto" else config.train_examples,
         benchmark.eval_examples if config.eval_examples == "auto" else config.eval_examples,
@@ -54,7 +56,8 @@ def read(
         parts = _divide(whole, run_seed)
         notes = (
             f"{data} has the split {name} only: {len(parts[1])} of its {len(whole)} rows are held "
-            "out for evaluation",
+            f"out for evaluation{_not_read(unread)}",
+            *_alone(benchmark, whole),
         )
         train, held = (_take(e, range(len(e))[:n]) for e, n in zip(parts, limits, strict=True))
     else:
@@ -75,10 +78,25 @@ def _head(table: Any, rows: int | None) -> Any:
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
-def _generated(split: str) -> Any:
-    from datasets import Dataset
+def _generated(split: str) -> Table:
+    rows = reviews.reviews(split)
+    names = tuple(rows[0])
+    return Table(names, [tuple(row[name] for name in names) for row in rows])
 
-    return Dataset.from_list(reviews.reviews(split))
+
+def _not_read(files: Sequence[str]) -> str:
+    some = ", ".join(files[:5]) + ", …" * (len(files) > 5)
+    return f"; files of no split that is looked for are not read: {some}" * bool(files)
+
+
+def _alone(benchmark: Benchmark, whole: Examples) -> list[str]:
+    """A class with one row cannot be divided."""
+    if not isinstance(benchmark, Classification):
+        return []
+    counts = np.bincount(whole.labels, minlength=len(benchmark.names))
+    names = [name for name, n in zip(benchmark.names, counts, strict=True) if n == 1]
+    which = ", ".join(names)
+    return [f"one row only of {which}: it is trained on, and none evaluated"] * bool(names)
 
 
 def _divide(examples: Examples, run_seed: int) -> tuple[Examples, Examples]:
@@ -86,8 +104,8 @@ def _divide(examples: Examples, run_seed: int) -> tuple[Examples, Examples]:
     held = np.zeros(len(examples), bool)
     for label in np.unique(examples.labels):
         members = rng.permutation(np.flatnonzero(examples.labels == label))
-        held[members[: max(1, round(HELD_OUT * len(members)))]] = True
-    if held.all():
+        held[members[: min(len(members) - 1, max(1, round(HELD_OUT * len(members))))]] = True
+    if not held.any():
         raise ValueError("too few rows to hold some out for evaluation: give a train and a "
                          "validation file")  # fmt: skip
     return _take(examples, np.flatnonzero(~held).tolist()), _take(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray.tasks import parquet
 from hiso_ray.tasks.image_files import Split, decode
 from hiso_ray.tasks.image_sets import ImageSet, Original
 
@@ -74,7 +75,7 @@ def _hub(images: ImageSet, name: str) -> dict[str, Split]:
         raise ValueError(
             f"task.data = {name}: no split {' or '.join(missing)}; it has {', '.join(tables)}"
         )
-    return {split: _decoded(images, tables[split], f"{name} ({split})") for split in SPLITS}
+    return {split: _decoded(images, _bytes(tables[split]), f"{name} ({split})") for split in SPLITS}
 
 
 def _local(images: ImageSet, folder: Path) -> dict[str, Split]:
@@ -83,17 +84,17 @@ def _local(images: ImageSet, folder: Path) -> dict[str, Split]:
     if not folder.is_dir():
         problem = "a file" if folder.exists() else "no such folder"
         raise ValueError(f"task.data = {folder}: {problem}; {_what_works(original)}")
-    parquet = {split: sorted(folder.glob(f"{split}[-.]*parquet")) for split in SPLITS}
+    tables = {split: sorted(folder.glob(f"{split}[-.]*parquet")) for split in SPLITS}
     files = {"train": _present(folder, original.train), "test": _present(folder, original.test)}
-    if any(parquet.values()) and any(files.values()):
+    if any(tables.values()) and any(files.values()):
         raise ValueError(
             f"task.data = {folder}: {images.name} is there more than once, as Parquet and as the "
             "original files; keep one"
         )
-    if any(parquet.values()):
-        if missing := [split for split in SPLITS if not parquet[split]]:
+    if any(tables.values()):
+        if missing := [split for split in SPLITS if not tables[split]]:
             raise ValueError(f"task.data = {folder}: lacks {missing[0]}-*.parquet")
-        return {split: _parquet(images, parquet[split]) for split in SPLITS}
+        return {split: _parquet(images, tables[split]) for split in SPLITS}
     if any(files.values()):
         there = {path.name.removesuffix(".gz") for paths in files.values() for path in paths}
         if missing := [n for n in original.train + original.test if n not in there]:
@@ -118,31 +119,33 @@ def _present(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for path in found if path]
 
 
-def _parquet(images: ImageSet, files: list[Path]) -> Split:
-    from datasets import disable_progress_bars, load_dataset
+def _bytes(table: Any) -> Any:
+    """A ``datasets.Dataset`` whose images come as they are stored."""
+    from datasets import Image
 
-    disable_progress_bars()
-    names = [str(file) for file in files]
+    for column, feature in table.features.items():
+        if isinstance(feature, Image):
+            table = table.cast_column(column, Image(decode=False))
+    return table
+
+
+def _parquet(images: ImageSet, files: list[Path]) -> Split:
     try:
-        table = load_dataset("parquet", data_files=names, split="train")
-    except Exception as error:  # the builder wraps parser errors in types of its own
-        cause = error.__cause__ or error
-        raise ValueError(f"{files[0]} cannot be read as parquet: {cause}") from error
-    return _decoded(images, table, names[0])
+        table = parquet.read(files)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return _decoded(images, table, str(files[0]))
 
 
 def _decoded(images: ImageSet, table: Any, source: str) -> Split:
-    """The rows of a ``datasets.Dataset``, its images decompressed."""
-    from datasets import Image
-
-    column = _column(table, IMAGE_COLUMNS, source)
-    labels = np.array(table[_column(table, LABEL_COLUMNS, source)][:])
+    """The rows of a ``datasets.Dataset`` or a ``Table``, their images decompressed."""
+    image, label = (_column(table, names, source) for names in (IMAGE_COLUMNS, LABEL_COLUMNS))
+    rows = [(row[image], row[label]) for row in table]
+    labels = np.array([number for _, number in rows])
     if labels.size and labels.dtype.kind not in "iu":
         raise ValueError(f"{source}: column label holds {labels.dtype}, not class numbers")
-    if isinstance(table.features[column], Image):
-        table = table.cast_column(column, Image(decode=False))
-    pixels = np.empty((len(table), *images.shape), np.uint8)
-    for row, cell in enumerate(table[column]):
+    pixels = np.empty((len(rows), *images.shape), np.uint8)
+    for row, (cell, _) in enumerate(rows):
         pixels[row] = decode(cell, images.shape, f"{source}, row {row + 1}")
     return Split(pixels, labels.astype(np.int64))
 

@@ -36,20 +36,22 @@ class Examples:
         return len(self.prompts)
 
 
-class _Empty(Exception):
-    """A column, or a key of a nested one, that has no value."""
+class _NotText(Exception):
+    """A column that holds something else than a text or a number."""
 
 
 class _Format(Formatter):
-    """``str.format`` with "!l" for lower case, of values that are there."""
+    """``str.format`` with "!l" for lower case, of texts and numbers; what is not there is empty."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         try:
             value, first = super().get_field(field_name, args, kwargs)
         except (KeyError, TypeError):
             value, first = None, field_name
-        if value is None:
-            raise _Empty(field_name)
+        if _missing(value):
+            return "", first
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise _NotText(f"{field_name} holds {value!r:.60}")
         return value, first
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
@@ -77,7 +79,7 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
     """The examples of one split.
 
     Args:
-        table: a ``datasets.Dataset``.
+        table: a ``datasets.Dataset`` or a :class:`Table`.
         source: how errors name it.
         column: kept as :attr:`Examples.groups`.
 
@@ -103,17 +105,24 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
         _reference_reader(benchmark, have, source)
     )  # fmt: skip
     optional = {field for field, alternatives in benchmark.fields.items() if "" in alternatives}
+    optional |= set(benchmark.may_be_empty)
     prompts, contexts, labels, references, groups = [], [], [], [], []
     for number, row in enumerate(table, start=1):
         fields = {}
         for name, template in templates.items():
             try:
                 fields[name] = _FORMAT.format(template, **row).strip()
-            except _Empty as error:
-                if name not in optional:
-                    what = f"{source}, row {number}: column {error} is empty (null)"
-                    raise ValueError(what) from None
-                fields[name] = ""
+            except _NotText as error:
+                raise ValueError(
+                    f"{source}, row {number}: column {error}, which is neither a text nor a "
+                    "number; write it as the text that the model is to read"
+                ) from None
+            if not fields[name] and name not in optional:
+                parts = [part for _, part, _, _ in _FORMAT.parse(template) if part]
+                raise ValueError(
+                    f"{source}, row {number}: column {' and '.join(parts)} is empty (null, no text "
+                    "or white space alone); leave such rows out"
+                )
         found = answer(row, number)
         labels.append(found if isinstance(found, int) else 0)
         if isinstance(found, list):
@@ -149,7 +158,11 @@ def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -
     spelled = {spelling: i for i, c in enumerate(classes) for spelling in c.split("|")}
 
     def read_label(row: dict[str, Any], number: int) -> int:
-        label = str(row[column]).strip().lower()
+        label = "" if _missing(row[column]) else str(row[column]).strip().lower()
+        if not label:
+            raise ValueError(f"{source}, row {number}: no label in column {column}")
+        if label not in spelled:  # 1.0: a column of numbers, one of them missing, is of floats
+            label = re.sub(r"\.0+$", "", label)
         if label not in spelled:
             hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
             raise ValueError(
@@ -169,14 +182,14 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
             value: Any = row
             for key in path.split("."):
                 value = value.get(key) if isinstance(value, dict) else None
-            texts = [value] if isinstance(value, str) else value
+            texts = value if isinstance(value, list) else [value]
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
                 raise ValueError(
                     f"{source}, row {number}: column {path} holds a structure written as text; "
                     "keep nested columns in JSONL or Parquet"
                 )
-            if isinstance(texts, list) and texts and all(_is_written(t) for t in texts):
-                return [text.strip() for text in texts]
+            if texts and all(_is_written(t) for t in texts):
+                return [str(text).strip() for text in texts]
         raise ValueError(
             f"{source}, row {number}: no reference answer in {' or '.join(benchmark.references)}; "
             f"it has {', '.join(have)}"
@@ -186,4 +199,10 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
 
 
 def _is_written(text: Any) -> bool:
-    return isinstance(text, str) and bool(text.strip())
+    number = isinstance(text, (int, float)) and not isinstance(text, bool) and not _missing(text)
+    return number or (isinstance(text, str) and bool(text.strip()))
+
+
+def _missing(value: Any) -> bool:
+    """None, and the float that takes its place in a column of numbers (NaN)."""
+    return value is None or (isinstance(value, float) and value != value)

@@ -1,29 +1,38 @@
-"""Tables of rows, from a hub dataset or from local files, through ``datasets``."""
+"""Where a language task's rows are: which files of a folder are which split, or a hub dataset.
+
+Local files are read by this project, each time and each by its own header: what they hold is what
+is trained on, whatever their names, times and neighbours.
+"""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.tasks import delimited, json_rows, parquet
 from hiso_ray.tasks.benchmarks import Benchmark
+from hiso_ray.tasks.table import Table
 
-FORMATS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
 
-def tables(benchmark: Benchmark, data: str, known: set[str]) -> dict[str, Any]:
+def tables(benchmark: Benchmark, data: str, known: set[str]) -> tuple[dict[str, Any], list[str]]:
     """The splits of a source by name; a path that exists is read locally, else it is a hub name.
 
     Args:
         known: column names of which a header has at least one.
 
+    Returns:
+        Each split's rows (a :class:`Table`, or a ``datasets.Dataset``), and the names of files in
+        a local folder that are none's.
+
     Raises:
         ValueError: nothing there, or not readable.
     """
     if not _is_path(data):
-        return _hub(benchmark, data)
-    return _local(benchmark, Path(data), known)
+        return _hub(benchmark, data), []
+    return _local(benchmark, Path(data).expanduser(), known)
 
 
 def first(names: Sequence[str], present: Sequence[str] | dict[str, Any]) -> str | None:
@@ -32,7 +41,11 @@ def first(names: Sequence[str], present: Sequence[str] | dict[str, Any]) -> str 
 
 
 def _is_path(data: str) -> bool:
-    return Path(data).exists() or data.startswith((".", "/", "~")) or Path(data).suffix in FORMATS
+    return Path(data).exists() or data.startswith((".", "/", "~")) or _format(Path(data)) in FORMATS
+
+
+def _format(file: Path) -> str:
+    return file.suffix.lower()
 
 
 def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
@@ -50,13 +63,13 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
         ) from error
 
 
-def _local(benchmark: Benchmark, path: Path, known: set[str]) -> dict[str, Any]:
+def _local(benchmark: Benchmark, path: Path, known: set[str]) -> tuple[dict[str, Table], list[str]]:
     """One table per split; a split's name is its file's, up to a "-" (train-00000-of-00002)."""
-    path = path.expanduser()
     if not path.exists():
         raise ValueError(f"task.data = {path}: no such file or folder")
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in FORMATS)
-    if not files or (path.is_file() and path.suffix not in FORMATS):
+    there = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    files = [file for file in there if _format(file) in FORMATS]
+    if not files:
         raise ValueError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
     splits: dict[str, list[Path]] = {}
     wanted = {name for names in benchmark.splits for name in names}
@@ -65,10 +78,10 @@ def _local(benchmark: Benchmark, path: Path, known: set[str]) -> dict[str, Any]:
         splits.setdefault(next(own, file.stem.split("-")[0]), []).append(file)
     if len(splits) > 1:
         found, splits = list(splits), {n: f for n, f in splits.items() if n in wanted}
-        if not splits:
+        if benchmark.divided and first(benchmark.splits[0], splits) is None:
             raise ValueError(
-                f"task.data = {path}: no file is named for a split ({', '.join(sorted(wanted))}); "
-                f"found {', '.join(found)}"
+                f"task.data = {path}: no file is named for a split to train on "
+                f"({' or '.join(benchmark.splits[0])}); found {', '.join(found)}"
             )
     missing = [" or ".join(names) for names in benchmark.splits if first(names, splits) is None]
     if missing and not benchmark.divided:
@@ -82,54 +95,21 @@ def _local(benchmark: Benchmark, path: Path, known: set[str]) -> dict[str, Any]:
                 f"task.data = {path}: the split {name} is there more than once "
                 f"({', '.join(part.name for part in parts)}); keep one"
             )
-    return {name: _load(benchmark, parts, known) for name, parts in splits.items()}
+    taken = {part for parts in splits.values() for part in parts}
+    return (
+        {name: _read(benchmark, parts, known) for name, parts in splits.items()},
+        [file.name for file in there if file not in taken],
+    )
 
 
-def _load(benchmark: Benchmark, files: list[Path], known: set[str]) -> Any:
-    from datasets import disable_progress_bars, load_dataset
-
-    disable_progress_bars()
-    builder = FORMATS[files[0].suffix]
-    for file in files:
-        if file.stat().st_size == 0:
-            raise ValueError(f"{file} is empty")
-    options = _csv_options(benchmark, files[0], known) if builder == "csv" else {}
+def _read(benchmark: Benchmark, files: list[Path], known: set[str]) -> Table:
     try:
-        names = [str(file) for file in files]
-        return load_dataset(builder, data_files=names, split="train", **options)
-    except Exception as error:  # the builders wrap parser errors in types of their own
-        cause = error.__cause__ or error
-        raise ValueError(f"{files[0]} cannot be read as {builder}: {cause}") from error
-
-
-def _csv_options(benchmark: Benchmark, file: Path, known: set[str]) -> dict[str, Any]:
-    """How to read a TSV or CSV file, decided by its first row: header or not."""
-    from datasets import Features, Value
-
-    dialect: dict[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
-    if file.suffix == ".tsv":
-        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            rows = csv.reader(lines, **dialect)
-            top, second = next(rows), next(rows, None)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read as UTF-8 {file.suffix[1:]}: {error}") from error
-    header = bool(known & set(top))
-    if header and second is None:
-        raise ValueError(f"{file} has no rows below its header")
-    if not header and len(top) != len(benchmark.columns):
-        expected = f"must have the columns {', '.join(benchmark.columns)}"
-        raise ValueError(
-            f"{file}: the first row has {len(top)} columns and names none of "
-            f"{', '.join(sorted(known))}; a file without a header "
-            f"{expected if benchmark.columns else 'will not do for this task'}"
-            f"; the row is {', '.join(top)[:100]}"
-        )
-    columns = top if header else list(benchmark.columns)
-    return dialect | {
-        "header": 0 if header else None,
-        "names": columns,
-        "keep_default_na": False,
-        "features": Features({name: Value("string") for name in columns}),
-    }
+        for file in files:
+            if file.stat().st_size == 0:
+                raise ValueError(f"{file} is empty")
+        kind = _format(files[0])
+        if kind in delimited.DIALECTS:
+            return delimited.read(files, known, benchmark.columns)
+        return parquet.read(files) if kind == ".parquet" else json_rows.read(files)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error

@@ -20,6 +20,14 @@ Random = Callable[..., tuple[Any, Prepared, torch.Tensor]]
 
 
 @pytest.fixture(scope="session")
+def cases(shared: Path) -> Path:
+    """Small files that were read as something else."""
+    if not (shared / "cases").is_dir():
+        pytest.skip("needs the small files of ../shared/cases, which are absent")
+    return shared / "cases"
+
+
+@pytest.fixture(scope="session")
 def random_folder(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A saved random model and the tiny OPT's tokenizer."""
     made: dict[str, Path] = {}

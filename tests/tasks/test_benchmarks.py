@@ -526,7 +526,7 @@ def test_the_embedded_reviews_need_no_file() -> None:
         ("rte", {"premise": ...}, r"no column premise or sentence1; it has hypothesis, idx, label"),
         ("wsc", {"span1_text": ...}, r"no column span1_text or target; it has text, span1_index"),
         ("wic", {"label": ...}, r"no column label; it has word, sentence1"),
-        ("multirc", {"answer": None}, r"row 1: column answer is empty \(null\)"),
+        ("multirc", {"answer": None}, r"row 1: column answer is empty \(null"),
         ("squad", {"context": ...}, r"no column context; it has id, title, question, answers"),
         ("squad", {"answers": ...}, r"row 1: no reference answer in answers.text or answers or "
          r"answer; it has id, title, context, question"),
