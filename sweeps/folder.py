@@ -186,13 +186,13 @@ def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, Ending]:
     """How each trial stands, by id."""
     told: dict[str, Ending] = {}
     path = folder / "outcomes.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             outcome = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn by a kill: that trial is unfinished
-        kind = outcome.get("error_kind")  # which older folders do not say
-        told[outcome["trial"]] = Ending(outcome["status"], outcome["error"], kind)
+            kind = outcome.get("error_kind")  # which older folders do not say
+            told[outcome["trial"]] = Ending(outcome["status"], outcome["error"], kind)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # torn by a kill, or foreign: that trial is unfinished
     found = {}
     for trial in trials:
         done = summary_of(folder, trial) is not None

@@ -63,7 +63,7 @@ class Faults:
 
 
 def count(folder: Path) -> dict[str, int]:
-    """Faults of a run by kind; torn rows are left out."""
+    """Faults of a run by kind; torn and foreign rows are left out."""
     path = folder / "faults.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     return dict(Counter(kind for kind in map(_kind, lines) if kind is not None))
@@ -71,6 +71,6 @@ def count(folder: Path) -> dict[str, int]:
 
 def _kind(line: bytes) -> str | None:
     try:
-        return json.loads(line)["kind"]
-    except ValueError:
+        return str(json.loads(line)["kind"])
+    except (ValueError, KeyError, TypeError):
         return None

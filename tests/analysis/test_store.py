@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     store.write(path, frame())
     with pytest.raises(ValueError, match="cannot hold a column of several types"):
         store.write(path, pd.DataFrame({"max_actors": ["auto", 4]}))
-    (tmp_path / "a.parquet.new").mkdir()  # as if the disk were full
+    (tmp_path / f"a.parquet.{os.getpid()}.new").mkdir()  # as if the disk were full
     with pytest.raises(OSError, match="new"):
         store.write(path, frame().head(1))
     pd.testing.assert_frame_equal(store.read(path), frame())

@@ -83,6 +83,7 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
         run(trial.experiment, folder.run_folder(out, trial))
     with open(out / "outcomes.jsonl", "a") as file:
         file.write('\n{"trial": "' + never.id)  # torn by a kill
+        file.write('\n[]\nfailed\n{"trial": "another"}')  # by another hand
         old = {"trial": never.id, "status": "unfinished", "error": None}
         file.write(f"\n{json.dumps(old)}")  # from before the kind was recorded
     folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally", "NonFiniteLoss")
