@@ -50,11 +50,13 @@ def stamped(name: str) -> Path:
 @contextmanager
 def fresh(path: Path) -> Iterator[Path]:
     """A folder made now, and so nobody else's: ``path``, or where it is there already ``path-2``
-    and so on. If nothing is put into it, it is removed again.
+    and so on. If nothing is put into it, it is removed again, and so is a folder around it that
+    was made for it.
 
     Raises:
         ValueError: it cannot be made.
     """
+    made = [] if path.parent.exists() else [path.parent]
     for number in count(1):
         folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with _writing(folder):
@@ -67,7 +69,8 @@ def fresh(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):  # it is not empty
-            folder.rmdir()
+            for empty in (folder, *made):
+                empty.rmdir()
 
 
 @contextmanager
