@@ -12,7 +12,7 @@ from hiso_ray.tasks import partition
 from hiso_ray.tasks.partition import Partition, skew
 
 LABELS = np.repeat(np.arange(10), 150)
-KINDS = ["dirichlet", "shards", "sizes", "iid"]
+KINDS = ["dirichlet", "dirichlet_balanced", "shards", "sizes", "iid"]
 
 
 def split(
@@ -54,11 +54,14 @@ def test_every_example_once_and_every_client_has_enough(
     assert np.diff(found.offsets).min() >= least
 
 
+@pytest.mark.parametrize("kind", ["dirichlet", "dirichlet_balanced"])
 @pytest.mark.parametrize("alpha", [1e-300, 1e-6, 1e-3, 1.0, 100.0, 1e6])
 @pytest.mark.parametrize(("clients", "least"), [(1, 1), (7, 20), (300, 5), (1500, 1)])
-def test_any_alpha_leaves_no_client_empty(alpha: float, clients: int, least: int) -> None:
+def test_any_alpha_leaves_no_client_empty(
+    kind: str, alpha: float, clients: int, least: int
+) -> None:
     # Trap: a tiny α with few classes leaves clients empty.
-    found = split("dirichlet", clients, 3, alpha=alpha, min_examples=least)
+    found = split(kind, clients, 3, alpha=alpha, min_examples=least)
     assert sorted(found.examples.tolist()) == list(range(len(LABELS)))
     assert np.diff(found.offsets).min() >= least
 
@@ -125,11 +128,54 @@ def test_shares_have_the_variance_of_the_dirichlet_that_is_stated() -> None:
     assert shares.var() == pytest.approx(expected, rel=0.1)
 
 
-def test_smaller_alpha_is_more_skewed() -> None:
-    distances = [skew(counts("dirichlet", alpha=a))["distance"] for a in (0.05, 0.5, 5.0, 500.0)]
+@pytest.mark.parametrize("kind", ["dirichlet", "dirichlet_balanced"])
+def test_smaller_alpha_is_more_skewed(kind: str) -> None:
+    distances = [skew(counts(kind, alpha=a))["distance"] for a in (0.05, 0.5, 5.0, 500.0)]
     assert distances == sorted(distances, reverse=True)
     assert distances[0] > 0.7
     assert distances[-1] < 0.1
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 0.1, 1.0, 1e6])
+def test_balanced_clients_differ_by_one_example_at_most(alpha: float) -> None:
+    sizes = counts("dirichlet_balanced", 37, alpha=alpha).sum(1)
+    assert sizes.max() - sizes.min() == 1  # 1,500 examples
+
+
+def as_the_authors_split(labels: np.ndarray, clients: int, alpha: float, seed: int) -> np.ndarray:
+    """(clients, classes) counts by the procedure of DeComFL's and HiSo's code, step by step."""
+    rng = np.random.RandomState(seed)
+    classes = np.unique(labels)
+    prior = np.array([(labels == c).mean() for c in classes])
+    mixes = rng.dirichlet(alpha * prior, clients)
+    held: list[list[int]] = [[] for _ in range(clients)]
+    for k, c in enumerate(classes):
+        indices, ends = np.flatnonzero(labels == c), np.cumsum(mixes[:, k]) / mixes[:, k].sum()
+        for i in range(clients):
+            start = int((ends[i - 1] if i else 0.0) * len(indices))
+            held[i] += indices[start : int(ends[i] * len(indices))].tolist()
+    fair, pool = len(labels) // clients, list[int]()
+    for i in range(clients):
+        rng.shuffle(held[i])
+        held[i], extra = held[i][:fair], held[i][fair:]
+        pool += extra
+    rng.shuffle(pool)
+    for mine in held:
+        while len(mine) < fair and pool:
+            mine.append(pool.pop())
+    return np.array([np.bincount(labels[mine], minlength=len(classes)) for mine in held])
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
+def test_balanced_has_the_skew_of_the_authors_split(alpha: float) -> None:
+    def measured(made: Any) -> np.ndarray:
+        found = [skew(made(seed)) for seed in range(30)]
+        return np.array([[s["distance"], s["labels"]] for s in found])
+
+    ours = measured(lambda s: counts("dirichlet_balanced", 30, seed=s, alpha=alpha))
+    theirs = measured(lambda s: as_the_authors_split(LABELS, 30, alpha, s))
+    error = np.sqrt((ours.var(0) + theirs.var(0)) / 30)
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * error).all()
 
 
 def test_thousands_of_groups_and_clients_are_split_in_seconds() -> None:

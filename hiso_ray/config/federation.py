@@ -14,21 +14,24 @@ class FederationConfig(Section):
     clients_per_round: PositiveInt = Field(8, description="clients sampled per round (cohort)")
     rounds: PositiveInt = Field(200, description="communication rounds")
     local_steps: PositiveInt = Field(1, description="local steps per round (τ)")
-    partition: Literal["dirichlet", "shards", "sizes", "iid"] = Field(
+    partition: Literal["dirichlet", "dirichlet_balanced", "shards", "sizes", "iid"] = Field(
         "dirichlet",
-        description="how examples are split over clients: dirichlet (skewed groups), shards (each "
-        "client holds a few groups only), sizes (random contents, power-law sizes) or iid",
+        description="how examples are split over clients: dirichlet (skewed groups and sizes), "
+        "dirichlet_balanced (skewed groups, equal sizes: how the authors of DeComFL and HiSo "
+        "split), shards (each client holds a few groups only), sizes (random contents, power-law "
+        "sizes) or iid",
     )
     by: str = Field(
         "label",
-        description="what dirichlet and shards group examples by: label, length (deciles of the "
-        "prompt's tokens), or a column of the data (topic, author, ...)",
+        description="what the dirichlet kinds and shards group examples by: label, length (deciles "
+        "of the prompt's tokens), or a column of the data (topic, author, ...)",
     )
     alpha: float = Field(
         1.0,
         gt=0,
         le=1e6,
-        description="Dirichlet concentration of each group over the clients; smaller is skewer",
+        description="Dirichlet concentration (α); smaller means more skew. dirichlet: of each "
+        "group's clients; dirichlet_balanced: of each client's groups, times their prior shares",
     )
     shards_per_client: PositiveInt = Field(
         2, description="shards: pieces of the sorted examples that a client holds"

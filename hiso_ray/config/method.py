@@ -77,7 +77,10 @@ class MethodConfig(Section):
         1e-8, description="floor added to what H learns, inside the average (ε)"
     )
     hessian_update: Literal["last", "all"] = Field(
-        "last", description="H learns from the last local step of a round, or from each in turn"
+        "last",
+        description="H learns from the last local step of a round, or from each in turn; either "
+        "way a round's steps are all made with the H of its start (the authors' code makes each "
+        "with the H that the step before has left)",
     )
     momentum: float = Field(
         0.0,

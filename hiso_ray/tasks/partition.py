@@ -1,10 +1,14 @@
 """Which client holds which examples.
 
 Examples come in groups: their class, a range of lengths, or the value of a column such as a topic
-or an author (``federation.by``). Four ways to deal them out (``federation.partition``):
+or an author (``federation.by``). Five ways to deal them out (``federation.partition``):
 
 - ``dirichlet``: for each group, the clients' shares are one draw from a symmetric Dirichlet with
   concentration α (Yurochkin et al. 2019, arXiv 1905.12022), so both groups and sizes are skewed.
+- ``dirichlet_balanced``: equal sizes and skewed groups, as the code of DeComFL and HiSo splits
+  classes: a client's mix of groups is one draw from Dir(α · prior), where the prior is the mix of
+  the whole (Hsu et al. 2019, arXiv 1909.06335); each group is divided in proportion to the mixes,
+  and clients with too many examples give random ones to those with too few.
 - ``shards``: the examples, sorted by group, are cut into ``num_clients · shards_per_client``
   nearly equal pieces, and each client gets ``shards_per_client`` of them at random: the
   pathological split of McMahan et al. 2017 (arXiv 1602.05629).
@@ -105,6 +109,35 @@ def _dirichlet_shares(alpha: float, num_clients: int, rng: np.random.Generator) 
     return shares
 
 
+def _dirichlet_balanced(
+    federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator
+) -> Dealt:
+    num_clients, n = federation.num_clients, len(groups)
+    group_sizes = np.unique(groups, return_counts=True)[1]
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
+    mixes = _mixes(federation.alpha * group_sizes / n, num_clients, rng)
+    owner = np.empty(n, np.int64)
+    for group, column in zip(members, mixes.T, strict=True):
+        wanted = column if column.sum() > 0 else np.ones(num_clients)
+        owner[rng.permutation(group)] = _portions(wanted / wanted.sum(), len(group))
+    dealt = rng.permutation(n)
+    owner = owner[dealt]
+    fair = n // num_clients + (np.arange(num_clients) < n % num_clients)
+    surplus = np.flatnonzero(_position_among_equals(owner) >= fair[owner])
+    missing = np.maximum(fair - np.bincount(owner, minlength=num_clients), 0)
+    owner[rng.permutation(surplus)] = np.repeat(np.arange(num_clients), missing)
+    return dealt, owner
+
+
+def _mixes(concentration: np.ndarray, num_clients: int, rng: np.random.Generator) -> np.ndarray:
+    """(num_clients, groups) each client's draw from Dir(``concentration``)."""
+    mixes = rng.dirichlet(concentration, num_clients)
+    lost = ~np.isfinite(mixes).all(1) | (mixes.sum(1) == 0)  # underflow, as for one group above
+    prior = concentration / concentration.sum()
+    mixes[lost] = np.eye(len(prior))[rng.choice(len(prior), lost.sum(), p=prior)]
+    return mixes
+
+
 def _shards(federation: FederationConfig, groups: np.ndarray, rng: np.random.Generator) -> Dealt:
     num_clients, each = federation.num_clients, federation.shards_per_client
     pieces, n = num_clients * each, len(groups)
@@ -132,7 +165,11 @@ def _iid(federation: FederationConfig, groups: np.ndarray, rng: np.random.Genera
 
 
 Kind = Callable[[FederationConfig, np.ndarray, np.random.Generator], Dealt]
-SKEWED: dict[str, Kind] = {"dirichlet": _dirichlet, "shards": _shards}
+SKEWED: dict[str, Kind] = {
+    "dirichlet": _dirichlet,
+    "dirichlet_balanced": _dirichlet_balanced,
+    "shards": _shards,
+}
 KINDS: dict[str, Kind] = SKEWED | {"sizes": _sizes, "iid": _iid}
 
 
