@@ -22,6 +22,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis import endings, style
 from analysis.curves import against, cut_runaways, score_name, wide
+from hiso_ray.errors import UserError
 
 MARKS = 6  # markers on a line
 APART = 4  # x axes whose ends differ by more than so many times are not shared: it would squeeze
@@ -50,13 +51,13 @@ def bands(
         rows: the same for rows of panels (``federation.num_clients``).
 
     Raises:
-        ValueError: an unknown axis or field, several cells of a method in one panel, or nothing to
+        UserError: an unknown axis or field, several cells of a method in one panel, or nothing to
             show.
     """
     table, x_name = against(table, x)
     table = table.dropna(subset=[x, y])
     if table.empty:
-        raise ValueError(
+        raise UserError(
             f"no round has both {x} and {y}: choose another axis"
             + " (only runs with devices.profile have a virtual clock)" * (x == "simulated_seconds")
         )
@@ -121,13 +122,13 @@ def over_seeds(table: pd.DataFrame, trials: pd.DataFrame, x: str, y: str) -> pd.
         all of them evaluated; ``cut``: whether the line ends here because a seed did.
 
     Raises:
-        ValueError: several cells of a method, whose mean would be of no method.
+        UserError: several cells of a method, whose mean would be of no method.
     """
     for method, runs in table.groupby("method"):
         if runs["cell"].nunique() > 1:
             varied = map(str, runs.columns[runs.nunique(dropna=False) > 1])
             fields = [c for c in varied if "." in c and not c.startswith("resources.")]
-            raise ValueError(
+            raise UserError(
                 f"{method} has {runs['cell'].nunique()} cells in one panel (they differ in "
                 f"{', '.join(fields) or 'their configuration'}): keep one, or give each a panel"
             )
@@ -149,7 +150,7 @@ def _values(table: pd.DataFrame, field: str | None) -> list[Any]:
     if field is None:
         return [None]
     if field not in table:
-        raise ValueError(f"{field} is no column of the trials: choose a configuration field")
+        raise UserError(f"{field} is no column of the trials: choose a configuration field")
     return sorted(table[field].dropna().unique())
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import endings, outcomes, paired, settings, style
 from analysis.outcomes import Outcomes
 from analysis.spread import before
+from hiso_ray.errors import UserError
 
 Row = dict[str, Any]
 # Of a pair that was compared; missing where it was not.
@@ -43,11 +44,11 @@ def compared(trials: pd.DataFrame, baseline: str, within: Sequence[str] = ()) ->
         words, why they were not compared, else empty; ``runs``.
 
     Raises:
-        ValueError: no trial of the baseline.
+        UserError: no trial of the baseline.
     """
     if baseline not in set(trials["method"]):
         known = ", ".join(trials["method"].unique())
-        raise ValueError(f"no trial of {baseline!r}; there are {known}")
+        raise UserError(f"no trial of {baseline!r}; there are {known}")
     rows: list[Row] = []
     groups = trials.groupby(list(within), dropna=False, sort=False) if within else [((), trials)]
     for place, here in groups:
@@ -93,40 +94,38 @@ def _pair(one: pd.DataFrame, other: pd.DataFrame) -> Row:
         _refuse_unpaired(*sides)
         ours, theirs = (_at_the_end(side) for side in sides)
         return row | measured(ours, theirs, row["metric"])
-    except ValueError as error:
+    except UserError as error:
         return row | {"why": str(error)}
 
 
 def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """
     Raises:
-        ValueError: a seed that did not finish, that only one side was run with, or that left no
+        UserError: a seed that did not finish, that only one side was run with, or that left no
             outcomes.
     """
     for side in (one, other):
         if lost := endings.told(side):
-            raise ValueError(f"{style.name(side['method'].iloc[0])}: {lost} of {len(side)}")
+            raise UserError(f"{style.name(side['method'].iloc[0])}: {lost} of {len(side)}")
     seeds = [tuple(side["seed"]) for side in (one, other)]
     if seeds[0] != seeds[1]:
         listed = " and ".join(", ".join(map(str, some)) or "none" for some in seeds)
-        raise ValueError(f"they were run with other seeds ({listed})")
+        raise UserError(f"they were run with other seeds ({listed})")
     runs = [*one["run"], *other["run"]]
     if without := sum(not outcomes.there(run) for run in runs):
-        raise ValueError(
-            f"{without} of {len(runs)} runs have no {outcomes.FILE} ({outcomes.AGAIN})"
-        )
+        raise UserError(f"{without} of {len(runs)} runs have no {outcomes.FILE} ({outcomes.AGAIN})")
 
 
 def _at_the_end(trials: pd.DataFrame) -> list[Outcomes]:
     """The outcomes of each trial.
 
     Raises:
-        ValueError: as :func:`~analysis.outcomes.read`, or they are of another round than the last.
+        UserError: as :func:`~analysis.outcomes.read`, or they are of another round than the last.
     """
     found = [outcomes.read(run) for run in trials["run"]]
     for own, last in zip(found, trials["federation.rounds"], strict=True):
         if own.round != last:
-            raise ValueError(
+            raise UserError(
                 f"the outcomes of {own.run} are of round {own.round}, the run ended with {last}: "
                 f"remove them, and {outcomes.AGAIN}"
             )
@@ -141,12 +140,12 @@ def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) ->
         metric: the score.
 
     Raises:
-        ValueError: not the same test examples, no example to test on, or no such metric.
+        UserError: not the same test examples, no example to test on, or no such metric.
     """
     outcomes.refuse_others([*one, *other])
     found: Row = {"examples": len(one[0].of("test"))}
     if found["examples"] == 0:
-        raise ValueError(f"{one[0].run} has no test example")
+        raise UserError(f"{one[0].run} has no test example")
     for name, value in zip(VALUES, (metric, "loss"), strict=True):
         ours, theirs = outcomes.aligned(one, value), outcomes.aligned(other, value)
         apart = paired.difference(ours, theirs)

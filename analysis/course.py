@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import endings
 from analysis.spread import over_seeds
 from analysis.thresholds import COSTS, evaluated
+from hiso_ray.errors import UserError
 
 
 def best_within(
@@ -34,13 +35,13 @@ def best_within(
         ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
     Raises:
-        ValueError: an unknown cost, a negative budget, rounds that do not belong to the trials, or
+        UserError: an unknown cost, a negative budget, rounds that do not belong to the trials, or
             several trials of one method with the same seed.
     """
     if cost not in COSTS:
-        raise ValueError(f"cost = {cost!r}: choose from {', '.join(COSTS)}")
+        raise UserError(f"cost = {cost!r}: choose from {', '.join(COSTS)}")
     if len(budgets) == 0 or min(budgets) < 0:
-        raise ValueError(f"budgets = {list(budgets)}: give at least one, none below 0")
+        raise UserError(f"budgets = {list(budgets)}: give at least one, none below 0")
     seen = evaluated(trials, rounds)
     last = seen.groupby("run")[cost].max()
     kept = endings.marked(trials)[[*within, "method", "seed", "run", *endings.COUNTS]]
@@ -78,7 +79,7 @@ def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str
         ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``.
 
     Raises:
-        ValueError: rounds that do not belong to the trials, or several trials of one method with
+        UserError: rounds that do not belong to the trials, or several trials of one method with
             the same seed.
     """
     seen = evaluated(trials, rounds)

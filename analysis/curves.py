@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import load, style
+from hiso_ray.errors import UserError
 
 X = {
     "round": "Communication round",
@@ -80,10 +81,10 @@ def against(table: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
     Times are in a unit that suits the longest, and missing for runs without a clock.
 
     Raises:
-        ValueError: ``x`` is none of the axes there are.
+        UserError: ``x`` is none of the axes there are.
     """
     if x not in X:
-        raise ValueError(f"x = {x}: choose one of {', '.join(X)}")
+        raise UserError(f"x = {x}: choose one of {', '.join(X)}")
     if x not in ("seconds", "simulated_seconds"):
         return table, X[x]
     longest = table[x].max()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from hiso_ray.messages import NonFiniteLoss
+from hiso_ray.errors import NonFiniteLoss
 
 ENDED = ("finished", "stopped")
 COUNTS = ("failed", "diverged", "unfinished", "stopped")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis import load, settings, style
 from analysis.spread import HOW, before, over_seeds
+from hiso_ray.errors import UserError
 
 FILE = "diagnostics.csv"
 KEYS = ("run", "cell", "seed", "method")
@@ -37,7 +38,7 @@ def folders(path: Path | str) -> list[Path]:
     """A run folder or sweep folder itself; of any other folder, the run and sweep folders in it.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     path = Path(path)
     inside = sorted(path.iterdir()) if path.is_dir() else []
@@ -45,7 +46,7 @@ def folders(path: Path | str) -> list[Path]:
         ours = [f for f in found if any((f / n).exists() for n in ("plan.yaml", "config.yaml"))]
         if ours:
             return ours
-    raise ValueError(
+    raise UserError(
         f"{path} is no run folder or sweep folder and holds none: give one, such as runs/NAME"
     )
 
@@ -57,12 +58,12 @@ def read(paths: load.Paths) -> pd.DataFrame:
         paths: run folders and sweep folders, mixed.
 
     Raises:
-        ValueError: as :func:`analysis.load.trials`, or no run has measured anything.
+        UserError: as :func:`analysis.load.trials`, or no run has measured anything.
     """
     rows = of(load.trials(paths))
     if rows.empty:
         given = ", ".join(map(str, paths))
-        raise ValueError(
+        raise UserError(
             f"no {FILE} with a measurement in the runs of {given}: run them with "
             "diagnostics.every = 50, or give other folders"
         )

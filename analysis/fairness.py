@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.settings import NO_RESULT
+from hiso_ray.errors import UserError
 
 # What a trial may spend, and how often it is looked at: more looks find a higher best score and
 # an earlier arrival.
@@ -50,20 +51,20 @@ def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection
             grids of ``method.lr``), ``seeds``, ``budgets`` (:data:`BUDGET`).
 
     Raises:
-        ValueError: no trials, an unknown column or allowance; only some trials have a validation
+        UserError: no trials, an unknown column or allowance; only some trials have a validation
             score; within a setting, conditions, metrics, rates, seeds or budgets differ; within a
             method, a hyper-parameter other than the rate does; a seed was run twice. A trial that
             failed counts: it was tried.
     """
     if unknown := sorted(set(allow) - set(ALLOWANCES)):
-        raise ValueError(f"allow = {unknown}: choose from {', '.join(ALLOWANCES)}")
+        raise UserError(f"allow = {unknown}: choose from {', '.join(ALLOWANCES)}")
     needed = [*within, "method", "method.lr", "seed"]
     if missing := [name for name in needed if name not in trials]:
-        raise ValueError(f"trials have no column {', '.join(missing)}")
+        raise UserError(f"trials have no column {', '.join(missing)}")
     if trials.empty:
-        raise ValueError("there are no trials to compare")
+        raise UserError("there are no trials to compare")
     if {"seed", "method", "method.lr"} & set(within):
-        raise ValueError(f"within = {list(within)}: a setting has all methods, rates and seeds")
+        raise UserError(f"within = {list(within)}: a setting has all methods, rates and seeds")
     _same_choice(trials)
     for place, trials_there in settings(trials, within):
         _same_conditions(trials_there, place, within)
@@ -93,7 +94,7 @@ def _same_choice(trials: pd.DataFrame) -> None:
         return
     have = scored["final_validation_score"].notna()
     if have.any() and not have.all():
-        raise ValueError(
+        raise UserError(
             f"{int(have.sum())} of {len(scored)} trials have a validation score "
             f"({scored.loc[~have, 'run'].iloc[0]} has none): rates would be chosen on other "
             "examples; keep the trials of one task.validation_examples"
@@ -107,18 +108,18 @@ def _differing(rows: pd.DataFrame, names: Collection[str]) -> list[str]:
 def _same_conditions(rows: pd.DataFrame, place: str, within: Sequence[str]) -> None:
     fixed = [n for n in map(str, rows) if n.startswith(CONDITIONS) and n not in (*BUDGET, *within)]
     if names := _differing(rows, fixed):
-        raise ValueError(
+        raise UserError(
             f"{place}: trials differ in {', '.join(names)}; add that to `within`, or keep the "
             "trials of one value"
         )
     if "metric" in rows and rows["metric"].nunique() > 1:
         metrics = ", ".join(map(str, rows["metric"].dropna().unique()))
-        raise ValueError(f"{place}: trials have different metrics ({metrics}); compare one")
+        raise UserError(f"{place}: trials have different metrics ({metrics}); compare one")
     for method, own in rows.groupby("method", sort=False):
         loose = (*SWEPT, *LABELLED, *BUDGET, *within)  # its budget is looked at for itself
         ours = [n for n in map(str, own) if n.startswith(OWN) and n not in loose]
         if names := _differing(own, ours):
-            raise ValueError(
+            raise UserError(
                 f"{place}: trials of {method} differ in {', '.join(names)}; add that to `within`, "
                 "or keep the trials of one value"
             )
@@ -133,7 +134,7 @@ def _one_trial_per_seed(rows: pd.DataFrame, place: str) -> None:
     same = twice[(twice[keys] == first[keys]).all(axis=1)]
     names = _differing(same, [n for n in BUDGET if n in same])
     why = f", with different {', '.join(names)}: add that to `within`" if names else ""
-    raise ValueError(
+    raise UserError(
         f"{place}: {first['method']} at method.lr = {first['method.lr']:g} was run {len(same)} "
         f"times with seed {first['seed']}{why or '; keep one'}"
     )
@@ -141,7 +142,7 @@ def _one_trial_per_seed(rows: pd.DataFrame, place: str) -> None:
 
 def _same_budgets(rows: pd.DataFrame, place: str, within: Sequence[str]) -> None:
     for name in _differing(rows, [n for n in BUDGET if n in rows and n not in within]):
-        raise ValueError(
+        raise UserError(
             _unequal(place, name, _per(rows, "method", name), "budgets", "give all the same")
         )
 
@@ -150,14 +151,14 @@ def _same_rates(rows: pd.DataFrame, place: str) -> None:
     rates = _per(rows, "method", "method.lr")
     if len(set(rates.values())) > 1:
         what = "the grids of method.lr"
-        raise ValueError(_unequal(place, what, rates, "rates", "tune all over the same grid"))
+        raise UserError(_unequal(place, what, rates, "rates", "tune all over the same grid"))
 
 
 def _same_seeds(rows: pd.DataFrame, place: str) -> None:
     arms = rows["method"] + " at " + rows["method.lr"].map("{:g}".format)
     seeds = _per(rows.assign(arm=arms), "arm", "seed")
     if len(set(seeds.values())) > 1:
-        raise ValueError(_unequal(place, "the seeds", seeds, "seeds", "run all with the same"))
+        raise UserError(_unequal(place, "the seeds", seeds, "seeds", "run all with the same"))
 
 
 def _per(rows: pd.DataFrame, by: str, name: str) -> dict[str, tuple[Any, ...]]:

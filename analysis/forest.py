@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import settings, style
 from analysis.spread import before
+from hiso_ray.errors import UserError
 
 LINE = 0.26  # inches
 BAR = 0.6  # of a line, what could not have been found
@@ -33,13 +34,13 @@ def forest(table: pd.DataFrame) -> Figure:
             for the table to say.
 
     Raises:
-        ValueError: no pair was compared, or there are several baselines.
+        UserError: no pair was compared, or there are several baselines.
     """
     shown = table[table["why"] == ""].reset_index(drop=True)
     if shown.empty:
-        raise ValueError("no pair was compared, so there is no difference to draw")
+        raise UserError("no pair was compared, so there is no difference to draw")
     if shown["other"].nunique() > 1:
-        raise ValueError("several baselines: draw the rows of one")
+        raise UserError("several baselines: draw the rows of one")
     looks = style.looks(shown["one"])
     labels = _labels(shown)
     with matplotlib.rc_context(style.STYLE):

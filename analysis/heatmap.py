@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import style
+from hiso_ray.errors import UserError
 
 SEQUENTIAL = colormaps["cividis"]
 # Vermilion below the centre, blue above: told apart by colour-blind readers, equally dark.
@@ -40,12 +41,12 @@ def grid(
         table: one row per pair of values of the two fields.
 
     Raises:
-        ValueError: several rows for a pair.
+        UserError: several rows for a pair.
     """
     twice = table[table.duplicated([rows, columns], keep=False)]
     if len(twice):
         row, column = twice[rows].iloc[0], twice[columns].iloc[0]
-        raise ValueError(
+        raise UserError(
             f"{rows} = {row}, {columns} = {column} has several rows: keep one, such as the mean "
             "over seeds of one method"
         )
@@ -76,11 +77,11 @@ def heatmap(
             in a hatched cell it says why ("not reached").
 
     Raises:
-        ValueError: no cells at all, or a ratio that is not positive.
+        UserError: no cells at all, or a ratio that is not positive.
     """
     full = [panel for panel in panels.values() if panel.size]
     if not full:
-        raise ValueError("there are no cells to map: give panels with rows and columns")
+        raise UserError("there are no cells to map: give panels with rows and columns")
     index, columns = full[0].index, full[0].columns
     for panel in full[1:]:
         index, columns = index.union(panel.index), columns.union(panel.columns)
@@ -140,7 +141,7 @@ def _words(numbers: pd.DataFrame, own: pd.DataFrame | None, number: str) -> np.n
 def _norm(values: np.ndarray, centre: float | None, ratio: bool) -> Normalize:
     """Values -> 0…1, the same distance to both sides of the centre."""
     if ratio and (values <= 0).any():
-        raise ValueError(f"a ratio is positive, {values.min():g} is not: map it without ratio")
+        raise UserError(f"a ratio is positive, {values.min():g} is not: map it without ratio")
     if not values.size:
         return Normalize(0, 1)
     low, high = values.min(), values.max()

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from analysis import store
 from analysis.identity import LATER, fields_of, identity
 from hiso_ray import config
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.metrics import read_summary, scan_rows
 
 Paths = Sequence[Path | str]
@@ -43,7 +45,7 @@ def trials(paths: Paths) -> pd.DataFrame:
         paths: run folders and sweep folders, mixed; a run that is found twice is one row.
 
     Raises:
-        ValueError: a path that is missing or neither kind of folder, a run folder without a round,
+        UserError: a path that is missing or neither kind of folder, a run folder without a round,
             a file of another version, or no evaluated round in all of the paths.
     """
     return _read(paths)[0]
@@ -63,7 +65,7 @@ def evaluated(folder: Path | str) -> pd.DataFrame:
     """The evaluated rounds of one run folder, as ``rounds.parquet`` has them.
 
     Raises:
-        ValueError: the folder holds no round.
+        UserError: the folder holds no round.
     """
     table = every_round([folder])
     return table[table["eval_loss"].notna()].reset_index(drop=True)
@@ -73,7 +75,7 @@ def every_round(folders: Paths) -> pd.DataFrame:
     """Every row of the ``metrics.csv`` of run folders, in the columns of :func:`evaluated`.
 
     Raises:
-        ValueError: a folder without a round to show.
+        UserError: a folder without a round to show.
     """
     return pd.concat([_of_run(Path(folder)) for folder in folders], ignore_index=True)
 
@@ -86,7 +88,7 @@ def trial_row(values: Mapping[str, Any], summary: Mapping[str, Any] | None) -> d
         summary: what ``summary.json`` holds; without one, the results are missing.
 
     Raises:
-        pydantic.ValidationError: (a ``ValueError``) values that this version does not know.
+        pydantic.ValidationError: (a ``UserError``) values that this version does not know.
     """
     experiment = Experiment.model_validate(values)
     fields = {name: v for name, v in fields_of(experiment).items() if name != "seed"}
@@ -121,7 +123,7 @@ def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
     evaluations = [table for _, table in frames if len(table)]
     if not evaluations:
         given = ", ".join(map(str, paths)) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"no evaluated round in {given}: wait until a run has one, or give other folders"
         )
     runs = pd.concat([table for table, _ in frames], ignore_index=True).drop_duplicates("run")
@@ -131,12 +133,12 @@ def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not path.is_dir():
-        raise ValueError(f"{path} is not a folder: give run folders or sweep folders")
+        raise UserError(f"{path} is not a folder: give run folders or sweep folders")
     if (path / "plan.yaml").exists():
         return _of_sweep(path)
     if (path / "config.yaml").exists():
         return as_trials([_trial(path)]), evaluated(path)
-    raise ValueError(
+    raise UserError(
         f"{path} is neither a run folder (config.yaml) nor a sweep folder (plan.yaml): give one of "
         "these, such as runs/NAME"
     )
@@ -179,7 +181,7 @@ def _trial(folder: Path) -> dict[str, Any]:
 def _of_run(folder: Path) -> pd.DataFrame:
     table = _metrics(folder)
     if table.empty:
-        raise ValueError(f"{folder} holds no round yet (no rows in metrics.csv)")
+        raise UserError(f"{folder} holds no round yet (no rows in metrics.csv)")
     experiment = _experiment(folder)
     metric = experiment.task.metric
     metric = "accuracy" if metric == "auto" else metric  # of folders from before there were others
@@ -209,8 +211,8 @@ def _experiment(folder: Path) -> Experiment:
     values = config.load(path)
     try:
         return Experiment.model_validate(values)
-    except ValueError as error:
-        raise ValueError(
+    except (ValidationError, UserError) as error:
+        raise UserError(
             f"{path} does not fit this version of hiso-ray; update hiso-ray, or correct it: {error}"
         ) from error
 

@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hiso_ray.errors import UserError
+
 FILE = "outcomes.parquet"
 KEYS = ("split", "example", "loss")  # the other columns are metrics
 FACTS = ("round", "model_sha256", "evaluation_sha256")  # in the metadata of the file
@@ -55,18 +57,18 @@ def read(folder: Path | str) -> Outcomes:
     """The outcomes of a run folder.
 
     Raises:
-        ValueError: there is no such file, it is torn or not of this kind, it has no row, or a value
+        UserError: there is no such file, it is torn or not of this kind, it has no row, or a value
             that is no finite number.
     """
     path = Path(folder) / FILE
     if not path.exists():
-        raise ValueError(
+        raise UserError(
             f"{folder} has no {FILE}: the run has not ended, or is older than the file; {AGAIN}"
         )
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as parquet ({error}): remove it, and {AGAIN}"
         ) from error
     examples = table.to_pandas()
@@ -74,7 +76,7 @@ def read(folder: Path | str) -> Outcomes:
     lacks = [name for name in KEYS if name not in examples]
     lacks += [name for name in FACTS if name.encode() not in told]
     if lacks:
-        raise ValueError(f"{path} lacks {', '.join(lacks)}: it holds no outcomes of an evaluation")
+        raise UserError(f"{path} lacks {', '.join(lacks)}: it holds no outcomes of an evaluation")
     _check(path, examples)
     round_, model, evaluation = (told[name.encode()].decode() for name in FACTS)
     return Outcomes(str(folder), int(round_), model, evaluation, examples)
@@ -82,39 +84,39 @@ def read(folder: Path | str) -> Outcomes:
 
 def _check(path: Path, examples: pd.DataFrame) -> None:
     if examples.empty:
-        raise ValueError(f"{path} holds no example")
+        raise UserError(f"{path} holds no example")
     if other := sorted(set(examples["split"]) - set(SPLITS)):
-        raise ValueError(f"{path}: split {other[0]!r} is neither {' nor '.join(SPLITS)}")
+        raise UserError(f"{path}: split {other[0]!r} is neither {' nor '.join(SPLITS)}")
     if examples["example"].duplicated().any():
-        raise ValueError(f"{path} has an example twice")
+        raise UserError(f"{path} has an example twice")
     numbers = examples.drop(columns=["split", "example"]).to_numpy(float)
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{path} has a loss or metric that is no finite number")
+        raise UserError(f"{path} has a loss or metric that is no finite number")
 
 
 def refuse_others(several: Sequence[Outcomes]) -> None:
     """Raises unless all were scored on the same test examples by the same metrics.
 
     Raises:
-        ValueError: names two runs and what differs.
+        UserError: names two runs and what differs.
     """
     first, *others = several
     for other in others:
         both = f"{first.run} and {other.run}"
         if first.evaluation_sha256 != other.evaluation_sha256:
-            raise ValueError(
+            raise UserError(
                 f"{both} were scored on other evaluation data (evaluation_sha256 "
                 f"{first.evaluation_sha256[:12]} and {other.evaluation_sha256[:12]}): compare runs "
                 "with the same task.data, task.eval_examples and tokenizer"
             )
         mine, theirs = first.of("test")["example"], other.of("test")["example"]
         if not mine.equals(theirs):
-            raise ValueError(
+            raise UserError(
                 f"{both} keep other examples for the test ({len(mine)} and {len(theirs)}): compare "
                 "runs with the same task.validation_examples"
             )
         if first.metrics != other.metrics:
-            raise ValueError(
+            raise UserError(
                 f"{both} have other metrics ({', '.join(first.metrics)}; "
                 f"{', '.join(other.metrics)}): compare runs of the same task"
             )
@@ -127,10 +129,10 @@ def aligned(several: Sequence[Outcomes], value: str) -> np.ndarray:
         several: at least one, of the same examples (:func:`refuse_others`).
 
     Raises:
-        ValueError: they do not have the value.
+        UserError: they do not have the value.
     """
     if value not in ("loss", *several[0].metrics):
-        raise ValueError(
+        raise UserError(
             f"{several[0].run} has no {value} per example: choose from loss, "
             f"{', '.join(several[0].metrics)}"
         )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from hiso_ray.errors import UserError
+
 LEVEL = 0.05  # of the interval and the tests, two-sided
 POWER = 0.8
 RESAMPLES = 2000
@@ -68,10 +70,10 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
         one, other: (seeds, examples), the same seeds and examples in the same order.
 
     Raises:
-        ValueError: the shapes differ, or there is no example.
+        UserError: the shapes differ, or there is no example.
     """
     if one.shape != other.shape or one.ndim != 2 or one.size == 0:
-        raise ValueError(
+        raise UserError(
             f"paired values of shapes {one.shape} and {other.shape}: give the same seeds and "
             "examples of both, (seeds, examples), at least one of each"
         )
@@ -137,14 +139,12 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> McNemar:
         one, other: (examples,), 1 where right and 0 where wrong.
 
     Raises:
-        ValueError: the shapes differ, or there are other values.
+        UserError: the shapes differ, or there are other values.
     """
     if one.shape != other.shape or one.ndim != 1:
-        raise ValueError(
-            f"outcomes of shapes {one.shape} and {other.shape}: give the same examples"
-        )
+        raise UserError(f"outcomes of shapes {one.shape} and {other.shape}: give the same examples")
     if not (is_binary(one) and is_binary(other)):
-        raise ValueError("McNemar's test is for right (1) and wrong (0): there are other values")
+        raise UserError("McNemar's test is for right (1) and wrong (0): there are other values")
     b, c = int((one > other).sum()), int((one < other).sum())
     p = float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
     return McNemar(b, c, p)

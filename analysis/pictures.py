@@ -123,7 +123,7 @@ def speedup_maps(study: Study, thresholds: Sequence[float]) -> list[Picture]:
     """Heat maps of how many times fewer rounds than the baseline's, a panel per threshold.
 
     Raises:
-        ValueError: as :meth:`~analysis.study.Study.speedups`.
+        UserError: as :meth:`~analysis.study.Study.speedups`.
     """
     table = study.speedups(thresholds)
     # A mean or bound in the first line of a cell, its range over seeds in the second.

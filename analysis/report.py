@@ -16,6 +16,7 @@ from analysis.identity import fields_of
 from analysis.sections import Section
 from analysis.study import Study
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.metrics import spoilt
 
 PAGE = "report.html"
@@ -86,14 +87,14 @@ def write(
             that were reached (:meth:`analysis.study.Study.thresholds`).
 
     Raises:
-        ValueError: paths that cannot be read, a threshold outside 0..1, ``out`` is a file;
+        UserError: paths that cannot be read, a threshold outside 0..1, ``out`` is a file;
             nothing has been written.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: a report is a folder, choose another --out")
+        raise UserError(f"{out} is a file: a report is a folder, choose another --out")
     if wrong := [t for t in thresholds or () if not 0 < t <= 1]:
-        raise ValueError(
+        raise UserError(
             f"thresholds = {', '.join(map(str, wrong))}: give scores as shares, above 0 and up to "
             "1 (0.9 for 90 %)"
         )

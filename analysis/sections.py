@@ -20,6 +20,7 @@ from analysis import (
 )
 from analysis.pictures import Picture
 from analysis.study import SHOWN, Study
+from hiso_ray.errors import UserError
 
 KEYS = ("run", "method", "seed", "method.lr")
 CHOSEN = {
@@ -167,7 +168,7 @@ def _thresholds(study: Study, thresholds: Sequence[float]) -> Section:
     if study.rivals:
         try:
             ratios = study.speedups(thresholds)
-        except ValueError as error:
+        except UserError as error:
             return Section(title, maps, shown, [*notes, f"No speedups: {error}."])
         maps = pictures.speedup_maps(study, thresholds)
         said = [

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis import endings
 from analysis.fairness import refuse_unfair
 from analysis.spread import before, over_seeds
+from hiso_ray.errors import UserError
 
 Score = Literal["final_score", "best_score", "score_at_best_validation"]
 # What a score that is shown is chosen by, where there is a validation set.
@@ -56,7 +57,7 @@ def by_rate(
         them, ``unfinished`` and ``stopped`` ones; ``runs``.
 
     Raises:
-        ValueError: trials that cannot be compared; see :func:`~analysis.fairness.refuse_unfair`.
+        UserError: trials that cannot be compared; see :func:`~analysis.fairness.refuse_unfair`.
     """
     refuse_unfair(trials, within, allow)
     keys = [*within, "method", "method.lr"]
@@ -89,7 +90,7 @@ def best_rate(
         lie beyond, ``only`` where there was no choice, else ``""``.
 
     Raises:
-        ValueError: as :func:`by_rate`.
+        UserError: as :func:`by_rate`.
     """
     table = by_rate(trials, within, score, allow)
     arms = [*within, "method"]
@@ -120,9 +121,9 @@ def at_best_rate(frame: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
         best: from :func:`best_rate`.
 
     Raises:
-        ValueError: ``frame`` lacks one of those columns.
+        UserError: ``frame`` lacks one of those columns.
     """
     keys = [*before(best, "method.lr"), "method.lr"]
     if missing := [name for name in keys if name not in frame]:
-        raise ValueError(f"the frame has no column {', '.join(missing)}; load it with its fields")
+        raise UserError(f"the frame has no column {', '.join(missing)}; load it with its fields")
     return frame.merge(best[keys], on=keys, how="inner")

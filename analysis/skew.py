@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.style import COLOURS, STYLE
+from hiso_ray.errors import UserError
 
 FEW_CLIENTS = 40  # as many as can be told apart side by side, in the order of their ids
 SHOWN_GROUPS = 12
@@ -35,7 +36,7 @@ def who_holds_what(held: Path | str | pd.DataFrame, out: Path | str) -> Figure:
         out: the picture's file; the ending chooses the format (png, pdf, svg).
 
     Raises:
-        ValueError: there is no partition to show.
+        UserError: there is no partition to show.
     """
     table = held if isinstance(held, pd.DataFrame) else holdings(held)
     few = len(table) <= FEW_CLIENTS
@@ -66,11 +67,11 @@ def holdings(folder: Path | str) -> pd.DataFrame:
     """A run's ``partition.csv``: one row per client, one column per group, in examples.
 
     Raises:
-        ValueError: the folder has no ``partition.csv``.
+        UserError: the folder has no ``partition.csv``.
     """
     path = Path(folder) / "partition.csv"
     if not path.exists():
-        raise ValueError(f"{folder} has no partition.csv: is it a run folder?")
+        raise UserError(f"{folder} has no partition.csv: is it a run folder?")
     # A group may be called anything ("", "NA", twice the same), which a header would be bent by.
     names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     table = pd.read_csv(path, header=None, skiprows=1, index_col=0)

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import endings
 from analysis.spread import before, geometric_mean
 from analysis.thresholds import COSTS
+from hiso_ray.errors import UserError
 
 EXACT, AT_LEAST, AT_MOST = "=", "≥", "≤"
 NEITHER = "neither"  # reached it
@@ -39,15 +40,15 @@ def by_seed(arrivals: pd.DataFrame, one: str, other: str, cost: str = "round") -
         the two ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
     Raises:
-        ValueError: an unknown method or cost; a seed that only one of them was run with; several
+        UserError: an unknown method or cost; a seed that only one of them was run with; several
             trials of one method with the same seed.
     """
     if cost not in COSTS:
-        raise ValueError(f"cost = {cost!r}: choose from {', '.join(COSTS)}")
+        raise UserError(f"cost = {cost!r}: choose from {', '.join(COSTS)}")
     for method in (one, other):
         if method not in set(arrivals["method"]):
             known = ", ".join(arrivals["method"].unique())
-            raise ValueError(f"no trial of {method!r}; there are {known}")
+            raise UserError(f"no trial of {method!r}; there are {known}")
     pairs = _pairs(arrivals, one, other)
     found = [
         _ratio(*costs)
@@ -79,7 +80,7 @@ def _pairs(arrivals: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     sides = [arrivals[arrivals["method"] == m].drop(columns="method") for m in (one, other)]
     for method, side in zip((one, other), sides, strict=True):
         if side.duplicated(keys).any():
-            raise ValueError(
+            raise UserError(
                 f"several trials of {method} with the same seed: choose one learning rate per "
                 "method first (best_rate, at_best_rate)"
             )
@@ -90,7 +91,7 @@ def _pairs(arrivals: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     if not alone.empty:
         has = one if alone.iloc[0]["sides"] == "left_only" else other
         where = ", ".join(f"{name} = {alone.iloc[0][name]}" for name in keys)
-        raise ValueError(
+        raise UserError(
             f"{where}: a trial of {has} has no partner; compare {one} and {other} where both were "
             "run, with the same seeds"
         )

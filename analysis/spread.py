@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from hiso_ray.errors import UserError
+
 HOW = ("mean", "min", "max")
 
 
@@ -37,12 +39,12 @@ def over_seeds(
         ``counts`` as the number of seeds for which it is true; ``runs``, a list of the run folders.
 
     Raises:
-        ValueError: a seed occurs twice in one row of the result.
+        UserError: a seed occurs twice in one row of the result.
     """
     twice = trials[trials.duplicated([*by, "seed"], keep=False)]
     if not twice.empty:
         where = ", ".join(f"{name} = {twice.iloc[0][name]}" for name in (*by, "seed"))
-        raise ValueError(
+        raise UserError(
             f"several trials with {where} (runs {', '.join(twice['run'].head(3))}): choose one "
             "learning rate per method first (best_rate, at_best_rate)"
         )

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hiso_ray.errors import UserError
 from hiso_ray.whole_files import whole
 
 FORMAT = 1  # goes up when a column changes its meaning or goes away
@@ -18,13 +19,13 @@ def write(path: Path | str, frame: pd.DataFrame) -> None:
     """Writes a frame whole or not at all; its index is left out, equal frames give equal bytes.
 
     Raises:
-        ValueError: a column that mixes types.
+        UserError: a column that mixes types.
     """
     path = Path(path)
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot hold a column of several types, pass the frame through "
             f"analysis.load.one_type: {error}"
         ) from error
@@ -37,29 +38,29 @@ def read(path: Path | str) -> pd.DataFrame:
     """The frame that :func:`write` wrote.
 
     Raises:
-        ValueError: there is no such file, it is not parquet or not of this project, or its format
+        UserError: there is no such file, it is not parquet or not of this project, or its format
             is newer than this version knows.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(
+        raise UserError(
             f"{path} does not exist: give the trials.parquet or rounds.parquet of a sweep"
         )
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as parquet: remove it, and the sweep's runs are read instead "
             f"({error})"
         ) from error
     found = (table.schema.metadata or {}).get(KEY)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"{path} says no format, so it is not a table of a sweep: give the trials.parquet or "
             "rounds.parquet that a sweep wrote"
         )
     if int(found) > FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{path} is in format {int(found)}, this version reads format {FORMAT}: update hiso-ray"
         )
     return table.to_pandas()

@@ -14,6 +14,7 @@ from analysis.fairness import ALLOWANCES, refuse_unfair
 from analysis.selection import Score, at_best_rate, best_rate, by_rate, chosen_by
 from analysis.spread import over_seeds
 from analysis.thresholds import reached, to_threshold
+from hiso_ray.errors import UserError
 
 SHOWN: Score = "final_score"
 BASELINE = "decomfl"  # speedups are over it, and differences from it
@@ -105,10 +106,10 @@ class Study:
         """Each rival over the baseline (:func:`~analysis.speedup.over_seeds`), at best rates.
 
         Raises:
-            ValueError: no two methods to compare, or seeds or settings that only one of them has.
+            UserError: no two methods to compare, or seeds or settings that only one of them has.
         """
         if not self.rivals:
-            raise ValueError(f"speedups are over {BASELINE}: give trials of it and of another")
+            raise UserError(f"speedups are over {BASELINE}: give trials of it and of another")
         arrivals = self._reached(thresholds)
         pairs = [speedup.by_seed(arrivals, one, BASELINE, cost) for one in self.rivals]
         return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
@@ -154,7 +155,7 @@ def read(*paths: Path | str) -> Study:
     """A study of run folders and sweep folders; an unfair one says so and is made all the same.
 
     Raises:
-        ValueError: as :func:`analysis.load.trials`.
+        UserError: as :func:`analysis.load.trials`.
     """
     trials, rounds = load.trials(paths), load.rounds(paths)
     within = settings.setting_fields(trials)
@@ -162,10 +163,10 @@ def read(*paths: Path | str) -> Study:
         trials = trials.sort_values(within, kind="stable", ignore_index=True)
     try:
         refuse_unfair(trials, within)
-    except ValueError as refusal:
+    except UserError as refusal:
         try:
             refuse_unfair(trials, within, ALLOWANCES)
-        except ValueError as worse:
+        except UserError as worse:
             return Study(trials, rounds, within, str(worse), comparable=False)
         return Study(trials, rounds, within, str(refusal))
     return Study(trials, rounds, within)

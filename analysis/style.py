@@ -15,6 +15,7 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from hiso_ray.config.methods import METHODS
+from hiso_ray.errors import UserError
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -232,12 +233,12 @@ def save(figure: Figure, path: Path | str) -> list[Path]:
         the files.
 
     Raises:
-        ValueError: another ending.
+        UserError: another ending.
     """
     path = Path(path)
     ending = path.suffix[1:].lower()
     if ending.isalpha() and ending not in METADATA:
-        raise ValueError(
+        raise UserError(
             f"{path}: pictures are written as {', '.join(METADATA)}; end the name with one of "
             "these, or leave the ending out for all of them"
         )

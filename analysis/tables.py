@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import endings, speedup, style
 from analysis.spread import before
+from hiso_ray.errors import UserError
 
 Row = dict[str, Any]
 HEADERS = {
@@ -141,10 +142,10 @@ def csv(table: pd.DataFrame) -> str:
         table: a computed frame, not a formatted one.
 
     Raises:
-        ValueError: it does not say which runs it came from.
+        UserError: it does not say which runs it came from.
     """
     if "runs" not in table:
-        raise ValueError(
+        raise UserError(
             f"no column runs among {', '.join(table.columns)}: give the frame that was computed, "
             "not the formatted one"
         )

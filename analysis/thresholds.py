@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis import endings
 from analysis.spread import before, over_seeds
+from hiso_ray.errors import UserError
 
 # Cumulative columns of the rounds: what it costs to get there.
 COSTS = ("round", "kib_per_client", "forward_passes")
@@ -34,10 +35,10 @@ def reached(
         whether it ``failed``, ``diverged``, is ``unfinished`` or was ``stopped``.
 
     Raises:
-        ValueError: a threshold outside 0..1, or rounds that do not belong to the trials.
+        UserError: a threshold outside 0..1, or rounds that do not belong to the trials.
     """
     if len(thresholds) == 0 or any(not 0 < threshold <= 1 for threshold in thresholds):
-        raise ValueError(
+        raise UserError(
             f"thresholds = {list(thresholds)}: give scores as shares, above 0 and up to 1 "
             "(0.9 for 90 %)"
         )
@@ -58,11 +59,11 @@ def evaluated(trials: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
     """The evaluated rounds of these trials, each trial's in order.
 
     Raises:
-        ValueError: a trial that ended has none, so the frames do not belong together.
+        UserError: a trial that ended has none, so the frames do not belong together.
     """
     ended = trials.loc[trials["status"].isin(endings.ENDED), "run"]
     if without := sorted(set(ended) - set(rounds["run"])):
-        raise ValueError(
+        raise UserError(
             f"no evaluated round of {len(without)} of {len(trials)} trials ({without[0]}, …): load "
             "trials and rounds from the same place, and do not filter the rounds"
         )

@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hiso_ray.config.aggregation import shortage, withstood
+from hiso_ray.errors import UserError
 
 
 def aggregate(
@@ -39,13 +40,13 @@ def aggregate(
         (...) float32.
 
     Raises:
-        ValueError: ``m`` rows are too few for the rule; ``shortage`` asks beforehand.
+        UserError: ``m`` rows are too few for the rule; ``shortage`` asks beforehand.
     """
     assert weights is None or rule == "mean", f"{rule} reads no weights"
     m = len(sent)
     short = shortage(rule, byzantine, m)
     if short:
-        raise ValueError(short)
+        raise UserError(short)
     if weights is not None:
         combined = _weighted_mean(sent, weights)
     else:

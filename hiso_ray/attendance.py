@@ -23,6 +23,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.devices import Devices
+from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.traffic import Sizes, forward_passes
 
@@ -114,7 +115,7 @@ def outlook(sizes: Sizes, devices: Devices) -> Outlook:
     """What to expect of the clock before the run.
 
     Raises:
-        ValueError: no client can meet ``devices.deadline``.
+        UserError: no client can meet ``devices.deadline``.
     """
     clients = np.arange(len(devices.speed))
     nothing = np.zeros_like(clients)
@@ -124,7 +125,7 @@ def outlook(sizes: Sizes, devices: Devices) -> Outlook:
         float(turn.min()), float(np.median(turn)), float(turn.max()), int((turn <= deadline).sum())
     )
     if found.in_time == 0:
-        raise ValueError(
+        raise UserError(
             f"devices.deadline = {deadline:g} s, which none of the {len(turn)} clients can meet: "
             f"without jitter a turn takes {found.fastest:.4g} s on the fastest device and "
             f"{found.median:.4g} s on the median one; raise it to {_up(found.median)} for half of "
@@ -137,7 +138,7 @@ def describe(sizes: Sizes, devices: Devices | None) -> list[str]:
     """What to tell the user of the clock before the run.
 
     Raises:
-        ValueError: no client can meet ``devices.deadline``.
+        UserError: no client can meet ``devices.deadline``.
     """
     if devices is None:
         return []

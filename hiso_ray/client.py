@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import Experiment
-from hiso_ray.messages import NonFiniteLoss, Turn, TurnFailed, UserError
+from hiso_ray.errors import NonFiniteLoss, TurnFailed, UserError
+from hiso_ray.messages import Turn
 from hiso_ray.method.scalar import step_out_of_place
 from hiso_ray.out_of_memory import is_full, out_of_memory
 from hiso_ray.privacy import clipped

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hiso_ray.client import Clients
-from hiso_ray.messages import Turn, UserError
+from hiso_ray.errors import UserError
+from hiso_ray.messages import Turn
 from hiso_ray.method.first_order import local_sgd
 from hiso_ray.method.scalar import step_out_of_place
 from hiso_ray.method.server import add_up

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 
 SMALLEST, LARGEST = 1e-6, 1e6
@@ -49,7 +50,7 @@ def load(experiment: Experiment) -> Devices | None:
     """The devices of ``devices.profile``, or None where there is no virtual clock.
 
     Raises:
-        ValueError: the file is missing or lacks a column, a client is missing, there twice or
+        UserError: the file is missing or lacks a column, a client is missing, there twice or
             outside the federation, or a value is not a number from 1e-6 to 1e6.
     """
     num_clients = experiment.federation.num_clients
@@ -96,7 +97,7 @@ def _read(path: Path, num_clients: int) -> Devices:
             table = csv.DictReader(file)
             absent = [name for name in ("client", *NAMES) if name not in (table.fieldnames or ())]
             if absent:
-                raise ValueError(
+                raise UserError(
                     f"devices.profile {path} has no column {', '.join(absent)}: its first line "
                     f"must name client, {', '.join(NAMES)}"
                 )
@@ -105,17 +106,17 @@ def _read(path: Path, num_clients: int) -> Devices:
                 where = f"devices.profile {path}, line {table.line_num}"
                 client = _client(row["client"], num_clients, where)
                 if client in values:
-                    raise ValueError(f"{where}: client {client} has a row already, remove one")
+                    raise UserError(f"{where}: client {client} has a row already, remove one")
                 values[client] = [_number(name, row[name], where) for name in NAMES]
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"devices.profile = {path}: {error.strerror}; give none, drawn or a CSV file"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"devices.profile {path} is not a CSV file in UTF-8: {error}") from error
+        raise UserError(f"devices.profile {path} is not a CSV file in UTF-8: {error}") from error
     missing = [client for client in range(num_clients) if client not in values]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"devices.profile {path} has no row for {len(missing)} of {num_clients} clients, the "
             f"first is client {missing[0]}: add a row for each, or lower federation.num_clients"
         )
@@ -126,7 +127,7 @@ def _read(path: Path, num_clients: int) -> Devices:
 def _client(text: str | None, num_clients: int, where: str) -> int:
     client = int(text) if text is not None and text.strip().isdecimal() else -1
     if not 0 <= client < num_clients:
-        raise ValueError(
+        raise UserError(
             f"{where}: client = {text}, the federation's are 0 to {num_clients - 1} "
             "(federation.num_clients)"
         )
@@ -139,7 +140,5 @@ def _number(name: str, text: str | None, where: str) -> float:
     except ValueError:
         value = math.nan
     if not SMALLEST <= value <= LARGEST:
-        raise ValueError(
-            f"{where}: {name} = {text}, give a number from {SMALLEST:g} to {LARGEST:g}"
-        )
+        raise UserError(f"{where}: {name} = {text}, give a number from {SMALLEST:g} to {LARGEST:g}")
     return value

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hiso_ray.errors import UserError
 from hiso_ray.locks import LOCK_SECONDS, hold
 from hiso_ray.record import Record
 from hiso_ray.whole_files import write_text
@@ -23,7 +24,7 @@ FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
-class LedgerError(ValueError):
+class LedgerError(UserError):
     """The ledger on disk cannot be trusted, or belongs to another run."""
 
 

@@ -12,36 +12,6 @@ import numpy as np
 from hiso_ray.record import Record
 
 
-class UserError(ValueError):
-    """Something that the user can change; its text says what."""
-
-
-class NonFiniteLoss(UserError):
-    """A client measured a loss that is not a finite number."""
-
-
-class Behind(Exception):
-    """A replica cannot get to the round asked for with what it was given.
-
-    Attributes:
-        round: where it stands.
-        unreadable: why it could not read the snapshot it was pointed at; None when that was not it.
-    """
-
-    def __init__(self, round_: int, unreadable: str | None = None) -> None:
-        super().__init__(round_, unreadable)
-        self.round, self.unreadable = round_, unreadable
-
-
-class TurnFailed(Exception):
-    """Something that was asked of a worker (or the driver) failed for good; its text says for which
-    client, and where."""
-
-
-class NodesLost(Exception):
-    """Nodes have left, and the cluster has no other place for the actors that were there."""
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """A file with x_r and H_r, from which a replica can start instead of from x_0.

@@ -10,9 +10,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hiso_ray.config import Experiment
 from hiso_ray.traffic import paper_bytes_per_client
@@ -39,6 +39,8 @@ class MetricsFile:
     A round has a row, and an event with its training loss; that of an evaluated round holds the
     whole row. A whole event costs eight times a row here: its checksum is plain Python.
 
+    A score that no column is for gets one, at the end.
+
     Both are written in place, not by a thread of TensorBoard's: that one dies on a full disk, and
     whoever then closes it waits for ever.
     """
@@ -47,14 +49,17 @@ class MetricsFile:
         """Starts the table with the rows of an interrupted run, if any."""
         from tensorboardX.event_file_writer import EventsWriter
 
-        path = folder / "metrics.csv"
-        _write_table(path, COLUMNS, keep)
-        self._file = open(path, "a", newline="", encoding="utf-8")
-        self._csv = csv.DictWriter(self._file, COLUMNS)
+        self._path = folder / "metrics.csv"
+        self._begin([*COLUMNS, *(n for n in _header(self._path) if n not in COLUMNS)], keep)
         (folder / "tensorboard").mkdir(exist_ok=True)
         # The process's number, because a run may be resumed within the second that names the file.
         prefix, suffix = str(folder / "tensorboard" / "events"), f".{os.getpid()}"
         self._events = EventsWriter(prefix, suffix)
+
+    def _begin(self, names: Sequence[str], rows: Iterable[Row]) -> None:
+        _write_table(self._path, names, rows)
+        self._file = open(self._path, "a", newline="", encoding="utf-8")
+        self._csv = csv.DictWriter(self._file, names)
 
     def add(self, row: Row) -> None:
         """Writes a row, so that it outlives this process; that of an evaluated round is on disk
@@ -63,6 +68,10 @@ class MetricsFile:
         Raises:
             OSError: the disk is full.
         """
+        known = self._csv.fieldnames
+        if more := [name for name in row if name not in known]:
+            self._file.close()
+            self._begin([*known, *more], scan_rows(self._path))
         self._csv.writerow(row)
         self._file.flush()
         evaluated = row["eval_loss"] is not None
@@ -140,9 +149,8 @@ def _rows(path: Path, pattern: re.Pattern[str]) -> Iterator[dict[str, str] | Non
     """The cells of each whole line after the header, by name; None where it is no row."""
     if not path.exists():
         return
-    # Whatever a hand or a disk has put there; editors begin files with a byte-order mark.
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        names, before = next(file, "").rstrip("\r\n").split(","), -1
+    with _opened(path) as file:
+        names, before = _names(file), -1
         for line in file:
             if not line.endswith("\n"):
                 return  # torn by a kill
@@ -153,6 +161,24 @@ def _rows(path: Path, pattern: re.Pattern[str]) -> Iterator[dict[str, str] | Non
                 yield dict(zip(names, cells, strict=True))
             else:
                 yield None
+
+
+def _opened(path: Path) -> TextIO:
+    """Whatever a hand or a disk has put there; editors begin files with a byte-order mark."""
+    return open(path, newline="", encoding="utf-8-sig", errors="replace")
+
+
+def _names(file: TextIO) -> list[str]:
+    return next(file, "").rstrip("\r\n").split(",")
+
+
+def _header(path: Path) -> list[str]:
+    """The columns of a metrics file that is there; none where it is no such file."""
+    if not path.exists():
+        return []
+    with _opened(path) as file:
+        names = _names(file)
+    return names if set(COLUMNS[:3]) <= set(names) else []
 
 
 def read_rows(path: Path) -> list[Row]:

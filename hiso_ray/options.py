@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 from pydantic import ValidationError
 from rich.console import Console
 
+from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.fields import explain, known_fields
-from hiso_ray.messages import TurnFailed
 
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
@@ -115,7 +115,7 @@ def guarded(program: str, command: Callable[[], int], interrupted: str) -> int:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         message = str(error)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         status, message = USER_ERROR, str(error)
     except KeyboardInterrupt:
         status, message = INTERRUPTED, f"interrupted; {interrupted}"

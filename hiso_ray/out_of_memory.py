@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import whole_only
 from hiso_ray.config.resources import even_share
-from hiso_ray.messages import UserError
+from hiso_ray.errors import UserError
 from hiso_ray.work_units import clients_together
 
 if TYPE_CHECKING:  # the driver, which reads of machines alone, must not pay for torch

@@ -71,7 +71,7 @@ def plan(experiment: Experiment) -> Plan:
     """The plan of a resolved experiment.
 
     Raises:
-        ValueError: a model whose structure cannot be had without a hub, or a subset of it that
+        UserError: a model whose structure cannot be had without a hub, or a subset of it that
             does not exist; devices that cannot be had, or none of which meets the deadline.
     """
     federation, method = experiment.federation, experiment.method

@@ -38,6 +38,8 @@ import math
 
 import numpy as np
 
+from hiso_ray.errors import NonFiniteLoss
+
 # A float32 is rounded by at most half of this, relatively.
 FLOAT32_STEP = 2.0**-23
 
@@ -53,11 +55,11 @@ def clipped(scalars: np.ndarray, clip: float) -> np.ndarray:
         float32 of the same shape; the same bits where ‖s‖₂ ≤ C.
 
     Raises:
-        ValueError: a scalar is infinite or not a number, so that no factor bounds them.
+        NonFiniteLoss: a scalar is infinite or not a number, so that no factor bounds them.
     """
     wide = scalars.astype(np.float64)
     if not np.isfinite(wide).all():
-        raise ValueError("a client's scalars are not all finite: they cannot be clipped")
+        raise NonFiniteLoss("a client's scalars are not all finite: they cannot be clipped")
     norm = math.sqrt(math.fsum((wide**2).ravel()))  # exact, so the same on every machine
     if norm <= clip:
         return scalars

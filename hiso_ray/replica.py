@@ -16,8 +16,9 @@ from torch import Tensor
 
 from hiso_ray import snapshots
 from hiso_ray.config import Experiment
+from hiso_ray.errors import Behind, NonFiniteLoss
 from hiso_ray.landscape import look
-from hiso_ray.messages import Behind, Missed, NonFiniteLoss, Score, Snapshot
+from hiso_ray.messages import Missed, Score, Snapshot
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name, Naming

@@ -31,6 +31,7 @@ import numpy as np
 
 from hiso_ray import __version__, config
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.locks import LOCK_SECONDS, hold
 from hiso_ray.metrics import read_summary
@@ -54,7 +55,7 @@ def fresh(path: Path) -> Iterator[Path]:
     was made for it.
 
     Raises:
-        ValueError: it cannot be made.
+        UserError: it cannot be made.
     """
     made = [] if path.parent.exists() else [path.parent]
     for number in count(1):
@@ -91,7 +92,7 @@ def started(experiment: Experiment, out: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: there is something else, or another process is starting a run there.
-        ValueError: nothing can be written there.
+        UserError: nothing can be written there.
     """
     folder = out.resolve()
     _check_free(folder)
@@ -179,7 +180,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"cannot write to the run folder {folder} ({error.strerror}): make room, or choose "
             "another --out"
         ) from error
@@ -205,27 +206,27 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
     """The experiment of a run folder with fields changed; such changes must leave the past alone.
 
     Raises:
-        ValueError: a change that would have made other weights or other scores, or fewer rounds
+        UserError: a change that would have made other weights or other scores, or fewer rounds
             than were run.
     """
     before = read_experiment(folder)
     after = before.changed(**changes)
     for name, value in changes.items():
         if before.changed(**{name: value}).digest() != before.digest():
-            raise ValueError(
+            raise UserError(
                 f"{name} = {value}: the rounds so far were run with another value, and resume does "
                 "not change the past; it takes federation.rounds and what decides no result "
                 "(resources, eval, diagnostics). Start a new run instead"
             )
         if before.changed(**{name: value}).scoring() != before.scoring():
-            raise ValueError(
+            raise UserError(
                 f"{name} = {value}: the rounds so far were scored with another value, and one "
                 "table must not mix the two. Leave it out, or start a new run instead"
             )
     ledger = folder / "ledger.jsonl"
     done = Ledger.read(ledger).round if "federation.rounds" in changes and ledger.exists() else 0
     if after.federation.rounds < done:
-        raise ValueError(
+        raise UserError(
             f"federation.rounds = {after.federation.rounds}: {done} rounds are in the ledger "
             f"already; give {done} or more"
         )

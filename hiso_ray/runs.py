@@ -16,6 +16,7 @@ from hiso_ray import devices, opening, run_folder, tasks
 from hiso_ray.attendance import Population, describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension
+from hiso_ray.errors import UserError
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import (
@@ -62,7 +63,7 @@ def run(
         task: the prepared task, where it is in Ray's object store already, for many runs.
 
     Raises:
-        ValueError: something in the experiment does not fit, in words; or all evaluation examples
+        UserError: something in the experiment does not fit, in words; or all evaluation examples
             are training examples too.
         TurnFailed: a client failed again and again; names it, the round and the step.
         FileExistsError: ``out`` already holds something, or a run is being started there.
@@ -108,8 +109,8 @@ def resume(
         task: as in :func:`run`.
 
     Raises:
-        ValueError: a change that would change the past.
-        LedgerError: (a ``ValueError``) not a run folder, or its model or data have changed.
+        UserError: a change that would change the past.
+        LedgerError: (a ``UserError``) not a run folder, or its model or data have changed.
     """
     folder = Path(folder).resolve()
     with run_folder.held(folder):
@@ -147,8 +148,8 @@ def replay(
         to compare with).
 
     Raises:
-        LedgerError: (a ``ValueError``) the ledger is corrupt or does not fit what is here.
-        ValueError: a round that the ledger does not reach.
+        LedgerError: (a ``UserError``) the ledger is corrupt or does not fit what is here.
+        UserError: a round that the ledger does not reach.
         FileExistsError: ``export`` or ``outcomes`` exists.
     """
     folder = Path(folder)
@@ -159,7 +160,7 @@ def replay(
     done = ledger.round
     upto = done if round_ is None else round_
     if not 0 <= upto <= done:
-        raise ValueError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
+        raise UserError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
     if export is not None and Path(export).exists():
         raise FileExistsError(f"{export} exists; choose a new folder to export to")
     if outcomes is not None and Path(outcomes).exists():

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hiso_ray.errors import UserError
 from hiso_ray.options import (
     FAILED,
     Parser,
@@ -116,14 +117,14 @@ def _sweep(given: argparse.Namespace, console: Console) -> int:
 def _asked_for(given: argparse.Namespace) -> Sweep:
     if given.sweep is None:
         if given.out is None:
-            raise ValueError("--resume without a sweep needs --out: the sweep folder to go on with")
+            raise UserError("--resume without a sweep needs --out: the sweep folder to go on with")
         sweep = sweep_folder.planned(Path(given.out))
     elif given.sweep in READY:
         sweep = READY[given.sweep]
     elif given.sweep.endswith((".yaml", ".yml", ".py")):
         sweep = read_sweep(given.sweep)
     else:
-        raise ValueError(
+        raise UserError(
             f"{given.sweep}: no such sweep (ready ones: {', '.join(READY)}; or a .yaml or .py file)"
         )
     if given.smoke:

@@ -22,6 +22,7 @@ import pandas as pd
 from analysis import load, store
 from analysis.identity import LOCAL
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.locks import hold
 from hiso_ray.metrics import read_summary, scan_rows
 from hiso_ray.run_folder import read_experiment, stamped
@@ -53,10 +54,10 @@ def planned(folder: Path) -> Sweep:
     """The sweep that a folder holds.
 
     Raises:
-        ValueError: it holds none.
+        UserError: it holds none.
     """
     if not (folder / "plan.yaml").exists():
-        raise ValueError(f"{folder} is not a sweep folder: it has no plan.yaml")
+        raise UserError(f"{folder} is not a sweep folder: it has no plan.yaml")
     return read_sweep(str(folder / "plan.yaml"))
 
 
@@ -66,7 +67,7 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
 
     Raises:
         FileExistsError: it holds something, and ``resume`` was not asked for.
-        ValueError: it holds a sweep of another plan, or another process is running it.
+        UserError: it holds a sweep of another plan, or another process is running it.
     """
     if resume:
         planned(folder)  # is it a sweep folder at all?
@@ -76,14 +77,14 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"cannot write to the sweep folder {folder} ({error.strerror}): choose another --out"
         ) from error
     with lock:
         try:
             hold(lock)
         except BlockingIOError as error:
-            raise ValueError(f"{folder} is being run by another process: wait for it") from error
+            raise UserError(f"{folder} is being run by another process: wait for it") from error
         if not resume:
             _check_free(folder)  # again: somebody may have run it to its end meanwhile
         check_plan(folder, sweep, trials)
@@ -111,7 +112,7 @@ def _check_free(folder: Path) -> None:
 def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
     """
     Raises:
-        ValueError: the folder holds trials that are not in this sweep.
+        UserError: the folder holds trials that are not in this sweep.
     """
     if not (folder / "plan.yaml").exists():
         return
@@ -119,7 +120,7 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
     before = planned(folder)
     gone = [trial for trial in before.trials() if trial.id not in known]
     if gone:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a sweep of another plan ({before.name}): {len(gone)} of its trials "
             f"are not in this one, such as {gone[0].label}. Trials can be added to a sweep, not "
             "taken away: choose another --out, or leave the sweep's name and options out to "

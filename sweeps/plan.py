@@ -50,7 +50,7 @@ def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stop
         out: the sweep folder, which need not be there yet.
 
     Raises:
-        ValueError: this machine cannot hold a trial.
+        UserError: this machine cannot hold a trial.
     """
     todo = sweep_folder.missing(out, trials, early_stopping)
     experiments = [trial.experiment for trial in todo]

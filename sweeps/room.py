@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import LIBRARIES, actor_bytes
 from hiso_ray.execution.placement import Node, place
 from hiso_ray.tasks.contract import Count
@@ -49,7 +50,7 @@ def find_room(
         concurrency: trials at once, as asked for; None is as many as fit.
 
     Raises:
-        ValueError: a trial that the cluster cannot hold, or so many at once; names the trial.
+        UserError: a trial that the cluster cannot hold, or so many at once; names the trial.
     """
     limits = {trial.id: _limit(trial, sizes[trial.id], nodes) for trial in trials}
     most = min(fits // least for least, fits in limits.values())
@@ -57,7 +58,7 @@ def find_room(
     if concurrency > most:
         tight = min(trials, key=lambda trial: limits[trial.id][1] // limits[trial.id][0])
         least, fits = limits[tight.id]
-        raise ValueError(
+        raise UserError(
             f"--concurrency {concurrency}: a trial ({tight.label}) needs {least} actor"
             f"{'s' * (least > 1)} of {_share(tight.experiment)}, and the cluster holds {fits} such "
             f"actors: at most --concurrency {most}"
@@ -76,7 +77,7 @@ def _limit(trial: Trial, size: Count, nodes: Sequence[Node]) -> tuple[int, int]:
     """The fewest actors the trial runs on, and how many such actors the cluster holds."""
     experiment = trial.experiment
     if experiment.resources.gpus_per_client == "auto":
-        raise ValueError(
+        raise UserError(
             "resources.gpus_per_client = auto: a sweep divides the GPUs before anything is "
             "measured; give a number (a single `hiso-ray run` with auto says which)"
         )
@@ -86,8 +87,8 @@ def _limit(trial: Trial, size: Count, nodes: Sequence[Node]) -> tuple[int, int]:
         serial = experiment.resources.executor == "serial" or packing == "auto"
         least = 1 if serial else -(-clients // int(packing))
         place(experiment, nodes, *size)  # says in words what the packing asked for is short of
-    except ValueError as error:
-        raise ValueError(f"trial {trial.label} cannot be placed: {error}") from error
+    except UserError as error:
+        raise UserError(f"trial {trial.label} cannot be placed: {error}") from error
     return least, fits
 
 

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from hiso_ray import tasks
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.execution.cluster.shared import Once, SharedTask, share
@@ -67,7 +68,7 @@ def run_sweep(
         console: where progress is shown; nowhere by default.
 
     Raises:
-        ValueError: the table makes an experiment that cannot be, or the cluster cannot hold a
+        UserError: the table makes an experiment that cannot be, or the cluster cannot hold a
             trial, or the folder holds another plan; nothing has been started.
         FileExistsError: ``out`` holds something and ``resume`` was not asked for.
     """
@@ -168,7 +169,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
     """Reads each task once and puts its data and x_0 into the object store; by trial.
 
     Raises:
-        ValueError: a model or data that are missing, a federation that the examples do not fill.
+        UserError: a model or data that are missing, a federation that the examples do not fill.
     """
     once = Once()
     shared: dict[str, SharedTask] = {}
@@ -181,8 +182,8 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
             federation, seed = trial.experiment.federation, trial.experiment.seed
             try:
                 split(federation, prepared.labels, seed)
-            except ValueError as error:
-                raise ValueError(f"{error}\n  with {trial.label}") from error
+            except UserError as error:
+                raise UserError(f"{error}\n  with {trial.label}") from error
         shared |= dict.fromkeys((trial.id for trial in group), share(prepared, once))
     return shared
 

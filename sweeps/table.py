@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from analysis.identity import cell
 from hiso_ray import devices, tasks
 from hiso_ray.config import Experiment, load, put
+from hiso_ray.errors import UserError
 from hiso_ray.fields import explain
 
 Values = dict[str, Any]
@@ -67,7 +68,7 @@ class Sweep(BaseModel):
     """A table of experiments.
 
     Raises:
-        pydantic.ValidationError: (a ``ValueError``) something that is no table; :meth:`trials` then
+        pydantic.ValidationError: (a ``UserError``) something that is no table; :meth:`trials` then
             checks every single experiment.
     """
 
@@ -129,10 +130,10 @@ class Sweep(BaseModel):
         """The same in tiny.
 
         Raises:
-            ValueError: the sweep does not say what tiny is.
+            UserError: the sweep does not say what tiny is.
         """
         if not self.smoke:
-            raise ValueError(
+            raise UserError(
                 f"sweep {self.name} does not say what --smoke changes: give it a table `smoke`, "
                 "such as {federation.rounds: 10, seed: [0]}"
             )
@@ -145,7 +146,7 @@ class Sweep(BaseModel):
         """Every trial, resolved and valid, in the order of the table.
 
         Raises:
-            ValueError: experiments that cannot be, named by the values that make them; or two
+            UserError: experiments that cannot be, named by the values that make them; or two
                 trials that are the same run.
         """
         found: dict[str, Trial] = {}
@@ -157,12 +158,12 @@ class Sweep(BaseModel):
             except ValidationError as error:
                 mistakes.setdefault(explain(error), label)
                 continue
-            except ValueError as error:
+            except UserError as error:
                 mistakes.setdefault(str(error), label)
                 continue
             trial = Trial(trial_id(experiment), experiment, values)
             if trial.id in found:
-                raise ValueError(
+                raise UserError(
                     f"sweep {self.name}: two trials are the same run: {found[trial.id].label} and "
                     f"{trial.label}; leave one out (resources decide no result, and local files "
                     "are told apart by their names, not by where they lie)"
@@ -171,7 +172,7 @@ class Sweep(BaseModel):
         if mistakes:
             told = [f"{why}\n  with {label}" for why, label in mistakes.items()]
             more = f"\nand {len(told) - SHOWN_MISTAKES} more" * (len(told) > SHOWN_MISTAKES)
-            raise ValueError("\n".join(told[:SHOWN_MISTAKES]) + more)
+            raise UserError("\n".join(told[:SHOWN_MISTAKES]) + more)
         return list(found.values())
 
     def to_yaml(self) -> str:
@@ -199,19 +200,19 @@ def read_sweep(source: str) -> Sweep:
     """A sweep from a YAML file, or from a Python file that defines ``SWEEP``.
 
     Raises:
-        ValueError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or holds something else.
     """
     if source.endswith(".py"):
         if not Path(source).is_file():
-            raise ValueError(f"cannot read the sweep {source}: no such file")
+            raise UserError(f"cannot read the sweep {source}: no such file")
         sweep = runpy.run_path(source).get("SWEEP")
         if not isinstance(sweep, Sweep):
-            raise ValueError(f"{source} defines no SWEEP = Sweep(...)")
+            raise UserError(f"{source} defines no SWEEP = Sweep(...)")
         return sweep
     try:
         return Sweep.model_validate(load(source))
     except ValidationError as error:
-        raise ValueError(f"{source} is no sweep:\n{_explain_table(error)}") from error
+        raise UserError(f"{source} is no sweep:\n{_explain_table(error)}") from error
 
 
 def _explain_table(error: ValidationError) -> str:

@@ -11,8 +11,8 @@ import ray
 from ray import tune
 
 from hiso_ray import Experiment, resume, run
+from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster.shared import SharedTask
-from hiso_ray.messages import TurnFailed
 from hiso_ray.metrics import Row
 
 
@@ -38,7 +38,7 @@ def run_trial(config: dict[str, Any], assignments: ray.ObjectRef) -> None:
     assignment: Assignment = ray.get(assignments)[config["trial"]]
     try:
         summary = _run(assignment)
-    except (ValueError, OSError, TurnFailed) as error:
+    except (UserError, OSError, TurnFailed) as error:
         tune.report({"failed": str(error) or repr(error), "error_kind": type(error).__name__})
     except Exception as error:
         tune.report({"failed": traceback.format_exc(), "error_kind": type(error).__name__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 from hiso_ray.cli import main, parser
 from hiso_ray.fields import known_fields
 from hiso_ray.ledger import Ledger
-from hiso_ray.options import shown
+from hiso_ray.options import guarded, shown
 
 SMALL = ["--task.name", "digits", "--federation.num_clients", "6",
          "--federation.clients_per_round", "2", "--federation.rounds", "4",
@@ -177,3 +178,34 @@ def test_help_goes_to_any_console(
     stream.flush()
     assert ended.value.code == 0
     assert b"usage:" in buffer.getvalue()
+
+
+def test_a_fault_of_the_program_shows_where_it_is() -> None:
+    # Only a UserError is the user's: a ValueError of a library, or of ours, is not.
+    def fails() -> int:
+        raise ValueError("operands could not be broadcast together")
+
+    with pytest.raises(ValueError, match="operands"):
+        guarded("hiso-ray", fails, "")
+
+
+def test_nothing_of_ours_raises_a_bare_value_error_at_its_user() -> None:
+    # Pydantic collects those of validators; `method` is a library, whose caller is our own code.
+    root = Path(__file__).parents[1]
+    files = [f for name in ("hiso_ray", "analysis", "sweeps") for f in (root / name).rglob("*.py")]
+    found = {}
+    for file in files:
+        tree = ast.parse(file.read_text())
+        validators = [
+            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+            and any("validator" in ast.unparse(d) for d in node.decorator_list)
+        ]  # fmt: skip
+        fine = {id(inner) for node in validators for inner in ast.walk(node)}
+        raised = [
+            node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise)
+            and node.exc is not None and re.match(r"ValueError\b", ast.unparse(node.exc))
+            and id(node) not in fine
+        ]  # fmt: skip
+        if raised and "method" not in file.relative_to(root).parts:
+            found[str(file.relative_to(root))] = raised
+    assert found == {}

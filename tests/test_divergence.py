@@ -13,7 +13,7 @@ import torch
 
 from analysis import endings
 from hiso_ray import Experiment, replica, run
-from hiso_ray.messages import NonFiniteLoss
+from hiso_ray.errors import NonFiniteLoss
 
 Make = Callable[..., Experiment]
 

@@ -11,6 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from hiso_ray.metrics import (
+    COLUMNS,
     DiagnosticsFile,
     MetricsFile,
     Row,
@@ -120,3 +121,20 @@ def test_diagnostics_are_written_whole_or_added_to(
     again.add({"round": 2, "trace": 9.0, "h_histogram": ""})  # is there
     again.add({"round": 4, "trace": 2.5, "h_histogram": ""})
     assert path.read_text().splitlines() == [*before.splitlines()[:3], "4,2.5,"]
+
+
+def test_a_score_of_a_new_kind_gets_a_column_at_the_end(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.add(row(0, train_loss=None))
+    file.add(row(1, eval_loss=0.5, eval_bleu=0.25))
+    file.add(row(2))
+    file.close()
+    path = tmp_path / "metrics.csv"
+    assert path.read_text().splitlines()[0].split(",") == [*COLUMNS, "eval_bleu"]
+    found = read_rows(path)
+    assert [r["eval_bleu"] for r in found] == [None, 0.25, None]
+    again = MetricsFile(tmp_path, keep=iter(found))
+    again.add(row(3, eval_loss=0.5, eval_bleu=0.75))
+    again.close()
+    assert [r["eval_bleu"] for r in read_rows(path)] == [None, 0.25, None, 0.75]
+    assert spoilt_lines(path) == []

@@ -18,7 +18,7 @@ import pytest
 
 from hiso_ray import Experiment, replay, resume, run
 from hiso_ray.cli import main
-from hiso_ray.messages import UserError
+from hiso_ray.errors import UserError
 from hiso_ray.metrics import COLUMNS, read_rows
 from hiso_ray.run_folder import read_experiment
 

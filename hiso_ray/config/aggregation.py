@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from hiso_ray.config.section import Section, given
+from hiso_ray.errors import UserError
 
 # a rule that withstands f attackers among m clients needs m ≥ 2f + this
 BEYOND_TWICE = {"trimmed_mean": 1, "krum": 3, "multi_krum": 3}
@@ -159,11 +160,11 @@ def shortage(rule: str, byzantine: float, m: int) -> str | None:
 def check_cohort(aggregation: AggregationConfig, clients_per_round: int) -> None:
     """
     Raises:
-        ValueError: the rule needs more clients than a round has.
+        UserError: the rule needs more clients than a round has.
     """
     short = shortage(aggregation.rule, aggregation.byzantine, clients_per_round)
     if short:
-        raise ValueError(
+        raise UserError(
             f"federation.clients_per_round = {clients_per_round} is too few for aggregation.rule = "
             f"{aggregation.rule}: {short}; raise clients_per_round, lower aggregation.byzantine, "
             "or use median, which takes any cohort"
@@ -173,10 +174,10 @@ def check_cohort(aggregation: AggregationConfig, clients_per_round: int) -> None
 def check_attackers(attack: AttackConfig, num_clients: int) -> None:
     """
     Raises:
-        ValueError: the attackers' share of the federation is less than one client.
+        UserError: the attackers' share of the federation is less than one client.
     """
     if attack.kind != "none" and count_attackers(attack.fraction, num_clients) == 0:
-        raise ValueError(
+        raise UserError(
             f"attack.fraction = {attack.fraction:g} of federation.num_clients = {num_clients} is "
             f"less than one client: at least {_up(1 / num_clients)}"
         )

@@ -18,6 +18,7 @@ from hiso_ray.config.privacy import PrivacyConfig
 from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import TaskConfig
+from hiso_ray.errors import UserError
 
 SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "validation_examples"}
 """Fields of ``task`` that decide what evaluation reports, and nothing that a round adds."""
@@ -27,7 +28,7 @@ class Experiment(Section):
     """One federation, complete. ``Experiment()`` is the embedded default job.
 
     Raises:
-        pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
+        pydantic.ValidationError: (a ``UserError``) unknown key, wrong type, value out of range or
             impossible combination; :func:`hiso_ray.fields.explain` turns it into words.
     """
 
@@ -108,18 +109,18 @@ def load(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file, not yet validated.
 
     Raises:
-        ValueError: the file is missing, is not YAML, or does not hold a mapping.
+        UserError: the file is missing, is not YAML, or does not hold a mapping.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise UserError(f"{path} is not YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, not sections of fields")
+        raise UserError(f"{path} holds a {type(values).__name__}, not sections of fields")
     return values
 
 
@@ -127,11 +128,11 @@ def put(values: dict[str, Any], dotted: str, value: Any) -> None:
     """``put(values, "task.lora.r", 8)`` sets ``values["task"]["lora"]["r"]``.
 
     Raises:
-        ValueError: something on the way is not a section of fields.
+        UserError: something on the way is not a section of fields.
     """
     *sections, field = dotted.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ValueError(f"{section} = {values!r} is not a section of fields")
+            raise UserError(f"{section} = {values!r} is not a section of fields")
     values[field] = value

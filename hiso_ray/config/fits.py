@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hiso_ray.config.aggregation import check_attackers, check_cohort
 from hiso_ray.config.privacy import refusal
 from hiso_ray.config.section import given
+from hiso_ray.errors import UserError
 
 if TYPE_CHECKING:
     from hiso_ray.config.experiment import Experiment
@@ -17,7 +18,7 @@ LARGEST_HESSIAN = 20_000_000  # weights; a Hessian-vector product holds several 
 def check(experiment: Experiment) -> None:
     """
     Raises:
-        ValueError: what does not fit, and what to change.
+        UserError: what does not fit, and what to change.
     """
     _one_client(experiment)
     _something_to_aggregate(experiment)
@@ -33,7 +34,7 @@ def check(experiment: Experiment) -> None:
 def check_dimension(experiment: Experiment, dimension: int) -> None:
     """
     Raises:
-        ValueError: a model of so many trainable weights is too large to be differentiated twice.
+        UserError: a model of so many trainable weights is too large to be differentiated twice.
     """
     wanted = {
         "method.curvature = oracle": experiment.method.curvature == "oracle",
@@ -41,7 +42,7 @@ def check_dimension(experiment: Experiment, dimension: int) -> None:
     }
     for what, is_wanted in wanted.items():
         if is_wanted and dimension > LARGEST_HESSIAN:
-            raise ValueError(
+            raise UserError(
                 f"{what} measures the Hessian's diagonal, too much for {dimension:,} trainable "
                 f"weights (at most {LARGEST_HESSIAN:,}): leave it out, or train fewer weights "
                 "(task.lora.r 8, or task.sparse_fraction)"
@@ -51,7 +52,7 @@ def check_dimension(experiment: Experiment, dimension: int) -> None:
 def _one_client(experiment: Experiment) -> None:
     federation, method = experiment.federation, experiment.method
     if method.row.one_client and federation.num_clients > 1:
-        raise ValueError(
+        raise UserError(
             f"method.name = {method.name} is not federated, federation.num_clients = "
             f"{federation.num_clients}: set num_clients and clients_per_round to 1 (the one client "
             "then holds all examples), or use decomfl with probe central"
@@ -69,7 +70,7 @@ def _something_to_aggregate(experiment: Experiment) -> None:
     }
     found = [what for what, is_given in scalars.items() if is_given]
     if experiment.sends_weights and found:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(found)}: of scalars only, and {name} sends weights; leave it out"
         )
     weights = experiment.aggregation.weights
@@ -78,12 +79,12 @@ def _something_to_aggregate(experiment: Experiment) -> None:
         found = [f"aggregation.{f}" for f in own if f in given(experiment.aggregation)]
         found += ["uplink.precision"] * (precision != "float32")
         if found:
-            raise ValueError(
+            raise UserError(
                 f"{', '.join(found)}: {name} sends signs and takes their majority; leave it out, "
                 "or use decomfl with uplink.precision sign"
             )
     if method.directions == "per_client" and rule != "mean":
-        raise ValueError(
+        raise UserError(
             f"aggregation.rule = {rule} compares clients that probe along the same directions; "
             f"with method.directions per_client ({name}) use mean"
         )
@@ -95,18 +96,18 @@ def _something_to_aggregate(experiment: Experiment) -> None:
     }
     found = [what for what, is_given in mixed.items() if is_given]
     if method.row.second_differences and found:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(found)}: {name} sends first and second differences together, which differ "
             "too much in size to share a scale or a norm; use float32 or float16, another rule, "
             "and no clip"
         )
     if method.probe == "exact" and "mu" in given(method):
-        raise ValueError(
+        raise UserError(
             f"method.mu = {method.mu:g} with probe exact: there is no finite difference; leave mu "
             "out, or set probe to forward or central"
         )
     if method.row.one_client and weights != "uniform":
-        raise ValueError(f"aggregation.weights = {weights}: {name} has one client; leave it out")
+        raise UserError(f"aggregation.weights = {weights}: {name} has one client; leave it out")
 
 
 def _controls(experiment: Experiment) -> None:
@@ -115,7 +116,7 @@ def _controls(experiment: Experiment) -> None:
         return
     if method.row.second_differences or method.curvature_in == "probe":
         where = f"method.name {method.name}, method.curvature_in {method.curvature_in}"
-        raise ValueError(
+        raise UserError(
             f"method.curvature = {method.curvature} with {where}: this control learns H from steps "
             "that H has scaled; use method.name hiso and curvature_in both or update"
         )
@@ -129,7 +130,7 @@ def _differentiable(experiment: Experiment) -> None:
     }
     dtype, found = experiment.task.dtype, [what for what, is_wanted in wanted.items() if is_wanted]
     if found and dtype != "float32":
-        raise ValueError(
+        raise UserError(
             f"{', '.join(found)} with task.dtype = {dtype}: derivatives of half-precision forward "
             "passes are off by per cents, or overflow; set task.dtype to float32"
         )
@@ -140,7 +141,7 @@ def _differentiable(experiment: Experiment) -> None:
     if method.hessian_update == "all" and not method.row.second_differences:
         unread.append("hessian_update")
     if unread:
-        raise ValueError(
+        raise UserError(
             f"method.{' and method.'.join(unread)} of {method.name} would change nothing before "
             "the second local step: set federation.local_steps to 2 or more"
             + ", or use fedavg"
@@ -170,7 +171,7 @@ def whole_only(experiment: Experiment) -> list[str]:
 
 def _layer_by_layer(experiment: Experiment) -> None:
     if experiment.resources.probe_weights == "layer" and (reasons := whole_only(experiment)):
-        raise ValueError(
+        raise UserError(
             f"resources.probe_weights = layer: {'; '.join(reasons)}; or use probe_weights whole"
         )
 
@@ -193,4 +194,4 @@ def _privacy(experiment: Experiment) -> None:
         attack=experiment.attack.kind,
     )
     if why is not None:
-        raise ValueError(why)
+        raise UserError(why)

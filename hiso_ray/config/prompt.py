@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from hiso_ray.config.section import Auto, Section, given
+from hiso_ray.errors import UserError
 
 
 def _texts(value: Any) -> Any:
@@ -19,7 +20,7 @@ def _texts(value: Any) -> Any:
         return value
     booleans = [str(one).lower() for one in value if isinstance(one, bool)]
     if booleans:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(booleans)} is no text: YAML reads yes, no, true and false so unless they "
             'are quoted, as in ["no", "yes"]'
         )
@@ -138,7 +139,7 @@ def columns_of(template: str) -> tuple[str, ...]:
     """The columns in a template, each once, in order.
 
     Raises:
-        ValueError: braces that are not balanced or hold something else, no column, or a space at
+        UserError: braces that are not balanced or hold something else, no column, or a space at
             the end.
     """
     where = f"template = {template!r}"
@@ -146,24 +147,22 @@ def columns_of(template: str) -> tuple[str, ...]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"{where}: its braces are not balanced ({error}); {doubled}") from error
+        raise UserError(f"{where}: its braces are not balanced ({error}); {doubled}") from error
     columns: dict[str, None] = {}
     for _, name, form, conversion in parts:
         if name is None:
             continue
         if form or conversion or not name or name.isdigit() or set(name) & set(".["):
             held = name + f"!{conversion}" * bool(conversion) + f":{form}" * bool(form)
-            raise ValueError(
+            raise UserError(
                 f"{where}: {{{held}}} holds no plain column name; {doubled}. Rename a column that "
                 "has no plain name"
             )
         columns[name] = None
     if not columns:
-        raise ValueError(
-            f"{where} has no column, so all prompts would be alike: name one in braces"
-        )
+        raise UserError(f"{where} has no column, so all prompts would be alike: name one in braces")
     if template.endswith(" "):
-        raise ValueError(
+        raise UserError(
             f"{where} ends with a space: leave it out, the space before an answer is the answer's "
             "(' good')"
         )
@@ -174,20 +173,20 @@ def _check_classes(prompt: PromptConfig) -> None:
     answers = prompt.answers
     said = f"answers = {json.dumps(answers, ensure_ascii=False)}"
     if not all(answer.strip() for answer in answers):
-        raise ValueError(f"{said}: one of them is empty; each class needs a token of its own")
+        raise UserError(f"{said}: one of them is empty; each class needs a token of its own")
     if len(answers) < 2 or len(set(answers)) < len(answers):
-        raise ValueError(f"{said}: give two or more that differ, one for each class")
+        raise UserError(f"{said}: give two or more that differ, one for each class")
     for name in ("labels", "names"):
         values = getattr(prompt, name)
         if values != "auto" and len(values) != len(answers):
-            raise ValueError(
+            raise UserError(
                 f"{name} = {json.dumps(values, ensure_ascii=False)} has {len(values)}, and {said} "
                 f"has {len(answers)}: give one for each class, in the same order"
             )
     if prompt.labels != "auto":
         spelled = [one for label in prompt.labels for one in label.lower().split("|")]
         if len(set(spelled)) < len(spelled) or "" in spelled:
-            raise ValueError(
+            raise UserError(
                 f"labels = {json.dumps(prompt.labels, ensure_ascii=False)}: a label is empty, or "
                 "of two classes"
             )

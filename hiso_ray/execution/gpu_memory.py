@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import CONTEXT
-from hiso_ray.messages import UserError
 from hiso_ray.out_of_memory import smaller
 from hiso_ray.tasks.evaluation import batches
 from hiso_ray.tasks.partition import Partition

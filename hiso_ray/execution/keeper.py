@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import TurnFailed
 from hiso_ray.execution.contract import Executor, OnNote
 from hiso_ray.execution.history import History
-from hiso_ray.messages import Snapshot, TurnFailed
+from hiso_ray.messages import Snapshot
 
 
 class Keeper:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hiso_ray.config import Experiment, ResourcesConfig
 from hiso_ray.config.resources import even_share
+from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import actor_bytes, gpus_held
 
 
@@ -59,21 +60,21 @@ def place(
         layer, activation, layers: as in :func:`actor_bytes`.
 
     Raises:
-        ValueError: not even one actor fits, or the packing asked for needs more than there is.
+        UserError: not even one actor fits, or the packing asked for needs more than there is.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
     need = actor_bytes(experiment, dimension, frozen, layer, activation, layers)
     per_node = tuple(_fits(resources, node, need) for node in nodes)
     fits = sum(per_node)
     if fits == 0:
-        raise ValueError(_why_not(resources, nodes, need))
+        raise UserError(_why_not(resources, nodes, need))
     limit = fits if resources.max_actors == "auto" else min(fits, resources.max_actors)
     if resources.clients_per_actor == "auto":
         actors = clients if clients <= limit else limit
     else:
         actors = -(-clients // resources.clients_per_actor)
         if actors > limit:
-            raise ValueError(
+            raise UserError(
                 f"resources.clients_per_actor = {resources.clients_per_actor} needs {actors} "
                 f"actors for {clients} clients, but {limit} fit: raise clients_per_actor to at "
                 f"least {-(-clients // limit)}, or lower cpus_per_client or gpus_per_client"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import NonFiniteLoss
 from hiso_ray.execution.history import History
-from hiso_ray.messages import NonFiniteLoss, Score
+from hiso_ray.messages import Score
 from hiso_ray.metrics import Course, DiagnosticsFile, MetricsFile, Row, scan_rows
 from hiso_ray.outcomes import means
 from hiso_ray.privacy import Accountant

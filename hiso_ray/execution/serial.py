@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import Behind
 from hiso_ray.execution.contract import Evaluation
 from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
-from hiso_ray.messages import Behind, Snapshot, Turn
+from hiso_ray.messages import Snapshot, Turn
 from hiso_ray.outcomes import joined
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.partition import Partition

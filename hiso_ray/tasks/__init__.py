@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hiso_ray.config import Experiment, LoraConfig, PromptConfig, TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Generation
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.image_sets import DOWNLOADED
@@ -39,18 +40,18 @@ def resolve(experiment: Experiment) -> Experiment:
     """The experiment with model, data, metric and the task's own numbers spelled out.
 
     Raises:
-        ValueError: an unknown task, data for a task that has its own, a metric that the task does
+        UserError: an unknown task, data for a task that has its own, a metric that the task does
             not have, or a language option for a task without language.
     """
     task = experiment.task
     if task.name not in DEFAULTS:
-        raise ValueError(f"task.name = {task.name}: unknown task (allowed: {', '.join(DEFAULTS)})")
+        raise UserError(f"task.name = {task.name}: unknown task (allowed: {', '.join(DEFAULTS)})")
     model, data = DEFAULTS[task.name]
     if task.name in ("digits", "quadratic") and task.data not in ("auto", data):
-        raise ValueError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
+        raise UserError(f"task.data = {task.data}: {task.name} has its own data, leave it out")
     own = _language(task) if task.name in LANGUAGE else _other(experiment)
     if task.metric not in ("auto", *own["metrics"]):
-        raise ValueError(
+        raise UserError(
             f"task.metric = {task.metric}: {task.name} is scored by {', '.join(own['metrics'])}"
         )
     return experiment.changed(
@@ -74,12 +75,12 @@ def _language(task: TaskConfig) -> dict[str, Any]:
         answer = row.max_new_tokens if task.max_new_tokens == "auto" else task.max_new_tokens
         own["max_new_tokens"] = answer
         if longest < answer + SHORTEST_PROMPT:
-            raise ValueError(
+            raise UserError(
                 f"task.max_length = {longest} leaves no room for a prompt beside an answer of "
                 f"max_new_tokens = {answer}: raise it to {answer + SHORTEST_PROMPT} at least"
             )
     elif task.max_new_tokens != "auto":
-        raise ValueError(
+        raise UserError(
             f"task.max_new_tokens = {task.max_new_tokens}: {task.name} is answered by one token; "
             "leave it out"
         )
@@ -97,17 +98,17 @@ def _other(experiment: Experiment) -> dict[str, Any]:
     task = experiment.task
     for name, default in LANGUAGE_ONLY.items():
         if getattr(task, name) != default:
-            raise ValueError(f"task.{name}: {task.name} is no language task; leave it out")
+            raise UserError(f"task.{name}: {task.name} is no language task; leave it out")
     for name in ("train_examples", "eval_examples"):
         if task.name == "quadratic" and getattr(task, name) != "auto":
-            raise ValueError(f"task.{name}: the quadratic has examples of its own; leave it out")
+            raise UserError(f"task.{name}: the quadratic has examples of its own; leave it out")
     if task.name == "quadratic" and task.validation_examples:
-        raise ValueError(
+        raise UserError(
             "task.validation_examples: the quadratic is scored on its optimum, which is no set of "
             "examples; leave it out"
         )
     if experiment.federation.by != "label":
-        raise ValueError(
+        raise UserError(
             f"federation.by = {experiment.federation.by}: {task.name} has labels only; leave it out"
         )
     return {"metrics": ("accuracy",)}
@@ -131,7 +132,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """Reads the task's model and data once; the experiment must be resolved.
 
     Raises:
-        ValueError: what is missing or does not fit, in words.
+        UserError: what is missing or does not fit, in words.
     """
     return _module(experiment).prepare(experiment)
 
@@ -146,7 +147,7 @@ def count(experiment: Experiment) -> Count:
     """How many weights there are, without reading any weights or data.
 
     Raises:
-        ValueError: a model whose structure cannot be had.
+        UserError: a model whose structure cannot be had.
     """
     return _module(experiment).count(experiment.task)
 
@@ -156,7 +157,7 @@ def preview(experiment: Experiment) -> tuple[str, ...]:
     from what is on this machine; the experiment must be resolved. Other tasks have none.
 
     Raises:
-        ValueError: the data are here, and do not fit.
+        UserError: the data are here, and do not fit.
     """
     from hiso_ray.tasks import first_prompts
 

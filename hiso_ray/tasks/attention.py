@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.packing import Packing
 
 NAME = "hiso_ray_packed"  # of the attention function, in a model's configuration
@@ -26,7 +27,7 @@ def install(module: Any) -> None:
     """Has a transformers model attend within sequences; its inputs must then bring ``packing``.
 
     Raises:
-        ValueError: its attention cannot be exchanged.
+        UserError: its attention cannot be exchanged.
     """
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
@@ -34,7 +35,7 @@ def install(module: Any) -> None:
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, lambda *_, **__: None)
     if not getattr(module, "_supports_attention_backend", False):
-        raise ValueError(f"{type(module).__name__} has an attention of its own")
+        raise UserError(f"{type(module).__name__} has an attention of its own")
     module.set_attn_implementation(NAME)
 
 

@@ -13,26 +13,28 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.batch import Batch
 from hiso_ray.tasks.benchmarks import Classification
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.tokens import continuations
 
 
 def answer_tokens(benchmark: Classification, tokenizer: Any, model: str) -> list[int]:
     """The token of each class's answer.
 
     Raises:
-        ValueError: no set of answers is made of single, distinct tokens (names them).
+        UserError: no set of answers is made of single, distinct tokens (names them).
     """
     tried = []
     for answers in benchmark.verbalizers:
-        ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        ids = continuations(answers, tokenizer)
         firsts = [i[0] for i in ids if len(i) == 1 and i[0] != tokenizer.unk_token_id]
         if len(set(firsts)) == len(answers):
             return firsts
         tried.append(", ".join(f"{a!r} → {i}" for a, i in zip(answers, ids, strict=True)))
-    raise ValueError(
+    raise UserError(
         f"task.model = {model}: its tokenizer has no single, distinct token for each answer: "
         + "; ".join(tried)
         + ". The space before a word is part of its token; task.name prompts takes other answers"

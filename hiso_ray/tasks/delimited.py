@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.table import Table, check_names, joined
 
 DIALECTS: dict[str, dict[str, Any]] = {
@@ -42,14 +43,14 @@ def read(files: Sequence[Path], known: set[str], columns: Sequence[str]) -> Tabl
         columns: of a file without a header, in order; empty where a task needs a header.
 
     Raises:
-        ValueError: not UTF-8, quotes that do not close, a row with another number of fields than
+        UserError: not UTF-8, quotes that do not close, a row with another number of fields than
             there are columns, no rows, or parts that do not belong together.
         OSError: a file that cannot be read.
     """
     parts = [_part(file, known, columns) for file in files]
     if len({part.header for part in parts}) > 1:
         named, plain = (next(p for p in parts if p.header is header) for header in (True, False))
-        raise ValueError(
+        raise UserError(
             f"{plain.file} has no header, and {named.file} has one: begin every part of a split "
             f"with its columns' names ({', '.join(named.table.column_names)}), or none"
         )
@@ -61,12 +62,12 @@ def _part(file: Path, known: set[str], columns: Sequence[str]) -> _Part:
     rows = _rows(file, DIALECTS[kind])
     first = next(rows, None)
     if first is None:
-        raise ValueError(f"{file} is empty")
+        raise UserError(f"{file} is empty")
     _, top = first
     header = bool(known & set(top))
     if not header and len(top) != len(columns):
         expected = f"must have the columns {', '.join(columns)}"
-        raise ValueError(
+        raise UserError(
             f"{file}: the first row has {len(top)} columns and names none of "
             f"{', '.join(sorted(known))}; a file without a header "
             f"{expected if columns else 'will not do for this task'}"
@@ -77,13 +78,13 @@ def _part(file: Path, known: set[str], columns: Sequence[str]) -> _Part:
     found = [] if header else [tuple(top)]
     for line, row in rows:
         if len(row) != len(names):
-            raise ValueError(
+            raise UserError(
                 f"{file}, line {line}: {len(row)} fields for the {len(names)} columns "
                 f"{', '.join(names)}; {QUOTING[kind]}"
             )
         found.append(tuple(row))
     if not found:
-        raise ValueError(f"{file} has no rows below its header")
+        raise UserError(f"{file} has no rows below its header")
     return _Part(file, header, Table(names, found))
 
 
@@ -97,11 +98,11 @@ def _rows(file: Path, dialect: dict[str, Any]) -> Iterator[tuple[int, list[str]]
                 with _long_fields():
                     row = next(reader, None)
             except UnicodeDecodeError as error:
-                raise ValueError(
+                raise UserError(
                     f"{file} cannot be read as UTF-8 {file.suffix[1:]}: {error}; save it as UTF-8"
                 ) from error
             except csv.Error as error:
-                raise ValueError(
+                raise UserError(
                     f"{file}, line {line}: cannot be read as {file.suffix[1:]}: {error}; "
                     f"{QUOTING[file.suffix.lower()]}"
                 ) from error

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hiso_ray.messages import UserError
+from hiso_ray.errors import UserError
 
 Loss = Callable[[Tensor], Tensor]
 

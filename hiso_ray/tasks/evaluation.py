@@ -10,16 +10,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Prepared
 
 
 def check(config: TaskConfig, examples: int) -> None:
     """
     Raises:
-        ValueError: the validation examples leave nothing for the test.
+        UserError: the validation examples leave nothing for the test.
     """
     if config.validation_examples and config.validation_examples >= examples:
-        raise ValueError(
+        raise UserError(
             f"task.validation_examples = {config.validation_examples}: there are {examples} "
             f"evaluation examples, so that none is left for the test; give {examples - 1} at most"
         )
@@ -42,14 +43,14 @@ def seen(config: TaskConfig, prepared: Prepared) -> tuple[str, ...]:
     is a training example's.
 
     Raises:
-        ValueError: all of them.
+        UserError: all of them.
     """
     held = list(_read(prepared, "eval"))
     wanted = set(held)
     trained = {row for row in _read(prepared, "train") if row in wanted}
     count = sum(row in trained for row in held)
     if count and count == len(held):
-        raise ValueError(
+        raise UserError(
             f"task.data = {config.data}: all {count} evaluation examples are training examples "
             "too, so that no score would be of anything new; give an evaluation split of its own"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import reviews
 from hiso_ray.tasks.benchmarks import Benchmark, Classification
@@ -31,7 +32,7 @@ def read(
         column: of the training split, kept as :attr:`Examples.groups`.
 
     Raises:
-        ValueError: nothing there, a missing column, an unknown label, or no rows.
+        UserError: nothing there, a missing column, an unknown label, or no rows.
     """
     data = config.data
     unread: list[str] = []
@@ -63,13 +64,13 @@ def read(
     else:
         wanted = " and ".join("/".join(names) for names in benchmark.splits)
         alone = ", or one alone to divide" * benchmark.divided
-        raise ValueError(
+        raise UserError(
             f"task.data = {data}: needs splits {wanted}{alone}; found {', '.join(found)}"
         )
     for name, taken in (("train_examples", train), ("eval_examples", held)):
         asked = getattr(config, name)
         if asked != "auto" and asked > len(taken):
-            raise ValueError(f"task.{name} = {asked}: {data} has {len(taken)}")
+            raise UserError(f"task.{name} = {asked}: {data} has {len(taken)}")
     return train, held, notes
 
 
@@ -106,7 +107,7 @@ def _divide(examples: Examples, run_seed: int) -> tuple[Examples, Examples]:
         members = rng.permutation(np.flatnonzero(examples.labels == label))
         held[members[: min(len(members) - 1, max(1, round(HELD_OUT * len(members))))]] = True
     if not held.any():
-        raise ValueError("too few rows to hold some out for evaluation: give a train and a "
+        raise UserError("too few rows to hold some out for evaluation: give a train and a "
                          "validation file")  # fmt: skip
     return _take(examples, np.flatnonzero(~held).tolist()), _take(
         examples, np.flatnonzero(held).tolist()

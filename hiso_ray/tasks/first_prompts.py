@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import pretrained
 from hiso_ray.tasks.benchmarks import Classification, Generation
 from hiso_ray.tasks.classification import answer_tokens
@@ -29,14 +30,14 @@ def lines(experiment: Experiment) -> tuple[str, ...]:
     """What is shown; one line that says why nothing is, where data or tokenizer are not here.
 
     Raises:
-        ValueError: the data are here, and do not fit the task; or its answers not the tokenizer.
+        UserError: the data are here, and do not fit the task; or its answers not the tokenizer.
     """
     config, benchmark = experiment.task, benchmark_of(experiment.task)
     if config.data != "generated" and not Path(config.data).expanduser().exists():
         return (f"prompts are not shown: task.data = {config.data} is not on this machine",)
     try:
         tokenizer = pretrained.local_tokenizer(config.model)
-    except ValueError as error:
+    except UserError as error:
         return (f"prompts are not shown: {error}",)
     column = column_of(experiment.federation.by)
     train, evaluation, notes = read(benchmark, config, experiment.seed, column)

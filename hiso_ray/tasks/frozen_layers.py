@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import forwards, last_layer, packing
 from hiso_ray.tasks.forwards import Choice, Forward
 
@@ -148,7 +149,7 @@ def choose(
         how: ``task.frozen_layers``.
 
     Raises:
-        ValueError: there are none, or it cannot be done with this model.
+        UserError: there are none, or it cannot be done with this model.
     """
     if choice.form not in ("scored", "packed"):
         raise _refusal(how, f"this model takes padded sequences only ({choice.why})")
@@ -215,8 +216,8 @@ def _problem(
     return forwards.difference(found, wanted, next(forward.module.parameters()).dtype)
 
 
-def _refusal(how: str, why: str) -> ValueError:
-    return ValueError(f"task.frozen_layers = {how}: {why}; use recompute")
+def _refusal(how: str, why: str) -> UserError:
+    return UserError(f"task.frozen_layers = {how}: {why}; use recompute")
 
 
 def note(

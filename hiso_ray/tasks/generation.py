@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.batch import Batch, cross_entropy
 from hiso_ray.tasks.benchmarks import Generation
 from hiso_ray.tasks.causal import LanguageTask
@@ -54,11 +55,11 @@ def written_answers(
     """Tokens of the first of each example's references, as they stand after the prompt.
 
     Raises:
-        ValueError: answers end with the end of the text, and the tokenizer has no token for it.
+        UserError: answers end with the end of the text, and the tokenizer has no token for it.
     """
     end = tokenizer.eos_token
     if end is None and not benchmark.one_line:
-        raise ValueError(
+        raise UserError(
             "task.model: its tokenizer has no end-of-text token (eos_token), which ends an answer "
             "of this task; choose another model, or task.name prompts with task.prompt.ends line"
         )

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hiso_ray.errors import UserError
+
 
 class AnswerRows(nn.Module):
     """A linear layer's output at some rows of its weight; its parameters keep their names.
@@ -40,7 +42,7 @@ def keep_rows(module: Any, rows: Tensor) -> Callable[[], None]:
     With LoRA on the head its base layer and the adapters' second factor lose the others.
 
     Raises:
-        ValueError: the head is no linear layer.
+        UserError: the head is no linear layer.
     """
     head = module.get_output_embeddings()
     adapters = getattr(head, "lora_B", None)
@@ -50,12 +52,12 @@ def keep_rows(module: Any, rows: Tensor) -> Callable[[], None]:
     else:
         names = [n for n, m in module.named_modules(remove_duplicate=False) if m is head]
         if len(names) != 1:
-            raise ValueError("its head stands in no one place")
+            raise UserError("its head stands in no one place")
         owner, _, name = names[0].rpartition(".")
         places = [(module.get_submodule(owner), name)]
     kept = [(owner, name, getattr(owner, name)) for owner, name in places]
     if not all(type(layer) is nn.Linear for *_, layer in kept):
-        raise ValueError("its head is no linear layer")
+        raise UserError("its head is no linear layer")
     for owner, name, layer in kept:
         setattr(owner, name, AnswerRows(layer, rows))
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hiso_ray.errors import UserError
+
 IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # unsigned bytes in 3 dimensions, in 1
 CIFAR_SHAPE = (3, 32, 32)
 
@@ -33,12 +35,12 @@ def read_idx(files: Sequence[Path]) -> Split:
         files: the one with the images, the one with the labels.
 
     Raises:
-        ValueError: another format, a truncated file, or files that do not belong together.
+        UserError: another format, a truncated file, or files that do not belong together.
     """
     images, labels = files
     pixels, classes = _idx(images, IDX_IMAGES), _idx(labels, IDX_LABELS)
     if len(pixels) != len(classes):
-        raise ValueError(
+        raise UserError(
             f"{images} holds {len(pixels)} images, {labels} {len(classes)} labels: "
             "they do not belong together"
         )
@@ -50,14 +52,14 @@ def _idx(path: Path, magic: int) -> np.ndarray:
     raw = _bytes(path)
     if raw[:4] != magic.to_bytes(4, "big"):
         kind = "images" if magic == IDX_IMAGES else "labels"
-        raise ValueError(
+        raise UserError(
             f"{path} is no IDX file of {kind}: it begins with {raw[:4].hex()}, not {magic:08x}"
         )
     start = 4 + 4 * (magic & 0xFF)
     shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
     expected = start + math.prod(shape)
     if len(raw) != expected:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: {len(raw)} bytes, by its header {expected}; get it again"
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
@@ -68,14 +70,14 @@ def read_cifar(batches: Sequence[Path]) -> Split:
     class, then the red, green and blue planes, row by row.
 
     Raises:
-        ValueError: a file that is no whole number of records.
+        UserError: a file that is no whole number of records.
     """
     size = 1 + math.prod(CIFAR_SHAPE)
     parts = []
     for path in batches:
         raw = _bytes(path)
         if not raw or len(raw) % size:
-            raise ValueError(
+            raise UserError(
                 f"{path} is damaged: {len(raw)} bytes are no whole number of records of {size}; "
                 "get it again"
             )
@@ -90,7 +92,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be decompressed: {error}; get it again") from error
+        raise UserError(f"{path} cannot be decompressed: {error}; get it again") from error
 
 
 def decode(cell: Any, shape: tuple[int, int, int], where: str) -> np.ndarray:
@@ -100,13 +102,13 @@ def decode(cell: Any, shape: tuple[int, int, int], where: str) -> np.ndarray:
         ``shape`` uint8, channels first.
 
     Raises:
-        ValueError: no bytes, bytes that are no image, or an image of another size or colour mode.
+        UserError: no bytes, bytes that are no image, or an image of another size or colour mode.
     """
     from PIL import Image
 
     encoded = cell.get("bytes") if isinstance(cell, dict) else None
     if encoded is None:
-        raise ValueError(f"{where}: holds no image bytes (a struct of bytes and path is needed)")
+        raise UserError(f"{where}: holds no image bytes (a struct of bytes and path is needed)")
     channels, height, width = shape
     wanted = ({1: "L", 3: "RGB"}[channels], width, height)
     try:
@@ -114,9 +116,9 @@ def decode(cell: Any, shape: tuple[int, int, int], where: str) -> np.ndarray:
         found = (image.mode, *image.size)
         pixels = np.asarray(image) if found == wanted else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's
-        raise ValueError(f"{where}: the image cannot be decoded: {error}") from error
+        raise UserError(f"{where}: the image cannot be decoded: {error}") from error
     if pixels is None:
-        raise ValueError(
+        raise UserError(
             f"{where}: the image is {found[0]} {found[1]}×{found[2]}, "
             f"not {wanted[0]} {wanted[1]}×{wanted[2]}"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import parquet
 from hiso_ray.tasks.image_files import Split, decode
 from hiso_ray.tasks.image_sets import ImageSet, Original
@@ -22,7 +23,7 @@ def read(images: ImageSet, data: str) -> tuple[Split, Split]:
     A path that exists is read locally, anything else is a hub name.
 
     Raises:
-        ValueError: nothing there, damaged files, or images or classes that are not the set's.
+        UserError: nothing there, damaged files, or images or classes that are not the set's.
     """
     local = Path(data).exists() or data.startswith((".", "/", "~"))
     splits = _local(images, Path(data).expanduser()) if local else _hub(images, data)
@@ -31,12 +32,12 @@ def read(images: ImageSet, data: str) -> tuple[Split, Split]:
         found = set(np.unique(split.labels).tolist())
         # A part of a test split may lack a class; training images without one are another task.
         if not found or not found <= classes or (name == "train" and found != classes):
-            raise ValueError(
+            raise UserError(
                 f"task.data = {data} ({name}): its labels are {_some(sorted(found))}; "
                 f"{images.name} has {len(classes)} classes, 0 to {len(classes) - 1}"
             )
         if split.images.shape[1:] != images.shape:
-            raise ValueError(
+            raise UserError(
                 f"task.data = {data} ({name}): its images are {_size(split.images.shape[1:])}, "
                 f"those of {images.name} {_size(images.shape)} (channels × height × width)"
             )
@@ -66,13 +67,13 @@ def _hub(images: ImageSet, name: str) -> dict[str, Split]:
     try:
         tables = dict(load_dataset(name))
     except Exception as error:  # the hub library raises many unrelated types
-        raise ValueError(
+        raise UserError(
             f"task.data = {name}: not a local path, and the hub did not give it "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); without a hub "
             f"{_what_works(images.original)}"
         ) from error
     if missing := [split for split in SPLITS if split not in tables]:
-        raise ValueError(
+        raise UserError(
             f"task.data = {name}: no split {' or '.join(missing)}; it has {', '.join(tables)}"
         )
     return {split: _decoded(images, _bytes(tables[split]), f"{name} ({split})") for split in SPLITS}
@@ -83,30 +84,30 @@ def _local(images: ImageSet, folder: Path) -> dict[str, Split]:
     assert original is not None
     if not folder.is_dir():
         problem = "a file" if folder.exists() else "no such folder"
-        raise ValueError(f"task.data = {folder}: {problem}; {_what_works(original)}")
+        raise UserError(f"task.data = {folder}: {problem}; {_what_works(original)}")
     tables = {split: sorted(folder.glob(f"{split}[-.]*parquet")) for split in SPLITS}
     files = {"train": _present(folder, original.train), "test": _present(folder, original.test)}
     if any(tables.values()) and any(files.values()):
-        raise ValueError(
+        raise UserError(
             f"task.data = {folder}: {images.name} is there more than once, as Parquet and as the "
             "original files; keep one"
         )
     if any(tables.values()):
         if missing := [split for split in SPLITS if not tables[split]]:
-            raise ValueError(f"task.data = {folder}: lacks {missing[0]}-*.parquet")
+            raise UserError(f"task.data = {folder}: lacks {missing[0]}-*.parquet")
         return {split: _parquet(images, tables[split]) for split in SPLITS}
     if any(files.values()):
         there = {path.name.removesuffix(".gz") for paths in files.values() for path in paths}
         if missing := [n for n in original.train + original.test if n not in there]:
-            raise ValueError(f"task.data = {folder}: lacks {', '.join(missing)}")
+            raise UserError(f"task.data = {folder}: lacks {', '.join(missing)}")
         return {split: original.read(files[split]) for split in SPLITS}
     names = sorted(path.name for path in folder.iterdir())
     if pickled := [n for n in names if n.startswith(("data_batch_", "cifar-10-batches-py"))]:
-        raise ValueError(
+        raise UserError(
             f"task.data = {folder}: {pickled[0]} is of the Python version of CIFAR-10: pickles, "
             f"which run code when they are read; {_what_works(original)}"
         )
-    raise ValueError(
+    raise UserError(
         f"task.data = {folder}: no images of {images.name} there (found {_some(names)}); "
         f"{_what_works(original)}"
     )
@@ -133,7 +134,7 @@ def _parquet(images: ImageSet, files: list[Path]) -> Split:
     try:
         table = parquet.read(files)
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return _decoded(images, table, str(files[0]))
 
 
@@ -143,7 +144,7 @@ def _decoded(images: ImageSet, table: Any, source: str) -> Split:
     rows = [(row[image], row[label]) for row in table]
     labels = np.array([number for _, number in rows])
     if labels.size and labels.dtype.kind not in "iu":
-        raise ValueError(f"{source}: column label holds {labels.dtype}, not class numbers")
+        raise UserError(f"{source}: column label holds {labels.dtype}, not class numbers")
     pixels = np.empty((len(rows), *images.shape), np.uint8)
     for row, (cell, _) in enumerate(rows):
         pixels[row] = decode(cell, images.shape, f"{source}, row {row + 1}")
@@ -154,5 +155,5 @@ def _column(table: Any, allowed: Sequence[str], source: str) -> str:
     have = table.column_names
     found = next((name for name in allowed if name in have), None)
     if found is None:
-        raise ValueError(f"{source}: no column {' or '.join(allowed)}; it has {', '.join(have)}")
+        raise UserError(f"{source}: no column {' or '.join(allowed)}; it has {', '.join(have)}")
     return found

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.table import Table, doubles
 
 Row = dict[str, Any]
@@ -20,7 +21,7 @@ def read(files: Sequence[Path]) -> Table:
     """The rows of a split's files. A column is a key that any row has; rows without it have None.
 
     Raises:
-        ValueError: not UTF-8 or not JSON, something else than objects, or a key that is there
+        UserError: not UTF-8 or not JSON, something else than objects, or a key that is there
             twice; with file and line.
         OSError: a file that cannot be read.
     """
@@ -33,7 +34,7 @@ def _rows(file: Path) -> Iterator[Row]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} cannot be read as UTF-8: {error}; save it as UTF-8") from error
+        raise UserError(f"{file} cannot be read as UTF-8: {error}; save it as UTF-8") from error
     if text.lstrip().startswith("["):
         for number, value in enumerate(_parsed(text, f"{file}"), start=1):
             yield _object(value, f"{file}, row {number}")
@@ -52,24 +53,24 @@ def _parsed(text: str, where: str) -> Any:
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: cannot be read as JSON: {error}") from error
+        raise UserError(f"{where}: cannot be read as JSON: {error}") from error
     return found
 
 
 def _constant(name: str) -> None:
     """What other libraries write for a missing number; JSON itself has no such words."""
     if name != "NaN":
-        raise ValueError(f"{name} is no value")
+        raise UserError(f"{name} is no value")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> Row:
     names = [name for name, _ in pairs]
     if twice := doubles(names):
-        raise ValueError(f"more than one value is named {', '.join(twice)}")
+        raise UserError(f"more than one value is named {', '.join(twice)}")
     return dict(pairs)
 
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: {str(value)[:40]!r} is no object of columns and values")
+        raise UserError(f"{where}: {str(value)[:40]!r} is no object of columns and values")
     return value

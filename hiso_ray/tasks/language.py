@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import evaluation, forwards, frozen_layers, generation, pretrained, trainable
 from hiso_ray.tasks.benchmarks import Classification
 from hiso_ray.tasks.causal import LanguageTask
@@ -20,12 +22,14 @@ from hiso_ray.tasks.own_prompt import benchmark_of
 from hiso_ray.tasks.tokens import Tokens, tokenize
 from hiso_ray.tasks.trainable import Trainable, add_lora, select
 
+TRIED = 64  # prompts, before a parameter counts as one that the loss does not reach
+
 
 def prepare(experiment: Experiment) -> Prepared:
     """Reads data and model, and divides the model's weights into trained and frozen.
 
     Raises:
-        ValueError: the data, the model, the verbalizers or the trainable subset do not fit.
+        UserError: the data, the model, the verbalizers or the trainable subset do not fit.
     """
     config, benchmark = experiment.task, benchmark_of(experiment.task)
     by = experiment.federation.by
@@ -52,6 +56,8 @@ def prepare(experiment: Experiment) -> Prepared:
         arrays |= written
         spec["evaluation"] = generation.decoding(benchmark, held, tokenizer)
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
+    used = [array for name, array in arrays.items() if name.endswith("_ids")]
+    _check_tokens(np.concatenate([*used, spec.get("answers", [])]), model, tokenizer, config)
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
     some = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
@@ -61,8 +67,7 @@ def prepare(experiment: Experiment) -> Prepared:
     lengths = _lengths(arrays)
     longest = int(np.ceil(np.sort(np.concatenate(lengths))[-config.eval_batch_size :].mean()))
     model.requires_grad_(True)
-    reached = _reached(model, some[0])
-    chosen = select(model, reached, config, experiment.seed)
+    chosen = select(model, reached(model, some), config, experiment.seed)
     spec |= {"layout": chosen.layout, "dense": chosen.dense}
     if config.frozen_layers != "recompute":
         trained, how = {name for name, _ in chosen.dense}, config.frozen_layers
@@ -142,20 +147,38 @@ def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
 
 
+def _check_tokens(ids: np.ndarray, model: Any, tokenizer: Any, config: TaskConfig) -> None:
+    rows, highest = model.get_input_embeddings().weight.shape[0], int(ids.max(initial=0))
+    if highest >= rows:
+        raise UserError(
+            f"task.model = {config.model}: its tokenizer makes token {highest} "
+            f"({tokenizer.convert_ids_to_tokens(highest)!r}), its embedding has {rows} rows: "
+            "tokenizer and weights are not of one model; save them together"
+        )
+
+
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:
     limit = pretrained.positions(structure)
     if limit is not None and longest > limit:
-        raise ValueError(
+        raise UserError(
             f"task.max_length = {config.max_length}: the longest sequence has {longest} tokens, "
             f"the model reads at most {limit}; lower max_length"
         )
 
 
-def _reached(model: Any, ids: np.ndarray) -> set[int]:
-    tokens = torch.from_numpy(ids.astype(np.int64))[None]
-    with torch.enable_grad():
-        logits = model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits
-        return reached_parameters(logits.sum())
+def reached(model: Any, prompts: Sequence[np.ndarray]) -> set[int]:
+    """Ids of the parameters that the loss of any of the first prompts depends on: one may take
+    some experts of a mixture only."""
+    wanted = {id(p) for p in model.parameters() if p.requires_grad}
+    found: set[int] = set()
+    for ids in prompts[:TRIED]:
+        tokens = torch.from_numpy(ids.astype(np.int64))[None]
+        with torch.enable_grad():
+            logits = model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits
+            found |= reached_parameters(logits.sum())
+        if wanted <= found:
+            break
+    return found
 
 
 def build(config: TaskConfig, prepared: Prepared, device: torch.device) -> LanguageTask:

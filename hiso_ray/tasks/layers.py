@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from hiso_ray.messages import UserError
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Slices, most_at_once
 
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's own storage

@@ -24,6 +24,7 @@ import numpy as np
 from torch import nn
 from torch.nn.utils import skip_init
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Layout
 from hiso_ray.tasks.image_sets import ImageSet
 
@@ -32,7 +33,7 @@ def network(name: str, images: ImageSet) -> nn.Sequential:
     """The network ``task.model`` names, reading (n, channels, height, width), weights untouched.
 
     Raises:
-        ValueError: no such network for these images.
+        UserError: no such network for these images.
     """
     kind, _, width = name.partition("-")
     if kind == "mlp" and width.isdecimal() and int(width) > 0:
@@ -40,7 +41,7 @@ def network(name: str, images: ImageSet) -> nn.Sequential:
     if name == "cnn" and images.name in CNNS:
         return CNNS[images.name]()
     allowed = "cnn or mlp-WIDTH" if images.name in CNNS else "mlp-WIDTH"
-    raise ValueError(f"task.model = {name}: {images.name} takes {allowed}, for example mlp-32")
+    raise UserError(f"task.model = {name}: {images.name} takes {allowed}, for example mlp-32")
 
 
 def layout_of(module: nn.Module) -> Layout:

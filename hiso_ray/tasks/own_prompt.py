@@ -10,6 +10,7 @@ from typing import Any
 
 from hiso_ray.config import PromptConfig, TaskConfig
 from hiso_ray.config.prompt import columns_of
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.benchmarks import BENCHMARKS, Benchmark, Classification, Generation
 from hiso_ray.tasks.scores import SCORES
 
@@ -64,35 +65,35 @@ def spelled_out(task: TaskConfig) -> PromptConfig:
     """``task.prompt`` with what its row made of ``auto``, except where splits are looked for.
 
     Raises:
-        ValueError: a prompt for a task that has its own, none for the one that has not, or what
+        UserError: a prompt for a task that has its own, none for the one that has not, or what
             its data or its scores do not have.
     """
     prompt = task.prompt
     if task.name != OWN:
         if prompt != PromptConfig():
-            raise ValueError(
+            raise UserError(
                 f"task.prompt: {task.name} has a prompt of its own; leave it out, or use task.name "
                 f"{OWN}"
             )
         return prompt
     if not prompt.template:
-        raise ValueError(
+        raise UserError(
             f"task.prompt.template is missing: {OWN} needs the text before the answer, such as "
             "'{review} Overall it was', and task.prompt.answers or task.prompt.answer_column"
         )
     if task.data == "auto":
-        raise ValueError(
+        raise UserError(
             f"task.data = auto: {OWN} has no data of its own; give a hub dataset, or a local "
             "folder or file"
         )
     if prompt.configuration and Path(task.data).expanduser().exists():
-        raise ValueError(
+        raise UserError(
             f"task.prompt.configuration = {prompt.configuration} is of hub datasets, and task.data "
             f"= {task.data} is local; leave it out"
         )
     unknown = set() if prompt.metrics == "auto" else set(prompt.metrics) - set(SCORES)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"task.prompt.metrics: unknown {', '.join(sorted(unknown))} (allowed: "
             f"{', '.join(SCORES)}; classification is scored by accuracy)"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.table import Table, check_names, joined
 
 
@@ -12,7 +13,7 @@ def read(files: Sequence[Path]) -> Table:
     """The rows of a split's files.
 
     Raises:
-        ValueError: not Parquet, damaged, two columns of one name, or parts with other columns.
+        UserError: not Parquet, damaged, two columns of one name, or parts with other columns.
         OSError: a file that cannot be read.
     """
     return joined([(file, _part(file)) for file in files])
@@ -27,6 +28,6 @@ def _part(file: Path) -> Table:
             found = ParquetFile(content).read()
             columns = [column.to_pylist() for column in found.columns]
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise ValueError(f"{file} cannot be read as parquet: {error}") from error
+            raise UserError(f"{file} cannot be read as parquet: {error}") from error
     check_names(file, found.column_names)
     return Table(tuple(found.column_names), list(zip(*columns, strict=True)))

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiso_ray.config import FederationConfig
+from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 
 Dealt = tuple[np.ndarray, np.ndarray]
@@ -68,12 +69,12 @@ def split(federation: FederationConfig, labels: np.ndarray, run_seed: int) -> Pa
         labels: (n,) int64, the group of each training example.
 
     Raises:
-        ValueError: fewer than ``num_clients * min_examples`` examples, or more shards than
+        UserError: fewer than ``num_clients * min_examples`` examples, or more shards than
             examples.
     """
     num_clients, least = federation.num_clients, federation.min_examples
     if num_clients * least > len(labels):
-        raise ValueError(
+        raise UserError(
             f"federation.num_clients = {num_clients} with min_examples = {least} needs "
             f"{num_clients * least} training examples, the task has {len(labels)}: at most "
             f"{len(labels) // least} clients"
@@ -142,7 +143,7 @@ def _shards(federation: FederationConfig, groups: np.ndarray, rng: np.random.Gen
     num_clients, each = federation.num_clients, federation.shards_per_client
     pieces, n = num_clients * each, len(groups)
     if pieces > n:
-        raise ValueError(
+        raise UserError(
             f"federation.num_clients = {num_clients} with shards_per_client = {each} needs "
             f"{pieces} shards of at least one training example, the task has {n}: at most "
             f"{n // num_clients} shards per client"

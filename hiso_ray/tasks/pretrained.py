@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.known_models import KNOWN
 from hiso_ray.tasks.model_files import PACKAGED, find
-from hiso_ray.tasks.unfit import Unfit, check_complete, check_memory
+from hiso_ray.tasks.unfit import Unfit, check_complete, check_finite, check_memory
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
@@ -44,7 +45,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         dtype: what the weights become; float32 for those that are trained.
 
     Raises:
-        ValueError: no such folder or file, not a causal language model, incomplete weights, a gated
+        UserError: no such folder or file, not a causal language model, incomplete weights, a gated
             model without access, or a hub that cannot be reached.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -68,6 +69,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
             ignore_mismatched_sizes=True,  # they are found below
         )
         check_complete(found)
+        check_finite(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         # Weights that were saved untied stay so, whatever the configuration says.
@@ -84,9 +86,9 @@ def _in_words(name: str) -> Iterator[None]:
     try:
         yield
     except Unfit as problem:
-        raise ValueError(f"task.model = {name}: {problem}") from problem
+        raise UserError(f"task.model = {name}: {problem}") from problem
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(_why(name, error)) from error
+        raise UserError(_why(name, error)) from error
 
 
 def local_tokenizer(name: str) -> Any:
@@ -94,14 +96,14 @@ def local_tokenizer(name: str) -> Any:
     hub's local cache.
 
     Raises:
-        ValueError: it is not there, or will not do.
+        UserError: it is not there, or will not do.
     """
     _quiet()
     try:
         return _tokenizer(find(name, offline=True).place, local_files_only=True)
     except (Unfit, OSError, ValueError, KeyError) as error:
         why = str(error) if isinstance(error, Unfit) else "it is not here"
-        raise ValueError(f"the tokenizer of task.model = {name}: {why}") from error
+        raise UserError(f"the tokenizer of task.model = {name}: {why}") from error
 
 
 def _tokenizer(place: str, **where: Any) -> Any:
@@ -166,7 +168,7 @@ def configuration(name: str) -> dict[str, Any]:
     knows, then from the hub; of a model that a package brings, from those shapes.
 
     Raises:
-        ValueError: none of them has it.
+        UserError: none of them has it.
     """
     from transformers import AutoConfig
 
@@ -178,12 +180,12 @@ def configuration(name: str) -> dict[str, Any]:
             place = find(name, offline).place
             return structure_of(AutoConfig.from_pretrained(place, local_files_only=offline))
         except Unfit as problem:
-            raise ValueError(f"task.model = {name}: {problem}") from problem
+            raise UserError(f"task.model = {name}: {problem}") from problem
         except (OSError, ValueError, KeyError) as error:
             if offline and name in KNOWN:
                 return dict(KNOWN[name])
             reason = error
-    raise ValueError(_why(name, reason))
+    raise UserError(_why(name, reason))
 
 
 def structure_of(config: Any) -> dict[str, Any]:

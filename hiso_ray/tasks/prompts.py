@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.benchmarks import Benchmark, Classification, Generation
 from hiso_ray.tasks.sources import first
 
@@ -84,13 +85,13 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
         column: kept as :attr:`Examples.groups`.
 
     Raises:
-        ValueError: a missing column, an unknown label, an empty value, or no rows.
+        UserError: a missing column, an unknown label, an empty value, or no rows.
     """
     have = list(table.column_names)
     if len(table) == 0:
-        raise ValueError(f"{source} has no rows")
+        raise UserError(f"{source} has no rows")
     if column is not None and column not in have:
-        raise ValueError(
+        raise UserError(
             f"federation.by = {column}: {source} has no such column; choose label, length, or one "
             f"of {', '.join(have)}"
         )
@@ -99,7 +100,7 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
         fitting = [t for t in alternatives if set(_columns_of(t)) <= set(have)]
         if not fitting:
             wanted = " or ".join("+".join(_columns_of(t)) for t in alternatives)
-            raise ValueError(f"{source}: no column {wanted}; it has {', '.join(have)}")
+            raise UserError(f"{source}: no column {wanted}; it has {', '.join(have)}")
         templates[field] = fitting[0]
     answer = _label_reader(benchmark, have, source) if isinstance(benchmark, Classification) else (
         _reference_reader(benchmark, have, source)
@@ -113,13 +114,13 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
             try:
                 fields[name] = _FORMAT.format(template, **row).strip()
             except _NotText as error:
-                raise ValueError(
+                raise UserError(
                     f"{source}, row {number}: column {error}, which is neither a text nor a "
                     "number; write it as the text that the model is to read"
                 ) from None
             if not fields[name] and name not in optional:
                 parts = [part for _, part, _, _ in _FORMAT.parse(template) if part]
-                raise ValueError(
+                raise UserError(
                     f"{source}, row {number}: column {' and '.join(parts)} is empty (null, no text "
                     "or white space alone); leave such rows out"
                 )
@@ -151,7 +152,7 @@ def _prompt(benchmark: Benchmark, fields: dict[str, str]) -> tuple[str, tuple[in
 def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -> Any:
     column = first(list(benchmark.labels), have)
     if column is None:
-        raise ValueError(
+        raise UserError(
             f"{source}: no column {' or '.join(benchmark.labels)}; it has {', '.join(have)}"
         )
     classes = benchmark.labels[column]
@@ -160,12 +161,12 @@ def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -
     def read_label(row: dict[str, Any], number: int) -> int:
         label = "" if _missing(row[column]) else str(row[column]).strip().lower()
         if not label:
-            raise ValueError(f"{source}, row {number}: no label in column {column}")
+            raise UserError(f"{source}, row {number}: no label in column {column}")
         if label not in spelled:  # 1.0: a column of numbers, one of them missing, is of floats
             label = re.sub(r"\.0+$", "", label)
         if label not in spelled:
             hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
-            raise ValueError(
+            raise UserError(
                 f"{source}, row {number}: unknown label {row[column]!r} in column {column}; "
                 f"allowed: {', '.join(spelled)}{hint}"
             )
@@ -184,13 +185,13 @@ def _reference_reader(benchmark: Benchmark, have: Sequence[str], source: str) ->
                 value = value.get(key) if isinstance(value, dict) else None
             texts = value if isinstance(value, list) else [value]
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-                raise ValueError(
+                raise UserError(
                     f"{source}, row {number}: column {path} holds a structure written as text; "
                     "keep nested columns in JSONL or Parquet"
                 )
             if texts and all(_is_written(t) for t in texts):
                 return [str(text).strip() for text in texts]
-        raise ValueError(
+        raise UserError(
             f"{source}, row {number}: no reference answer in {' or '.join(benchmark.references)}; "
             f"it has {', '.join(have)}"
         )

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.messages import Score
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.batch import apart, client_means, own_means
@@ -55,7 +56,7 @@ def count(config: TaskConfig) -> Count:
 def _dimension(model: str) -> int:
     kind, _, size = model.partition("-")
     if kind != "diagonal" or not size.isdecimal() or int(size) < 1:
-        raise ValueError(f"task.model = {model}: the quadratic takes diagonal-DIMENSION")
+        raise UserError(f"task.model = {model}: the quadratic takes diagonal-DIMENSION")
     return int(size)
 
 

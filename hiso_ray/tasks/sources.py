@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import delimited, json_rows, parquet
 from hiso_ray.tasks.benchmarks import Benchmark
 from hiso_ray.tasks.table import Table
@@ -28,7 +29,7 @@ def tables(benchmark: Benchmark, data: str, known: set[str]) -> tuple[dict[str, 
         a local folder that are none's.
 
     Raises:
-        ValueError: nothing there, or not readable.
+        UserError: nothing there, or not readable.
     """
     if not _is_path(data):
         return _hub(benchmark, data), []
@@ -56,7 +57,7 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
     try:
         return dict(load_dataset(name, benchmark.config if name == benchmark.data else None))
     except Exception as error:  # the hub library raises many unrelated types
-        raise ValueError(
+        raise UserError(
             f"task.data = {name}: not a local path, and the hub did not give it "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); a local folder with "
             "train and validation files (TSV, CSV, JSONL or Parquet) works without a hub"
@@ -66,11 +67,11 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
 def _local(benchmark: Benchmark, path: Path, known: set[str]) -> tuple[dict[str, Table], list[str]]:
     """One table per split; a split's name is its file's, up to a "-" (train-00000-of-00002)."""
     if not path.exists():
-        raise ValueError(f"task.data = {path}: no such file or folder")
+        raise UserError(f"task.data = {path}: no such file or folder")
     there = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
     files = [file for file in there if _format(file) in FORMATS]
     if not files:
-        raise ValueError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
+        raise UserError(f"task.data = {path}: no {', '.join(FORMATS)} file there")
     splits: dict[str, list[Path]] = {}
     wanted = {name for names in benchmark.splits for name in names}
     for file in files:
@@ -79,19 +80,19 @@ def _local(benchmark: Benchmark, path: Path, known: set[str]) -> tuple[dict[str,
     if len(splits) > 1:
         found, splits = list(splits), {n: f for n, f in splits.items() if n in wanted}
         if benchmark.divided and first(benchmark.splits[0], splits) is None:
-            raise ValueError(
+            raise UserError(
                 f"task.data = {path}: no file is named for a split to train on "
                 f"({' or '.join(benchmark.splits[0])}); found {', '.join(found)}"
             )
     missing = [" or ".join(names) for names in benchmark.splits if first(names, splits) is None]
     if missing and not benchmark.divided:
-        raise ValueError(
+        raise UserError(
             f"task.data = {path}: no split {' and no '.join(missing)}; its files are "
             f"{', '.join(file.name for file in files)}"
         )
     for name, parts in splits.items():
         if len({part.suffix for part in parts}) > 1:
-            raise ValueError(
+            raise UserError(
                 f"task.data = {path}: the split {name} is there more than once "
                 f"({', '.join(part.name for part in parts)}); keep one"
             )
@@ -106,10 +107,10 @@ def _read(benchmark: Benchmark, files: list[Path], known: set[str]) -> Table:
     try:
         for file in files:
             if file.stat().st_size == 0:
-                raise ValueError(f"{file} is empty")
+                raise UserError(f"{file} is empty")
         kind = _format(files[0])
         if kind in delimited.DIALECTS:
             return delimited.read(files, known, benchmark.columns)
         return parquet.read(files) if kind == ".parquet" else json_rows.read(files)
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error

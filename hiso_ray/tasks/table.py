@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.errors import UserError
+
 
 @dataclass(frozen=True)
 class Table:
@@ -39,10 +41,10 @@ def doubles(names: Sequence[str]) -> list[str]:
 def check_names(file: Path, names: Sequence[str]) -> None:
     """
     Raises:
-        ValueError: a name that two columns have.
+        UserError: a name that two columns have.
     """
     if twice := doubles(names):
-        raise ValueError(
+        raise UserError(
             f"{file}: more than one column is named {', '.join(twice)}; rename or remove all but "
             "one"
         )
@@ -52,13 +54,13 @@ def joined(parts: Sequence[tuple[Path, Table]]) -> Table:
     """One table of a split's part files, columns by name in the order of the first.
 
     Raises:
-        ValueError: parts with other columns.
+        UserError: parts with other columns.
     """
     (first, begun), *others = parts
     names, rows = begun.column_names, list(begun.rows)
     for file, table in others:
         if set(table.column_names) != set(names):
-            raise ValueError(
+            raise UserError(
                 f"{file} has the columns {', '.join(table.column_names)}, and {first} has "
                 f"{', '.join(names)}: the parts of a split need the same ones, in any order"
             )

@@ -20,7 +20,8 @@ import numpy as np
 from hiso_ray.tasks.cache import cache
 from hiso_ray.whole_files import whole
 
-VERSION = 3  # of the cut and of the file
+VERSION = 4  # of the cut and of the file
+ANCHORS = ("x", "\n", ":")  # what a text is read after
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,40 @@ def tokenize(
     return found
 
 
+def continuations(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Token ids of each text as it stands after another, without special tokens.
+
+    Some tokenizers put a space (▁) before whatever text they are given, also where it goes on with
+    one: with those, a text is read after a short one, which is then taken away.
+    """
+    alone: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
+    if _after("x", " x", tokenizer) in (None, _ids(" x", tokenizer)):
+        return alone  # nothing is put before it
+    return [
+        next((f for f in (_after(a, text, tokenizer) for a in ANCHORS) if f is not None), ids)
+        for text, ids in zip(texts, alone, strict=True)
+    ]
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _after(anchor: str, text: str, tokenizer: Any) -> list[int] | None:
+    """Tokens of ``text`` after ``anchor``; None where the two share a token."""
+    before, both = _ids(anchor, tokenizer), _ids(anchor + text, tokenizer)
+    return both[len(before) :] if both[: len(before)] == before else None
+
+
 def _rows(
     texts: Sequence[str], contexts: Sequence[tuple[int, int]] | None, tokenizer: Any, limit: int
 ) -> Any:
     for first in range(0, len(texts), 1000):
         some = list(texts[first : first + 1000])
         if contexts is None:
-            for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+            for ids in continuations(some, tokenizer):
                 yield ids[:limit], len(ids) > limit
             continue
         found = tokenizer(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hiso_ray.config import LoraConfig, TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Count, Layout, dimension, largest_layer
 
@@ -73,7 +74,7 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
         The full names of the adapted layers, comma-separated, to be given as ``target_modules``.
 
     Raises:
-        ValueError: a name that no linear layer has (lists those that there are).
+        UserError: a name that no linear layer has (lists those that there are).
     """
     from peft import inject_adapter_in_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
@@ -88,7 +89,7 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
         for target in wanted:
             if not any(f".{name}".endswith(f".{target}") for name in names):
                 linear = sorted({name.rpartition(".")[2] for name in names})
-                raise ValueError(
+                raise UserError(
                     f"task.lora.target_modules = {lora.target_modules}: no linear layer "
                     f"{target!r} in this model; it has {', '.join(linear)}"
                 )
@@ -121,7 +122,7 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
         reached: ids of the parameters that the loss depends on.
 
     Raises:
-        ValueError: patterns that fit no parameter (lists some names).
+        UserError: patterns that fit no parameter (lists some names).
     """
     named = dict(model.named_parameters())
     chosen = _chosen(list(named), config)
@@ -189,7 +190,7 @@ def _chosen(names: list[str], config: TaskConfig) -> list[str]:
     patterns = [pattern.strip() for pattern in config.trainable.split(",")]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
+            raise UserError(
                 f"task.trainable = {config.trainable}: no parameter fits {pattern!r}; there are "
                 f"{len(names)}, such as {', '.join([*names[:3], *names[-2:]])}"
             )

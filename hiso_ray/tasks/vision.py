@@ -36,7 +36,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """Reads the images; they stay bytes, and are normalised batch by batch.
 
     Raises:
-        ValueError: the model is none for these images, or the data cannot be had or do not fit.
+        UserError: the model is none for these images, or the data cannot be had or do not fit.
     """
     config = experiment.task
     images = SETS[config.name]

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment, replay, run
+from hiso_ray.errors import NonFiniteLoss
 from hiso_ray.execution.cluster import session
 from hiso_ray.execution.cluster.gauges import NAMES
 from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.ledger import Ledger
-from hiso_ray.messages import NonFiniteLoss
 from hiso_ray.metrics import read_rows
 
 Make = Callable[..., Experiment]

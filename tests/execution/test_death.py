@@ -15,12 +15,12 @@ import pytest
 from test_faults import Make, Rehearsal
 
 from hiso_ray import Experiment, run
+from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster import oom_kills, session
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.oom_kills import OomKills
 from hiso_ray.execution.faults import Faults
-from hiso_ray.messages import TurnFailed, UserError
 from hiso_ray.out_of_memory import less_on_machine
 
 PAIR = {"resources.executor": "ray", "resources.max_actors": 2}

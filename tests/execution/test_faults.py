@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, run
+from hiso_ray.errors import NonFiniteLoss, TurnFailed, UserError
 from hiso_ray.execution.cluster import session
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.executor import ClusterExecutor
@@ -30,7 +31,6 @@ from hiso_ray.execution.faults import Faults, count
 from hiso_ray.execution.header import identity_of
 from hiso_ray.execution.history import History
 from hiso_ray.ledger import Ledger
-from hiso_ray.messages import TurnFailed, UserError
 from hiso_ray.runs import _population
 from hiso_ray.tasks import load, resolve
 
@@ -195,6 +195,26 @@ def test_a_turn_that_fails_is_computed_again(
         first, second, *_ = ray.faults()
         assert first["actor"] != second["actor"]
         assert "client 5, round 0, local step 0" in first["error"]
+
+
+def test_a_hessian_that_is_not_finite_ends_the_run_at_once(
+    experiment: Make, tmp_path: Path
+) -> None:
+    class Overflowing(ClientActor):
+        """The Hessian that it measures is infinite."""
+
+        def __init__(self, *arguments: Any) -> None:
+            from hiso_ray import replica
+
+            view = SimpleNamespace(hessian_diagonal=lambda _: torch.tensor([1.0, torch.inf]))
+            replica.look = lambda *_: view  # type: ignore[assignment, return-value]
+            super().__init__(*arguments)
+
+    e = experiment(**RAY, **{"method.curvature": "oracle", "resources.max_actors": 1})
+    overflowing = Rehearsal(e, tmp_path, Overflowing)
+    with pytest.raises(NonFiniteLoss, match="Hessian's diagonal before round 0 has over"):
+        overflowing.run()
+    assert overflowing.faults() == []
 
 
 def test_a_full_gpu_ends_the_run_at_once_with_words(experiment: Make, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.messages import UserError
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import derivatives
 
 CPU = torch.device("cpu")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
 from hiso_ray.outcomes import joined
 from hiso_ray.tasks import examples
+from hiso_ray.tasks import language as language_task
 from hiso_ray.tasks.benchmarks import BENCHMARKS
 from hiso_ray.tasks.causal import LanguageTask
 from hiso_ray.tasks.contract import Prepared, views
@@ -234,6 +237,32 @@ def test_parameters_the_loss_does_not_reach_are_found() -> None:
     reached = reached_parameters(used(torch.ones(1, 2)).sum())
     assert reached == {id(p) for p in used.parameters()}
     assert not reached & {id(p) for p in unused.parameters()}
+
+
+class Mixture(nn.Module):
+    """Two experts, of which a prompt takes the one that its first token names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+        self.unused = nn.Linear(1, 1)
+        self.calls = 0
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        self.calls += 1
+        return SimpleNamespace(logits=self.experts[int(input_ids[0, 0])](torch.ones(1, 1)))
+
+
+@pytest.mark.parametrize(("firsts", "experts"), [([0] * 99, 1), ([0, 0, 1] + [0] * 96, 2)])
+def test_experts_that_a_later_prompt_takes_are_reached(firsts: list[int], experts: int) -> None:
+    model = Mixture()
+    found = language_task.reached(model, [np.array([first, 7]) for first in firsts])
+    assert found == {id(p) for expert in model.experts[:experts] for p in expert.parameters()}
+    assert model.calls == 64
+    model.unused.requires_grad_(False)
+    model.calls = 0
+    language_task.reached(model, [np.array([0]), np.array([1]), np.array([0])])
+    assert model.calls == 2  # all that is trained was reached
 
 
 def test_long_prompts_lose_their_beginning_never_the_question(

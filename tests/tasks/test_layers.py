@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.cli import main
 from hiso_ray.client import take_turns
+from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import actor_bytes
 from hiso_ray.execution.worker import Worker
-from hiso_ray.messages import UserError
 from hiso_ray.method.perturbed import Unperturbed
 from hiso_ray.tasks.batch import Batch
 from hiso_ray.tasks.contract import dimension, largest_layer, views

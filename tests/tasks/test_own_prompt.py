@@ -166,6 +166,24 @@ def test_what_is_scored(reviews: Path, tmp_path: Path) -> None:
     assert sorted(groups) == ["Pos", "neg", "positive"]  # federation.by names any column
 
 
+def test_a_metric_of_ones_own_is_a_row_and_a_column(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hiso_ray.tasks import scores
+
+    def begins_alike(answer: str, reference: str) -> float:
+        return float(answer[:1] == reference[:1])
+
+    monkeypatch.setitem(scores.SCORES, "begins_alike", begins_alike)
+    text = TEXT.replace("[rougeL, exact_match]", "[begins_alike, f1]")
+    summary = run(of(text, reviews), tmp_path / "r")
+    assert summary["metric"] == "begins_alike"
+    with open(tmp_path / "r" / "metrics.csv", newline="") as file:
+        *_, last = csv.DictReader(file)
+    assert float(last["eval_begins_alike"]) == summary["final_score"]
+    assert replay(tmp_path / "r")["eval_begins_alike"] == summary["final_score"]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

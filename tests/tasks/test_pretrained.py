@@ -13,7 +13,8 @@ import pytest
 import transformers
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from hiso_ray import Experiment, run
+from hiso_ray import Experiment, run, tasks
+from hiso_ray.errors import UserError
 from hiso_ray.tasks import pretrained
 
 
@@ -101,3 +102,39 @@ def test_weights_of_other_shapes_are_named(tiny_opt: Path, tmp_path: Path) -> No
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 500}))
     with pytest.raises(ValueError, match=r"its weights lack or do not fit .*embed_tokens"):
         pretrained.load(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(
+    tiny_opt: Path, tmp_path: Path, value: float
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_opt, tmp_path / "opt"))
+    weights = load_file(folder / "model.safetensors")
+    name = "model.decoder.layers.1.fc1.weight"
+    weights[name][0, 3] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    words = r"1 of its tensors hold weights that are infinite .*\(model\.decoder\.layers\.1\.fc1"
+    with pytest.raises(UserError, match=words) as failure:
+        pretrained.load(str(folder))
+    assert "method.lr" not in str(failure.value)
+
+
+def test_a_token_that_the_embedding_has_no_row_for_is_named(
+    language: Callable[..., Experiment], tiny_opt: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    folder = Path(shutil.copytree(tiny_opt, tmp_path / "opt"))
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["Ġfilm"] = 9999
+    path.write_text(json.dumps(content))
+    experiment = tasks.resolve(language(**{"task.model": str(folder)}))
+    words = r"opt: its tokenizer makes token 9999 \('Ġfilm'\), its embedding has \d+ rows"
+    with pytest.raises(UserError, match=words):
+        tasks.prepare(experiment)

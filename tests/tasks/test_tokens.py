@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks.tokens import Tokens, tokenize
+from hiso_ray.tasks.tokens import Tokens, continuations, tokenize
 
 TEXT = "Read alpha beta gamma delta then answer now"
 CONTEXT = (5, 27)  # alpha beta gamma delta
@@ -245,3 +245,52 @@ def test_without_a_setting_the_cache_is_in_the_home_directory(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     tokenize([TEXT], [CONTEXT], words(), 6)
     assert len(list((tmp_path / "home/.cache/hiso_ray/tokens").iterdir())) == 1
+
+
+# what goes on with a text
+
+
+def pieces(scheme: str) -> Any:
+    """A tokenizer of whole words, with a space (▁) before every text unless ``scheme`` is never."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "▁", "x", "▁x", "▁bad", "▁good", "bad", "good", "▁very", "\n", "▁\n", "▁▁"]
+    level = models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>")
+    tokenizer = Tokenizer(level)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Metaspace(prepend_scheme=scheme),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("scheme", ["never", "always", "first"])
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        (" bad", ["▁bad"]),
+        (" very good", ["▁very", "▁good"]),
+    ],
+)
+def test_no_space_is_put_before_what_goes_on_with_a_text(
+    scheme: str, text: str, tokens: list[str]
+) -> None:
+    tokenizer = pieces(scheme)
+    (ids,) = continuations([text], tokenizer)
+    assert tokenizer.convert_ids_to_tokens(ids) == tokens
+    found = tokenize([text], None, tokenizer, 8)
+    assert found.ids.tolist() == ids
+
+
+def test_answers_are_single_tokens_where_a_space_is_put_before_every_text() -> None:
+    from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
+    from hiso_ray.tasks.classification import answer_tokens
+
+    benchmark = BENCHMARKS["sst2"]
+    assert isinstance(benchmark, Classification)
+    tokenizer = pieces("always")
+    found = answer_tokens(benchmark, tokenizer, "m")
+    assert tokenizer.convert_ids_to_tokens(found) == ["▁bad", "▁good"]

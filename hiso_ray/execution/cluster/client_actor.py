@@ -12,9 +12,10 @@ import numpy as np
 import ray
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import Behind, TurnFailed, UserError
 from hiso_ray.execution.cluster.death import Process
 from hiso_ray.execution.cluster.shared import SharedTask
-from hiso_ray.messages import Behind, Description, TurnFailed, UserError
+from hiso_ray.messages import Description
 
 
 def told(error: Exception) -> UserError | None:

@@ -6,6 +6,7 @@ import asyncio
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from hiso_ray.errors import NodesLost, TurnFailed, UserError
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.cluster.gauges import Gauges
 from hiso_ray.execution.cluster.reservation import Reservation
@@ -13,8 +14,6 @@ from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.faults import Faults
-from hiso_ray.ledger import LedgerError
-from hiso_ray.messages import NodesLost, TurnFailed, UserError
 from hiso_ray.metrics import Row
 
 
@@ -42,7 +41,7 @@ class DriverActor:
 
         try:
             return await asyncio.to_thread(rounds)
-        except (UserError, TurnFailed, NodesLost, LedgerError, OSError) as error:
+        except (UserError, TurnFailed, NodesLost, OSError) as error:
             return error
 
     async def news(self) -> tuple[list[Row], list[str]]:

@@ -24,6 +24,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import Behind, NodesLost, TurnFailed, UserError
 from hiso_ray.execution.cluster.casualties import GOES_ON, Casualties
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.death import Deaths, Killed
@@ -34,7 +35,7 @@ from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
-from hiso_ray.messages import Behind, Missed, NodesLost, TurnFailed, UserError
+from hiso_ray.messages import Missed
 
 
 class Fleet:

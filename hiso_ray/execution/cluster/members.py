@@ -12,11 +12,12 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import NodesLost, UserError
 from hiso_ray.execution.cluster.client_actor import told
 from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.messages import Description, NodesLost, UserError
+from hiso_ray.messages import Description
 
 MAX_RESTARTS = 100  # of one actor in a run
 START_SECONDS = 600.0  # for actors to start, and for one to come back when all are away

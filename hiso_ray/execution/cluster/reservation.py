@@ -26,6 +26,7 @@ from ray.util.placement_group import (
 )
 
 from hiso_ray.config import Experiment
+from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.client_actor import ClientActor, told
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import OnNote
@@ -80,7 +81,7 @@ def reserved(
         after_loss: nodes have just left, and new ones may be on their way: wait for them.
 
     Raises:
-        ValueError: the cluster, or the group that the run is in, cannot hold the actors.
+        UserError: the cluster, or the group that the run is in, cannot hold the actors.
     """
     label = f"{name}-{secrets.token_hex(4)}"
     outer = get_current_placement_group()
@@ -103,7 +104,7 @@ def reserved(
     group = placement_group([bundle] * placement.actors, strategy="SPREAD", name=label)
     try:
         if not group.wait(resources.reserve_seconds):
-            raise ValueError(_busy(placement.actors, bundle, resources.reserve_seconds))
+            raise UserError(_busy(placement.actors, bundle, resources.reserve_seconds))
         yield Reservation(placement, group, tuple(range(placement.actors)), label)
     finally:
         remove_placement_group(group)
@@ -116,7 +117,7 @@ def _placed(experiment: Experiment, size: Count, after_loss: bool) -> Placement:
     while True:
         try:
             return place(experiment, cluster_nodes(), *size)
-        except ValueError:
+        except UserError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(1.0)
@@ -131,7 +132,7 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
 
     Raises:
         UserError: a whole GPU is too small.
-        ValueError: the measuring actor could not run.
+        UserError: the measuring actor could not run.
     """
     if experiment.resources.gpus_per_client != "auto":
         return experiment
@@ -150,7 +151,7 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
     except RayError as error:
         if words := told(error):
             raise words from error
-        raise ValueError(
+        raise UserError(
             "gpus_per_client auto: one client's turn could not be measured on a whole GPU; give "
             f"resources.gpus_per_client a number ({error})"
         ) from error
@@ -180,7 +181,7 @@ def _own_bundles(group: PlacementGroup) -> tuple[int, list[Node]]:
     first = int(bool(ray.get_runtime_context().get_assigned_resources()))
     bundles = group.bundle_specs[first:]
     if not bundles:
-        raise ValueError(
+        raise UserError(
             "this runs inside a placement group with one bundle, which leaves no room for client "
             "actors: give it one more bundle per actor, for a Tune trial "
             "PlacementGroupFactory([{}] + [{'CPU': 1}] * actors)"

@@ -14,6 +14,8 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hiso_ray.errors import NodesLost, TurnFailed, UserError
+from hiso_ray.execution.cluster.address import check_reachable, unreachable
 from hiso_ray.execution.cluster.casualties import GOES_ON
 from hiso_ray.execution.cluster.death import Deaths, words
 from hiso_ray.execution.cluster.driver_actor import DriverActor
@@ -24,7 +26,6 @@ from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.reports import kept_rows
 from hiso_ray.ledger import Ledger
-from hiso_ray.messages import NodesLost, TurnFailed
 from hiso_ray.metrics import scan_rows
 from hiso_ray.work_units import idle
 
@@ -51,7 +52,7 @@ def run_on_ray(
         task: ``prepared``, where it is in the object store already.
 
     Raises:
-        ValueError: the cluster cannot hold the actors asked for (says what is missing).
+        UserError: the cluster cannot hold the actors asked for (says what is missing).
         NonFiniteLoss: from a client, with its round and step.
         TurnFailed: a client, or the driver itself, failed again and again.
     """
@@ -171,21 +172,23 @@ def _drive(
 
 @contextmanager
 def joined_cluster() -> Iterator[None]:
-    """The cluster this process is in or is pointed at; else a local one, for as long as it runs."""
+    """The cluster this process is in or is pointed at; else a local one, for as long as it runs.
+
+    Raises:
+        UserError: nobody answers where ``RAY_ADDRESS`` points, or no local cluster can be made.
+    """
     if ray.is_initialized():
         yield
         return
     on_terminate = signal.getsignal(signal.SIGTERM)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="ERROR", log_to_driver=False)
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_reachable(address)
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False)
+        except ConnectionError as error:
+            raise unreachable(address, str(error)) from error
     else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level="ERROR",
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        _start_local()
     if threading.current_thread() is threading.main_thread():
         # Ray has put its own in its place, which ends the process with a stack trace.
         signal.signal(signal.SIGTERM, on_terminate)
@@ -193,3 +196,22 @@ def joined_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local() -> None:
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+        raise UserError(
+            f"{name} = {os.environ.get(name)} is too long for the names of Ray's sockets (107 "
+            "bytes in all): set RAY_TMPDIR to a shorter folder, such as /tmp"
+        ) from error
