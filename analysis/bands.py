@@ -20,8 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from analysis import endings, style
-from analysis.curves import against, cut_runaways, score_name, wide
+from hiso_ray.analysis import endings, style
+from hiso_ray.analysis.curves import against, cut_runaways, score_name, wide
 from hiso_ray.errors import UserError
 
 MARKS = 6  # markers on a line
@@ -44,7 +44,7 @@ def bands(
     Panels share the y axis, and the x axis as far as that leaves their curves wide enough.
 
     Args:
-        table: of :func:`analysis.load.rounds`, with one cell per method and panel.
+        table: of :func:`~.load.rounds`, with one cell per method and panel.
         trials: the trials of these rounds, also those that have none.
         x: ``round``, ``kib_per_client``, ``forward_passes``, ``seconds`` or ``simulated_seconds``.
         columns: a field with a column of panels for each of its values (``federation.alpha``).

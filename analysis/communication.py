@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from analysis import endings, settings, style, tables
-from analysis.spread import HOW, before, over_seeds
+from hiso_ray.analysis import endings, settings, style, tables
+from hiso_ray.analysis.spread import HOW, before, over_seeds
 
 RULES = {
     "paper_bytes": "paper's rule (up + down)",

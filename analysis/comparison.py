@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import endings, outcomes, paired, settings, style
-from analysis.outcomes import Outcomes
-from analysis.spread import before
+from hiso_ray.analysis import endings, outcomes, paired, settings, style
+from hiso_ray.analysis.outcomes import Outcomes
+from hiso_ray.analysis.spread import before
 from hiso_ray.errors import UserError
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ def compared(trials: pd.DataFrame, baseline: str, within: Sequence[str] = ()) ->
 
     Args:
         trials: one learning rate per method and setting, as from
-            :func:`~analysis.selection.at_best_rate`; their run folders hold the outcomes.
+            :func:`~.selection.at_best_rate`; their run folders hold the outcomes.
         baseline: label of the method that the others are measured against.
         within: configuration columns that make a setting.
 
@@ -39,7 +39,7 @@ def compared(trials: pd.DataFrame, baseline: str, within: Sequence[str] = ()) ->
         One row per setting and other method: ``within``; ``one`` (the method) and ``other`` (the
         baseline); ``metric``; ``seeds``; ``examples``; ``one_score`` and ``other_score``, shares;
         ``score_difference``, ``score_low``, ``score_high``, ``score_detectable``
-        (:class:`~analysis.paired.Difference`, shares) and the same of ``loss``; ``only_one``,
+        (:class:`~.paired.Difference`, shares) and the same of ``loss``; ``only_one``,
         ``only_other`` and ``p`` of McNemar's test, for a 0/1 metric and one seed; ``why``: in
         words, why they were not compared, else empty; ``runs``.
 
@@ -120,7 +120,7 @@ def _at_the_end(trials: pd.DataFrame) -> list[Outcomes]:
     """The outcomes of each trial.
 
     Raises:
-        UserError: as :func:`~analysis.outcomes.read`, or they are of another round than the last.
+        UserError: as :func:`~.outcomes.read`, or they are of another round than the last.
     """
     found = [outcomes.read(run) for run in trials["run"]]
     for own, last in zip(found, trials["federation.rounds"], strict=True):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import endings
-from analysis.spread import over_seeds
-from analysis.thresholds import COSTS, evaluated
+from hiso_ray.analysis import endings
+from hiso_ray.analysis.spread import over_seeds
+from hiso_ray.analysis.thresholds import COSTS, evaluated
 from hiso_ray.errors import UserError
 
 
@@ -30,7 +30,7 @@ def best_within(
 
     Returns:
         One row per setting, method and budget: ``within``, ``method``, ``cost``, ``budget``;
-        :func:`~analysis.spread.over_seeds` of ``best``; ``short``, the seeds that ended before
+        :func:`~.spread.over_seeds` of ``best``; ``short``, the seeds that ended before
         the budget was spent, so that what the rest of it would have brought is unknown; how many
         ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
@@ -75,7 +75,7 @@ def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str
 
     Returns:
         One row per setting and method: ``within``, ``method``, ``first_round``, ``last_round``
-        (of the setting), :func:`~analysis.spread.over_seeds` of ``area``, and how many trials
+        (of the setting), :func:`~.spread.over_seeds` of ``area``, and how many trials
         ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``.
 
     Raises:

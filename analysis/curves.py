@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import load, style
+from hiso_ray.analysis import load, style
 from hiso_ray.errors import UserError
 
 X = {
@@ -34,7 +34,7 @@ Looks = dict[str, style.Look]
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
-    """:func:`every_run` of run folders, in a file as :func:`analysis.style.save` takes it."""
+    """:func:`every_run` of run folders, in a file as :func:`~.style.save` takes it."""
     figure = every_run(folders)
     style.save(figure, out)
     return figure

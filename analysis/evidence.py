@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import load, settings, style
-from analysis.spread import HOW, before, over_seeds
+from hiso_ray.analysis import load, settings, style
+from hiso_ray.analysis.spread import HOW, before, over_seeds
 from hiso_ray.errors import UserError
 
 FILE = "diagnostics.csv"
@@ -58,7 +58,7 @@ def read(paths: load.Paths) -> pd.DataFrame:
         paths: run folders and sweep folders, mixed.
 
     Raises:
-        UserError: as :func:`analysis.load.trials`, or no run has measured anything.
+        UserError: as :func:`~.load.trials`, or no run has measured anything.
     """
     rows = of(load.trials(paths))
     if rows.empty:
@@ -74,7 +74,7 @@ def of(trials: pd.DataFrame) -> pd.DataFrame:
     """What was measured in these trials.
 
     Args:
-        trials: of :func:`analysis.load.trials`.
+        trials: of :func:`~.load.trials`.
 
     Returns:
         One row per run and measured round, sorted by neither: as they came. Columns ``run``,
@@ -138,7 +138,7 @@ def at_end(rows: pd.DataFrame) -> pd.DataFrame:
     """The last measurement of each run, over seeds.
 
     Returns:
-        One row per setting, method and learning rate: :func:`~analysis.spread.over_seeds` of
+        One row per setting, method and learning rate: :func:`~.spread.over_seeds` of
         ``round``; ``h_median``; ``h_spread`` = max H / min H; the rank correlations of H;
         ``rank_gain``, how many times the effective rank whitening makes; ``lr_use`` = η over the
         upper stability bound.

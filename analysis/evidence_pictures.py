@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis import evidence, panels, style
-from analysis.pictures import Picture
+from hiso_ray.analysis import evidence, panels, style
+from hiso_ray.analysis.pictures import Picture
 
 RIDGES = 7  # rounds of which the histogram is shown
 READ = 1_000_000  # entries that a correlation reads at most
@@ -26,7 +26,7 @@ def every(rows: pd.DataFrame) -> list[Picture]:
     """All pictures that these measurements hold.
 
     Args:
-        rows: of :func:`analysis.evidence.of`; a method in several settings has a line for each.
+        rows: of :func:`~.evidence.of`; a method in several settings has a line for each.
     """
     if rows.empty:
         return []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.settings import NO_RESULT
+from hiso_ray.analysis.settings import NO_RESULT
 from hiso_ray.errors import UserError
 
 # What a trial may spend, and how often it is looked at: more looks find a higher best score and
@@ -22,7 +22,11 @@ BUDGET = (
 )
 # Other fields by what they are to a comparison, sections with a dot at their end.
 CONDITIONS = ("task.", "federation.", "devices.", "eval.", "attack.", "aggregation.", "privacy.")
-LABELLED = ("method.name", "method.curvature", "uplink.precision")  # `analysis.identity.label`
+LABELLED = (
+    "method.name",
+    "method.curvature",
+    "uplink.precision",
+)  # `identity.label`
 SWEPT = ("seed", "method.lr")  # whose grids must be equal
 OWN = ("method.",)  # a method's hyper-parameters: others have others
 ALLOWANCES = ("rates", "seeds", "budgets")

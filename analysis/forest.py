@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis import settings, style
-from analysis.spread import before
+from hiso_ray.analysis import settings, style
+from hiso_ray.analysis.spread import before
 from hiso_ray.errors import UserError
 
 LINE = 0.26  # inches
@@ -30,7 +30,7 @@ def forest(table: pd.DataFrame) -> Figure:
     five have been missed.
 
     Args:
-        table: of :func:`~analysis.comparison.compared`; pairs that were not compared are left out,
+        table: of :func:`~.comparison.compared`; pairs that were not compared are left out,
             for the table to say.
 
     Raises:

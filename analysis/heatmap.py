@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normal
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import style
+from hiso_ray.analysis import style
 from hiso_ray.errors import UserError
 
 SEQUENTIAL = colormaps["cividis"]

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from analysis import store
-from analysis.identity import LATER, fields_of, identity
 from hiso_ray import config
+from hiso_ray.analysis import store
+from hiso_ray.analysis.identity import LATER, fields_of, identity
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.metrics import read_summary, scan_rows

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import style
+from hiso_ray.analysis import style
 
 ROUND = "Communication round"
 ACROSS = 4  # panels of methods side by side

@@ -15,13 +15,13 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import communication, curves, endings, style, tables
-from analysis.bands import bands
-from analysis.forest import forest
-from analysis.heatmap import grid, heatmap
-from analysis.sensitivity import sensitivity
-from analysis.settings import View
-from analysis.study import BASELINE, SHOWN, Study
+from hiso_ray.analysis import communication, curves, endings, style, tables
+from hiso_ray.analysis.bands import bands
+from hiso_ray.analysis.forest import forest
+from hiso_ray.analysis.heatmap import grid, heatmap
+from hiso_ray.analysis.sensitivity import sensitivity
+from hiso_ray.analysis.settings import View
+from hiso_ray.analysis.study import BASELINE, SHOWN, Study
 
 NOTEBOOK_DPI = 150
 Y: dict[str, str] = {"score": "score", "eval_loss": "test loss"}
@@ -123,7 +123,7 @@ def speedup_maps(study: Study, thresholds: Sequence[float]) -> list[Picture]:
     """Heat maps of how many times fewer rounds than the baseline's, a panel per threshold.
 
     Raises:
-        UserError: as :meth:`~analysis.study.Study.speedups`.
+        UserError: as :meth:`~.study.Study.speedups`.
     """
     table = study.speedups(thresholds)
     # A mean or bound in the first line of a cell, its range over seeds in the second.
@@ -179,7 +179,7 @@ def sensitivities(study: Study) -> list[Picture]:
 
 
 def differences(table: pd.DataFrame) -> list[Picture]:
-    """What :meth:`~analysis.study.Study.differences` found; nothing where nothing was compared."""
+    """What :meth:`~.study.Study.differences` found; nothing where nothing was compared."""
     if (table["why"] != "").all():
         return []
     caption = (

@@ -11,10 +11,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import sections, study, style, tables
-from analysis.identity import fields_of
-from analysis.sections import Section
-from analysis.study import Study
+from hiso_ray.analysis import sections, study, style, tables
+from hiso_ray.analysis.identity import fields_of
+from hiso_ray.analysis.sections import Section
+from hiso_ray.analysis.study import Study
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.metrics import spoilt
@@ -84,7 +84,7 @@ def write(
         paths: run folders and sweep folders, mixed.
         out: a folder, made if it is missing; other files in it stay as they are.
         thresholds: scores whose arrival is tabulated, shares in 0..1; by default a few round ones
-            that were reached (:meth:`analysis.study.Study.thresholds`).
+            that were reached (:meth:`~.study.Study.thresholds`).
 
     Raises:
         UserError: paths that cannot be read, a threshold outside 0..1, ``out`` is a file;

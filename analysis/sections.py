@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import (
+from hiso_ray.analysis import (
     communication,
     comparison,
     evidence,
@@ -18,8 +18,8 @@ from analysis import (
     style,
     tables,
 )
-from analysis.pictures import Picture
-from analysis.study import SHOWN, Study
+from hiso_ray.analysis.pictures import Picture
+from hiso_ray.analysis.study import SHOWN, Study
 from hiso_ray.errors import UserError
 
 KEYS = ("run", "method", "seed", "method.lr")

@@ -4,7 +4,7 @@ Where the trials kept validation examples apart (``task.validation_examples``), 
 by the validation score, and the test score is shown, which then owes nothing to the choice. Where
 they did not, it is chosen by the score that is then shown. That flatters every method alike as long
 as all had equally many rates to choose from, which is why an unequal grid is refused, and so are
-trials of which only some have a validation score (:mod:`analysis.fairness`).
+trials of which only some have a validation score (:mod:`~.fairness`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis import endings
-from analysis.fairness import refuse_unfair
-from analysis.spread import before, over_seeds
+from hiso_ray.analysis import endings
+from hiso_ray.analysis.fairness import refuse_unfair
+from hiso_ray.analysis.spread import before, over_seeds
 from hiso_ray.errors import UserError
 
 Score = Literal["final_score", "best_score", "score_at_best_validation"]
@@ -57,7 +57,7 @@ def by_rate(
         them, ``unfinished`` and ``stopped`` ones; ``runs``.
 
     Raises:
-        UserError: trials that cannot be compared; see :func:`~analysis.fairness.refuse_unfair`.
+        UserError: trials that cannot be compared; see :func:`~.fairness.refuse_unfair`.
     """
     refuse_unfair(trials, within, allow)
     keys = [*within, "method", "method.lr"]

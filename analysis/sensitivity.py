@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from analysis import settings, style
+from hiso_ray.analysis import settings, style
 
 LOST: Any = {"marker": "x", "ms": 5, "mew": 1.4, "ls": "none"}
 
@@ -30,7 +30,7 @@ def sensitivity(
     A rate at which seeds were lost (failed, unfinished) has a cross at the bottom.
 
     Args:
-        table: of :func:`~analysis.selection.by_rate`, one row per method, rate and panel.
+        table: of :func:`~.selection.by_rate`, one row per method, rate and panel.
         label: what the score is, for the axis.
         columns: a field with a column of panels for each of its values.
         rows: the same for rows of panels.

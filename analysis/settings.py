@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import style
+from hiso_ray.analysis import style
 
 # What is compared within a setting, and what decides no result.
 COMPARED = ("method.name", "method.curvature", "method.lr")

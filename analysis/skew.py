@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.style import COLOURS, STYLE
+from hiso_ray.analysis.style import COLOURS, STYLE
 from hiso_ray.errors import UserError
 
 FEW_CLIENTS = 40  # as many as can be told apart side by side, in the order of their ids

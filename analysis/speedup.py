@@ -10,9 +10,9 @@ import math
 
 import pandas as pd
 
-from analysis import endings
-from analysis.spread import before, geometric_mean
-from analysis.thresholds import COSTS
+from hiso_ray.analysis import endings
+from hiso_ray.analysis.spread import before, geometric_mean
+from hiso_ray.analysis.thresholds import COSTS
 from hiso_ray.errors import UserError
 
 EXACT, AT_LEAST, AT_MOST = "=", "≥", "≤"
@@ -28,7 +28,7 @@ def by_seed(arrivals: pd.DataFrame, one: str, other: str, cost: str = "round") -
     round bounds the ratio: from below if ``other`` is the one missing, from above if ``one`` is.
 
     Args:
-        arrivals: from :func:`~analysis.thresholds.reached`, one learning rate per method.
+        arrivals: from :func:`~.thresholds.reached`, one learning rate per method.
         one: label of the method whose speedup it is.
         other: label of the method that it is measured against.
         cost: ``round``, ``kib_per_client`` or ``forward_passes``.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import comparison, endings, load, settings, speedup
-from analysis.fairness import ALLOWANCES, refuse_unfair
-from analysis.selection import Score, at_best_rate, best_rate, by_rate, chosen_by
-from analysis.spread import over_seeds
-from analysis.thresholds import reached, to_threshold
+from hiso_ray.analysis import comparison, endings, load, settings, speedup
+from hiso_ray.analysis.fairness import ALLOWANCES, refuse_unfair
+from hiso_ray.analysis.selection import Score, at_best_rate, best_rate, by_rate, chosen_by
+from hiso_ray.analysis.spread import over_seeds
+from hiso_ray.analysis.thresholds import reached, to_threshold
 from hiso_ray.errors import UserError
 
 SHOWN: Score = "final_score"
@@ -27,7 +27,7 @@ class Study:
     """What was compared.
 
     Attributes:
-        trials, rounds: as :mod:`analysis.load` gives them.
+        trials, rounds: as :mod:`~.load` gives them.
         within: the fields that make a setting.
         unfair: why the methods cannot be compared as they stand, in words; empty if they can.
         comparable: whether they can be shown side by side all the same, with that said.
@@ -50,12 +50,12 @@ class Study:
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """Each method's best rate in each setting (:func:`~analysis.selection.best_rate`)."""
+        """Each method's best rate in each setting (:func:`~.selection.best_rate`)."""
         return best_rate(self.trials, self.within, SHOWN, self.allow)
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        """Every rate (:func:`~analysis.selection.by_rate`)."""
+        """Every rate (:func:`~.selection.by_rate`)."""
         return by_rate(self.trials, self.within, SHOWN, self.allow)
 
     @cached_property
@@ -99,11 +99,11 @@ class Study:
         return chosen.merge(best.drop(columns=["seeds", "runs"]), on=keys, how="left")
 
     def to_thresholds(self, thresholds: Sequence[float]) -> pd.DataFrame:
-        """What each threshold took (:func:`~analysis.thresholds.to_threshold`), at best rates."""
+        """What each threshold took (:func:`~.thresholds.to_threshold`), at best rates."""
         return to_threshold(self._reached(thresholds))
 
     def speedups(self, thresholds: Sequence[float], cost: str = "round") -> pd.DataFrame:
-        """Each rival over the baseline (:func:`~analysis.speedup.over_seeds`), at best rates.
+        """Each rival over the baseline (:func:`~.speedup.over_seeds`), at best rates.
 
         Raises:
             UserError: no two methods to compare, or seeds or settings that only one of them has.
@@ -116,10 +116,10 @@ class Study:
 
     def differences(self) -> pd.DataFrame:
         """Each method against the baseline, or where that is not there against the first, on the
-        same examples (:func:`~analysis.comparison.compared`), at best rates.
+        same examples (:func:`~.comparison.compared`), at best rates.
 
         Of one method, or of trials that cannot be compared as methods, every trial against the
-        first (:func:`~analysis.comparison.run_by_run`).
+        first (:func:`~.comparison.run_by_run`).
         """
         methods = list(self.trials["method"].unique())
         if not self.comparable or len(methods) == 1:
@@ -155,7 +155,7 @@ def read(*paths: Path | str) -> Study:
     """A study of run folders and sweep folders; an unfair one says so and is made all the same.
 
     Raises:
-        UserError: as :func:`analysis.load.trials`.
+        UserError: as :func:`~.load.trials`.
     """
     trials, rounds = load.trials(paths), load.rounds(paths)
     within = settings.setting_fields(trials)

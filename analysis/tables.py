@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import endings, speedup, style
-from analysis.spread import before
+from hiso_ray.analysis import endings, speedup, style
+from hiso_ray.analysis.spread import before
 from hiso_ray.errors import UserError
 
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cautions(best: pd.DataFrame) -> list[str]:
-    """What a reader must know of the rates that :func:`~analysis.selection.best_rate` chose.
+    """What a reader must know of the rates that :func:`~.selection.best_rate` chose.
 
     Returns:
         A sentence for each winner at the edge of its grid, and for each that lost a seed.
@@ -110,7 +110,7 @@ def of_some_seeds(best: pd.DataFrame, score: str) -> pd.Series:
     many, or how all ended; None elsewhere.
 
     Args:
-        best: from :func:`~analysis.selection.best_rate`.
+        best: from :func:`~.selection.best_rate`.
     """
     said: list[str | None] = []
     for row in _rows(best):

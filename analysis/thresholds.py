@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import endings
-from analysis.spread import before, over_seeds
+from hiso_ray.analysis import endings
+from hiso_ray.analysis.spread import before, over_seeds
 from hiso_ray.errors import UserError
 
 # Cumulative columns of the rounds: what it costs to get there.
@@ -78,7 +78,7 @@ def to_threshold(arrivals: pd.DataFrame) -> pd.DataFrame:
         arrivals: from :func:`reached`, one learning rate per method and setting.
 
     Returns:
-        One row per setting, method and threshold: :func:`~analysis.spread.over_seeds` of
+        One row per setting, method and threshold: :func:`~.spread.over_seeds` of
         ``round``, ``kib_per_client`` and ``forward_passes``; ``round_seeds`` says how many of
         ``seeds`` reached it; how many ``failed``, ``diverged``, are ``unfinished`` or were
         ``stopped``.

@@ -196,7 +196,7 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from analysis import report
+    from hiso_ray.analysis import report
 
     made = report.write(given.folders, given.out, given.thresholds)
     cells = made.short_table()

@@ -15,7 +15,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.metrics import Row
 
 if TYPE_CHECKING:  # the plan needs torch, the command line's help does not
-    from typing_extensions import Self
+    from typing import Self
 
     from hiso_ray.plan import Plan
 

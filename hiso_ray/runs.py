@@ -240,7 +240,7 @@ def _execute(
 
         summary = run_on_ray(job, prepared, partition, on_round, on_note, task)
     with _pictures(on_note):
-        from analysis.curves import convergence
+        from hiso_ray.analysis.curves import convergence
 
         convergence([folder], folder / "convergence.png")
     return summary
@@ -282,7 +282,7 @@ def _show_partition(
     counts = partition.label_counts(prepared.labels, len(prepared.label_names))
     run_folder.write_partition(folder / "partition.csv", counts, prepared.label_names)
     with _pictures(on_note):
-        from analysis.skew import who_holds_what
+        from hiso_ray.analysis.skew import who_holds_what
 
         who_holds_what(folder, folder / "partition.png")
 

@@ -1,6 +1,6 @@
 import sys
 
-from sweeps.cli import main
+from hiso_ray.sweeps.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(command=f"python -m {__package__}"))

@@ -24,15 +24,21 @@ from hiso_ray.options import (
     warn_of_job_copy,
 )
 from hiso_ray.run_folder import fresh
-from sweeps import folder as sweep_folder
-from sweeps.ready import READY
-from sweeps.table import Sweep, read_sweep
+from hiso_ray.sweeps import folder as sweep_folder
+from hiso_ray.sweeps.ready import READY
+from hiso_ray.sweeps.table import Sweep, read_sweep
+
+COMMAND = "python -m sweeps"  # from a checkout; installed, python -m hiso_ray.sweeps
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(command: str = COMMAND) -> argparse.ArgumentParser:
+    """
+    Args:
+        command: how it was called.
+    """
     ready = "\n".join(f"  {name:<10} {sweep.about}" for name, sweep in READY.items())
     sweeps = Parser(
-        prog="python -m sweeps",
+        prog=command,
         usage="%(prog)s SWEEP [--out DIR] [--resume] [--dry-run] [--smoke] [--concurrency N]\n"
         "                        [--SECTION.FIELD VALUE [VALUE ...] ...]",
         description="Runs every trial of a sweep on Ray Tune and leaves a sweep folder: a run\n"
@@ -40,12 +46,12 @@ def parser() -> argparse.ArgumentParser:
         "value fixes it for every trial, several make it an axis.\n\nready sweeps:\n" + ready,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m sweeps stress --dry-run\n"
-        "  python -m sweeps lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 --out runs/rates\n"
-        "  python -m sweeps lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 2 --out runs/rates \\\n"
+        f"  {command} stress --dry-run\n"
+        f"  {command} lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 --out runs/rates\n"
+        f"  {command} lr_grid --method.lr 0.01 0.03 0.1 --seed 0 1 2 --out runs/rates \\\n"
         "      --resume                                 # what is missing, and what is new\n"
-        "  python -m sweeps --resume --out runs/rates   # the sweep that lies there\n"
-        "  python -m sweeps rates.yaml                  # a table of one's own\n"
+        f"  {command} --resume --out runs/rates   # the sweep that lies there\n"
+        f"  {command} rates.yaml                  # a table of one's own\n"
         "  hiso-ray report runs/rates                   # curves, tables, a page",
         allow_abbrev=False,
     )
@@ -78,12 +84,14 @@ def parser() -> argparse.ArgumentParser:
     return sweeps
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, command: str = COMMAND) -> int:
     """Runs or plans a sweep; returns the exit status: 1 if a trial failed."""
     print_anywhere()
-    given = parser().parse_args(arguments)
+    given = parser(command).parse_args(arguments)
     if given.sweep is None and not given.resume:
-        parser().error(f"which sweep? Name it first: {', '.join(READY)}, or a .yaml or .py file")
+        parser(command).error(
+            f"which sweep? Name it first: {', '.join(READY)}, or a .yaml or .py file"
+        )
     goes_on = "trials that have finished are kept, --resume runs the others"
     return guarded("sweeps", lambda: _sweep(given, console()), goes_on)
 
@@ -93,13 +101,13 @@ def _sweep(given: argparse.Namespace, console: Console) -> int:
     out = Path(given.out) if given.out else sweep_folder.default_path(sweep)
     trials = sweep.trials()
     if given.dry_run:
-        from sweeps.plan import plan, plan_table
+        from hiso_ray.sweeps.plan import plan, plan_table
 
         sweep_folder.check_plan(out, sweep, trials)
         found = plan(trials, out, given.concurrency, given.early_stopping)
         console.print(plan_table(sweep, trials, found), highlight=False)
         return 0
-    from sweeps.runner import run_sweep
+    from hiso_ray.sweeps.runner import run_sweep
 
     with nullcontext(out) if given.out else fresh(out) as folder:
         warn_of_job_copy(console, folder.resolve(), given.out)

@@ -6,7 +6,7 @@ puts another task in its place, and the rates that suit it.
 
 from __future__ import annotations
 
-from sweeps.table import Sweep, Values
+from hiso_ray.sweeps.table import Sweep, Values
 
 METHODS = ["hiso", "decomfl"]
 SEEDS = [0, 1, 2]

@@ -14,8 +14,8 @@ from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import LIBRARIES, actor_bytes
 from hiso_ray.execution.placement import Node, place
+from hiso_ray.sweeps.table import Trial
 from hiso_ray.tasks.contract import Count
-from sweeps.table import Trial
 
 Bundle = dict[str, float]
 

@@ -30,11 +30,11 @@ from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.execution.cluster.shared import Once, SharedTask, share
 from hiso_ray.progress import Bar
+from hiso_ray.sweeps import folder as sweep_folder
+from hiso_ray.sweeps.room import Room, find_room
+from hiso_ray.sweeps.table import Sweep, Trial
 from hiso_ray.tasks.contract import Count
 from hiso_ray.tasks.partition import split
-from sweeps import folder as sweep_folder
-from sweeps.room import Room, find_room
-from sweeps.table import Sweep, Trial
 
 DEATHS = 3  # of a trial's process or node, before the trial counts as failed
 QUIET = {
@@ -117,8 +117,8 @@ def _run(
     import ray
     from ray import tune
 
-    from sweeps.trial import Assignment, run_trial
-    from sweeps.watch import Watch
+    from hiso_ray.sweeps.trial import Assignment, run_trial
+    from hiso_ray.sweeps.watch import Watch
 
     assignments = {
         trial.id: Assignment(

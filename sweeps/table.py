@@ -31,8 +31,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from analysis.identity import cell
 from hiso_ray import devices, tasks
+from hiso_ray.analysis.identity import cell
 from hiso_ray.config import Experiment, load, put
 from hiso_ray.errors import UserError
 from hiso_ray.fields import explain

@@ -13,9 +13,9 @@ from ray.util.placement_group import placement_group_table
 from rich.console import Console
 
 from hiso_ray.progress import Bar
-from sweeps.folder import FAILED, FINISHED, STOPPED, UNFINISHED, add_outcome
-from sweeps.room import Room
-from sweeps.table import Trial
+from hiso_ray.sweeps.folder import FAILED, FINISHED, STOPPED, UNFINISHED, add_outcome
+from hiso_ray.sweeps.room import Room
+from hiso_ray.sweeps.table import Trial
 
 PATIENCE_SECONDS = 15.0  # without a trial running, before it is said what they wait for
 SHOWN_SCORES = 4

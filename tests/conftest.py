@@ -52,8 +52,8 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("analysis.curves.convergence", lambda *_: None)
-    patch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+    patch.setattr("hiso_ray.analysis.curves.convergence", lambda *_: None)
+    patch.setattr("hiso_ray.analysis.skew.who_holds_what", lambda *_: None)
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def ray_cluster() -> Iterator[None]:
 def swept() -> Callable[..., Path]:
     """Runs a ready sweep in tiny, its trials one after the other in this process and without
     pictures: on Ray and with Matplotlib it takes ten times as long, and gives the same tables."""
-    from sweeps import folder, run_sweep
-    from sweeps.ready import READY
+    from hiso_ray.sweeps import folder, run_sweep
+    from hiso_ray.sweeps.ready import READY
 
     def make(name: str, out: Path, **changes: Any) -> Path:
         sweep = READY[name].smoked().changed({"resources.executor": "serial", **changes})

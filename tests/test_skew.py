@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.skew import by_main_group, caption, columns, holdings, shares, who_holds_what
+from hiso_ray.analysis.skew import by_main_group, caption, columns, holdings, shares, who_holds_what
 from hiso_ray.run_folder import write_partition
 from hiso_ray.tasks.partition import skew
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
-from analysis import style
-from analysis.bands import bands, over_seeds
+from hiso_ray.analysis import style
+from hiso_ray.analysis.bands import bands, over_seeds
 
 
 def rows(method: str, seed: int, scores: dict[int, float], **more: Any) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import load
 from hiso_ray import Experiment, run
+from hiso_ray.analysis import load
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 LINE = re.compile(r"^\| `([\w.]+)` \|.*?(?:\| (plan|result|machine) )?\|$")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis import communication
-from analysis.settings import View
+from hiso_ray.analysis import communication
+from hiso_ray.analysis.settings import View
 
 TAU, P = communication.AXES
 

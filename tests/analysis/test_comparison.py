@@ -9,8 +9,8 @@ import pytest
 from made_up_outcomes import write
 from made_up_trials import trial
 
-from analysis import comparison, tables
-from analysis.forest import forest
+from hiso_ray.analysis import comparison, tables
+from hiso_ray.analysis.forest import forest
 
 RIGHT, HALF = [1] * 40, [1, 0] * 20
 

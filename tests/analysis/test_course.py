@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from made_up_trials import frames
 
-from analysis.course import best_within, mean_course
+from hiso_ray.analysis.course import best_within, mean_course
 
 # Rounds 0, 10, 20, 30; 2 KiB per client and 100 forward passes a round.
 COURSES = {

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import curves, load, style
 from hiso_ray import Experiment, run
+from hiso_ray.analysis import curves, load, style
 from hiso_ray.metrics import MetricsFile
 
 

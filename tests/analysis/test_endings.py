@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis import endings
+from hiso_ray.analysis import endings
 
 TRIALS = pd.DataFrame(
     [

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from test_columns import sections
 
-from analysis import evidence, evidence_pictures, load, study, style
-from analysis.sections import sections as sections_of
 from hiso_ray import Experiment, run
+from hiso_ray.analysis import evidence, evidence_pictures, load, study, style
+from hiso_ray.analysis.sections import sections as sections_of
 
 SMALL = {
     "task.name": "digits", "task.model": "mlp-8", "federation.num_clients": 12,
@@ -36,8 +36,8 @@ D = 64 * 8 + 8 + 8 * 10 + 10
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evidence")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.curves.convergence", lambda *_: None)
-        patch.setattr("analysis.skew.who_holds_what", lambda *_: None)
+        patch.setattr("hiso_ray.analysis.curves.convergence", lambda *_: None)
+        patch.setattr("hiso_ray.analysis.skew.who_holds_what", lambda *_: None)
         for name, changes in RUNS.items():
             run(Experiment().changed(**SMALL).changed(**changes), folder / name)
     return folder

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis.fairness import kind_of, refuse_unfair
-from analysis.identity import fields_of, label
 from hiso_ray import Experiment
+from hiso_ray.analysis.fairness import kind_of, refuse_unfair
+from hiso_ray.analysis.identity import fields_of, label
 
 FAIR = [
     trial(method, lr, seed, 0.5) for method in ("hiso", "decomfl") for lr in (0.1, 0.3)

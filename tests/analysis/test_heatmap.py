@@ -6,7 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.heatmap import grid, heatmap, ink
+from hiso_ray.analysis.heatmap import grid, heatmap, ink
 
 NAN = float("nan")
 

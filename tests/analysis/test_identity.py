@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from analysis import identity
 from hiso_ray import Experiment
+from hiso_ray.analysis import identity
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import load, report, store, study
 from hiso_ray import Experiment
+from hiso_ray.analysis import load, report, store, study
 from hiso_ray.metrics import COLUMNS
 
 FOUR_ROUNDS = {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_outcomes import write
 
-from analysis import outcomes
+from hiso_ray.analysis import outcomes
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

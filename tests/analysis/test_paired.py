@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.paired import difference, is_binary, mcnemar
+from hiso_ray.analysis.paired import difference, is_binary, mcnemar
 
 
 def rows(*values: list[float]) -> np.ndarray:

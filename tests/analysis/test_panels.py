@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.panels import over_rounds
+from hiso_ray.analysis.panels import over_rounds
 
 
 def test_a_line_ends_where_the_first_seed_does() -> None:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_outcomes import write
 
-from analysis import load, report, store, study
 from hiso_ray import Experiment
+from hiso_ray.analysis import load, report, store, study
 from hiso_ray.cli import main
 
 IMAGES = re.compile(r'src="data:image/png;base64,([^"]+)"')

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from made_up_trials import trial
 
-from analysis.selection import at_best_rate, best_rate, by_rate, chosen_by
+from hiso_ray.analysis.selection import at_best_rate, best_rate, by_rate, chosen_by
 
 NOT_A_NUMBER = {"error": "non-finite loss: client 3, round 2", "error_kind": "NonFiniteLoss"}
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from made_up_trials import frames
 
-from analysis import speedup
-from analysis.thresholds import reached
+from hiso_ray.analysis import speedup
+from hiso_ray.analysis.thresholds import reached
 
 NEVER = [0.1, 0.1, 0.1, 0.1]
 AT_10, AT_20, AT_30 = [0.1, 0.9, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.1, 0.9]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import store
+from hiso_ray.analysis import store
 
 
 def frame() -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import style
+from hiso_ray.analysis import style
 from hiso_ray.config.methods import METHODS
 
 

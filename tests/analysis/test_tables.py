@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from made_up_trials import frames, trial
 
-from analysis import selection, speedup, tables
-from analysis.course import best_within
-from analysis.thresholds import reached, to_threshold
+from hiso_ray.analysis import selection, speedup, tables
+from hiso_ray.analysis.course import best_within
+from hiso_ray.analysis.thresholds import reached, to_threshold
 
 
 def spread(value: str, mean: Any, low: Any, high: Any, some: int, **more: Any) -> pd.DataFrame:

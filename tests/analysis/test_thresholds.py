@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from made_up_trials import frames
 
-from analysis.endings import COUNTS
-from analysis.thresholds import reached, to_threshold
+from hiso_ray.analysis.endings import COUNTS
+from hiso_ray.analysis.thresholds import reached, to_threshold
 
 # Rounds 0, 10, 20, 30. Seed 2 of "slow" failed before its first evaluation.
 COURSES = {

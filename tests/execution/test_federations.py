@@ -58,7 +58,7 @@ def test_dropout_deadline_and_devices_give_one_digest_everywhere(
 def test_the_picture_in_the_run_folder_has_simulated_time(
     experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from analysis import curves
+    from hiso_ray.analysis import curves
 
     drawn: list[Any] = []
     real = curves.convergence

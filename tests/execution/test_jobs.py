@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import load
 from hiso_ray import Experiment, resume, run
+from hiso_ray.analysis import load
 from hiso_ray.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps import Sweep
+from hiso_ray.sweeps import Sweep
 
 SMALL: dict[str, Any] = {
     "task": {"name": "digits", "model": "mlp-8"},

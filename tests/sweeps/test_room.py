@@ -8,8 +8,8 @@ import pytest
 
 from hiso_ray.execution.memory import LIBRARIES
 from hiso_ray.execution.placement import Node
-from sweeps.room import Room, find_room
-from sweeps.table import Sweep, Trial
+from hiso_ray.sweeps.room import Room, find_room
+from hiso_ray.sweeps.table import Sweep, Trial
 
 GIB = 2**30
 PLENTY = 1000 * GIB

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import load
 from hiso_ray import replay, run
-from sweeps import Sweep, run_sweep, runner, watch
-from sweeps import folder as sweep_folder
+from hiso_ray.analysis import load
+from hiso_ray.sweeps import Sweep, run_sweep, runner, watch
+from hiso_ray.sweeps import folder as sweep_folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 Small = Callable[..., Sweep]

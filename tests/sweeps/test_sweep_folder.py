@@ -11,12 +11,12 @@ from typing import IO
 import pytest
 from rich.console import Console
 
-from analysis import load
 from hiso_ray import run
+from hiso_ray.analysis import load
 from hiso_ray.progress import Bar
 from hiso_ray.run_folder import started
-from sweeps import Sweep, folder
-from sweeps.table import Trial
+from hiso_ray.sweeps import Sweep, folder
+from hiso_ray.sweeps.table import Trial
 
 Small = Callable[..., Sweep]
 
@@ -141,8 +141,8 @@ def test_tables_say_what_each_trial_was_run_with(tmp_path: Path, small: Small) -
 
 
 def test_a_trial_that_was_begun_again_has_not_failed(tmp_path: Path, small: Small) -> None:
-    from sweeps.room import Room
-    from sweeps.watch import Watch
+    from hiso_ray.sweeps.room import Room
+    from hiso_ray.sweeps.watch import Watch
 
     (trial,) = opened(tmp_path, small())
     folder.add_outcome(tmp_path, trial.id, folder.FAILED, "out of memory", "TurnFailed")
@@ -155,7 +155,7 @@ def test_a_trial_that_was_begun_again_has_not_failed(tmp_path: Path, small: Smal
 def test_a_trial_leaves_a_folder_alone_in_which_another_run_starts(
     tmp_path: Path, small: Small
 ) -> None:
-    from sweeps.trial import Assignment, _run
+    from hiso_ray.sweeps.trial import Assignment, _run
 
     (trial,) = small().trials()
     assignment = Assignment(trial.experiment, tmp_path / "r", None)  # type: ignore[arg-type]

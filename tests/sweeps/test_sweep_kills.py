@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import store
 from hiso_ray import run
-from sweeps import Sweep, run_sweep
+from hiso_ray.analysis import store
+from hiso_ray.sweeps import Sweep, run_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 ROOT = Path(__file__).resolve().parents[2]

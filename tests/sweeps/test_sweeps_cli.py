@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeps import Sweep, cli, folder
-from sweeps.cli import main
-from sweeps.ready import READY
-from sweeps.table import read_sweep
+from hiso_ray.sweeps import Sweep, cli, folder
+from hiso_ray.sweeps.cli import main
+from hiso_ray.sweeps.ready import READY
+from hiso_ray.sweeps.table import read_sweep
 
 Say = Callable[..., tuple[int, str]]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from sweeps.ready import READY
-from sweeps.table import Sweep, read_sweep
+from hiso_ray.sweeps.ready import READY
+from hiso_ray.sweeps.table import Sweep, read_sweep
 
 SMALL: dict[str, Any] = {
     "task": {"name": "digits", "model": "mlp-8"},
@@ -155,7 +155,8 @@ def test_a_table_survives_its_yaml(tmp_path: Path) -> None:
 def test_a_python_file_defines_a_sweep(tmp_path: Path) -> None:
     path = tmp_path / "s.py"
     path.write_text(
-        "from sweeps import Sweep\nSWEEP = Sweep(name='py', grid={'seed': list(range(3))})\n"
+        "from hiso_ray.sweeps import Sweep\n"
+        "SWEEP = Sweep(name='py', grid={'seed': list(range(3))})\n"
     )
     assert len(read_sweep(str(path)).trials()) == 3
     path.write_text("TABLE = 1\n")
