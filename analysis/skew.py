@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hiso_ray.analysis.style import COLOURS, STYLE
+from hiso_ray.analysis.style import COLOURS, STYLE, save
 from hiso_ray.errors import UserError
 
 FEW_CLIENTS = 40  # as many as can be told apart side by side, in the order of their ids
@@ -59,7 +59,7 @@ def who_holds_what(held: Path | str | pd.DataFrame, out: Path | str) -> Figure:
         )
         figure.supxlabel(caption(table), fontsize=8)
         figure.draw_without_rendering()  # ticks follow the layout, and the layout the ticks
-        figure.savefig(out)
+        save(figure, out)
     return figure
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from hiso_ray.config.methods import METHODS
 from hiso_ray.errors import UserError
+from hiso_ray.whole_files import whole
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -247,5 +248,6 @@ def save(figure: Figure, path: Path | str) -> list[Path]:
     files = [path if kind == ending else path.with_name(f"{path.name}.{kind}") for kind in chosen]
     with matplotlib.rc_context(STYLE):
         for kind, file in zip(chosen, files, strict=True):
-            figure.savefig(file, format=kind, metadata=METADATA[kind])
+            with whole(file) as new:
+                figure.savefig(new, format=kind, metadata=METADATA[kind])
     return files

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -57,19 +58,22 @@ class Killer:
 
 def client_actors() -> list[int]:
     """Process numbers of the client actors that are there; at least one."""
-    while True:
-        found = [pid for pid in sorted(descendants(os.getpid())) if _is_client_actor(pid)]
-        if found:
-            return found
+    while not (found := titled("ClientActor")):
         time.sleep(0.05)  # the only one is on its way back
+    return found
 
 
-def _is_client_actor(pid: int) -> bool:
+def titled(actor: str) -> list[int]:
+    """Process numbers of the actors of a class that this process has, idle or at work."""
+    pattern = re.compile(rf"ray::{actor}(\.\w+)?")
+    return [pid for pid in sorted(descendants(os.getpid())) if pattern.fullmatch(_title(pid))]
+
+
+def _title(pid: int) -> str:
     try:
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
     except OSError:  # it has ended meanwhile
-        return False
-    return title in ("ray::ClientActor", "ray::ClientActor.call")
+        return ""
 
 
 def federation(actors: int, snapshot_every: int, quick: bool) -> Experiment:

@@ -36,7 +36,7 @@ def write(
     """
     folder.mkdir(exist_ok=True)
     path = folder / f"round-{round_:08d}{ENDING}"
-    sha256 = _sha256(tensors)
+    sha256 = _sha256(tensors, update_norm)
     said = {
         "round": str(round_),
         "check": check,
@@ -61,9 +61,9 @@ def read(snapshot: Snapshot) -> tuple[dict[str, np.ndarray], float]:
         with safe_open(snapshot.path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             update_norm = float.fromhex(file.metadata()["update_norm"])
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise OSError(f"{snapshot.path}: {error}") from error
-    if _sha256(tensors) != snapshot.sha256:
+    if _sha256(tensors, update_norm) != snapshot.sha256:
         raise OSError(f"{snapshot.path}: the file is damaged")
     return tensors, update_norm
 
@@ -94,9 +94,9 @@ def keep_only(snapshot: Snapshot) -> None:
                 path.unlink()
 
 
-def _sha256(tensors: dict[str, np.ndarray]) -> str:
-    sha = hashlib.sha256()
+def _sha256(tensors: dict[str, np.ndarray], update_norm: float) -> str:
+    sha = hashlib.sha256(update_norm.hex().encode())
     for name in sorted(tensors):
-        sha.update(name.encode())
+        sha.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         sha.update(np.ascontiguousarray(tensors[name]).data)
     return sha.hexdigest()

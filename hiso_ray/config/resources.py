@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hiso_ray.config.section import Auto, PositiveFloat, PositiveInt, Section
+from hiso_ray.config.section import MOST, Auto, NaturalInt, PositiveFloat, PositiveInt, Section
 
 
 def even_share(actors: int) -> float:
@@ -47,15 +47,15 @@ class ResourcesConfig(Section):
         "which takes the memory of the largest one instead of the model's and makes directions "
         "that are not kept again for each minibatch; the results are the same",
     )
-    snapshot_every: int = Field(
+    snapshot_every: NaturalInt = Field(
         500,
-        ge=0,
         description="rounds between snapshots of the weights in the run folder, from which "
         "restarted actors and resume start; 0 writes none",
     )
     tries: int = Field(
         4,
         ge=3,
+        le=MOST,
         description="how often a client's turn is tried before the run stops: twice as it was "
         "sent, then alone",
     )
@@ -84,9 +84,8 @@ class EvalConfig(Section):
 
 
 class DiagnosticsConfig(Section):
-    every: int = Field(
+    every: NaturalInt = Field(
         0,
-        ge=0,
         description="rounds between measurements of H, Δ, the gradient and the Hessian, written to "
         "diagnostics.csv; 0 for none (small models: it differentiates twice)",
     )

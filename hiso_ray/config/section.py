@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(gt=0)]
+MOST = 2**31 - 1  # of anything that is counted; more overflows somewhere
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+NaturalInt = Annotated[int, Field(ge=0, le=MOST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hiso_ray.config.prompt import PromptConfig
-from hiso_ray.config.section import Auto, PositiveInt, Section, given
+from hiso_ray.config.section import Auto, NaturalInt, PositiveInt, Section, given
 
 MaxLength = Annotated[int, Field(ge=8, le=65536)]
 
 
 class LoraConfig(Section):
-    r: int = Field(0, ge=0, description="rank of the adapters; 0 trains without LoRA")
+    r: NaturalInt = Field(0, description="rank of the adapters; 0 trains without LoRA")
     alpha: PositiveInt = Field(16, description="scale: adapters count alpha / r")
     target_modules: str = Field(
         "auto",
@@ -48,9 +48,8 @@ class TaskConfig(Section):
     eval_examples: Auto | PositiveInt = Field(
         "auto", description="take the first N evaluation examples; auto is the task's own number"
     )
-    validation_examples: int = Field(
+    validation_examples: NaturalInt = Field(
         0,
-        ge=0,
         description="keep the first N of the evaluation examples apart, to choose learning rates "
         "by; the scores shown are those of the others, the test",
     )

@@ -1,0 +1,175 @@
+"""Whether kills change results: runs of several methods, killed again and again with SIGKILL.
+
+    python benchmarks/chaos.py [--kills 1000]
+
+Three kinds of victim, at random moments from a seed: the whole process of a serial run, at any
+instruction, also while it writes (most of the kills; it is forked from a process that has all
+imports behind it, and `resume` goes on in the next); a client actor of a run on Ray; the driver
+actor. Each run must end with the model_sha256 and the rows (without times and bytes between
+processes) that it has undisturbed. Exits with 1 if one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from recovery import client_actors, titled
+
+from hiso_ray import Experiment, resume, run
+from hiso_ray.execution.cluster.session import joined_cluster
+from hiso_ray.metrics import read_rows, read_summary
+
+METHODS: dict[str, dict[str, Any]] = {
+    "hiso": {"method.name": "hiso", "federation.local_steps": 2, "resources.snapshot_every": 7},
+    "hiso, one number for H": {"method.name": "hiso", "method.curvature": "scalar"},
+    "decomfl, momentum": {"method.name": "decomfl", "method.momentum": 0.5},
+    "hizoo": {"method.name": "hizoo", "resources.snapshot_every": 10},
+    "fedkseed": {"method.name": "fedkseed", "method.seed_pool": 64},
+    "decomfl, private": {
+        "method.name": "decomfl", "privacy.clip": 1.0, "privacy.noise": 1.0, "privacy.delta": 1e-3,
+    },
+    "fedadam": {"method.name": "fedadam", "method.lr": 0.1, "resources.snapshot_every": 5},
+}  # fmt: skip
+ON_RAY = ("hiso", "decomfl, momentum", "fedadam")
+PAUSE = {"process": (0.0, 0.35), "client actor": (2.0, 5.0), "driver actor": (3.0, 6.0)}  # [s]
+
+
+def experiment(method: str, **dotted: Any) -> Experiment:
+    """Digits, 12 clients, 4 a round."""
+    base = {
+        "task.name": "digits", "task.model": "mlp-8", "federation.num_clients": 12,
+        "federation.clients_per_round": 4, "method.lr": 0.02, "method.num_perturbations": 3,
+        "resources.executor": "serial", "eval.every": 5,
+    }  # fmt: skip
+    values = METHODS[method]
+    if values["method.name"] == "fedadam":
+        del base["method.num_perturbations"]
+    if values["method.name"] in ("hizoo", "fedkseed"):
+        base["method.num_perturbations"] = 1
+    return Experiment().changed(**(base | values | dotted))
+
+
+def outcome(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What a kill must not change."""
+    summary = read_summary(folder)
+    assert summary is not None, f"{folder} has no summary"
+    rows = [
+        {name: value for name, value in row.items() if name not in ("seconds", "ray_bytes")}
+        for row in read_rows(folder / "metrics.csv")
+    ]
+    return summary["model_sha256"], rows
+
+
+def go_on(e: Experiment, folder: Path) -> None:
+    if (folder / "ledger.jsonl").exists():
+        resume(folder)
+    else:
+        run(e, folder)
+
+
+def processes(e: Experiment, folder: Path, kills: int, rng: random.Random) -> int:
+    """Kills the process of a serial run so many times, or until it gets to its end."""
+    done = 0
+    while read_summary(folder) is None:
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                go_on(e, folder)
+                os._exit(0)
+            os._exit(1)
+        if done < kills:
+            time.sleep(rng.uniform(*PAUSE["process"]))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            done += 1
+        elif status != 0:
+            raise RuntimeError(f"{folder}: a resumed run has failed")
+    return done
+
+
+def actors(e: Experiment, folder: Path, kills: Counter[str], rng: random.Random) -> Counter[str]:
+    """Kills actors of a run on Ray: of each kind so many, or until the run gets to its end."""
+    left, over = kills.copy(), threading.Event()
+
+    def kill() -> None:
+        while not over.is_set() and left.total():
+            kind = rng.choice(sorted(left.elements()))
+            if over.wait(rng.uniform(*PAUSE[kind])):
+                return
+            victims = client_actors() if kind == "client actor" else titled("DriverActor")
+            if victims:
+                with suppress(ProcessLookupError):
+                    os.kill(rng.choice(victims), signal.SIGKILL)
+                    left[kind] -= 1
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        run(e, folder)
+    finally:
+        over.set()
+        killer.join()
+    return kills - left
+
+
+def rounds_of(kills: int, each: float) -> int:
+    """Rounds that leave time for so many kills."""
+    return max(40, int(kills * each))
+
+
+def chaos(kills: int, folder: Path) -> Iterator[tuple[str, str, int, bool]]:
+    """(method, victims, kills, whether nothing has changed) for each run."""
+    rng = random.Random(0)
+    serial = kills * 8 // 10 // len(METHODS) + 1
+    for number, method in enumerate(METHODS):
+        e = experiment(method, **{"federation.rounds": rounds_of(serial, 4)})
+        run(e, folder / f"{number}")
+        found = processes(e, folder / f"{number}-killed", serial, rng)
+        same = outcome(folder / f"{number}") == outcome(folder / f"{number}-killed")
+        yield method, "process", found, same
+    left = kills - serial * len(METHODS)
+    with redirect_stdout(sys.stderr), joined_cluster():  # Ray tells of every killed process there
+        for number, method in enumerate(ON_RAY):
+            share = left // len(ON_RAY) + 1
+            asked = Counter({"client actor": share * 3 // 4 + 1, "driver actor": share // 4})
+            dotted = {"federation.rounds": 100 * share, "resources.tries": 20}
+            e = experiment(method, **dotted)
+            run(e, folder / f"ray-{number}")
+            pair = {"resources.executor": "ray", "resources.max_actors": 2}
+            hurt = folder / f"ray-{number}-killed"
+            found = actors(experiment(method, **dotted, **pair), hurt, asked, rng)
+            same = outcome(folder / f"ray-{number}") == outcome(hurt)
+            for kind, count in found.items():
+                yield method, kind, count, same
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=1000, help="about so many in all")
+    given = parser.parse_args()
+    table, total, changed = sys.stdout, 0, 0
+    print("| method | victim | kills | result |\n|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        for method, kind, count, same in chaos(given.kills, Path(name)):
+            total, changed = total + count, changed + (not same)
+            said = "the same" if same else "CHANGED"
+            print(f"| {method} | {kind} | {count} | {said} |", file=table, flush=True)
+    print(f"\n{total} kills, {changed} results changed", file=table)
+    return int(changed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
