@@ -14,17 +14,20 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Frozen, no unknown keys, no NaN, and no booleans where a number is meant."""
+    """Frozen, no unknown keys, no NaN, no booleans where a number is meant, and no text that no
+    file can be named by."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans(cls, values: Any) -> Any:
+    def _plain(cls, values: Any) -> Any:
         if isinstance(values, dict):
             for name, value in values.items():
                 if isinstance(value, bool):
                     raise ValueError(f"{name} = {value}: no field takes true or false")
+                if isinstance(value, str) and "\x00" in value:
+                    raise ValueError(f"{name} = {value!r}: no field takes a NUL character")
         return values
 
 
