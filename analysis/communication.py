@@ -1,4 +1,4 @@
-"""What a turn costs on the wire, by the three rules of ``hiso_ray/traffic.py``.
+"""What a turn costs on the wire, by the three rules of ``hiso_ray/federation/traffic.py``.
 
 A turn is one sampled client in one round. The paper's rule counts a client that has a turn in
 every round; the protocol adds seeds, and every record that a client missed since its last turn;

@@ -24,7 +24,8 @@ from hiso_ray.analysis import store
 from hiso_ray.analysis.identity import LATER, fields_of, identity
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
-from hiso_ray.metrics import read_summary, scan_rows
+from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.run_folder.summary import read_summary
 
 Paths = Sequence[Path | str]
 TRIAL = ("run", "cell", "seed", "method", "status", "error", "error_kind")

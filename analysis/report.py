@@ -17,7 +17,7 @@ from hiso_ray.analysis.sections import Section
 from hiso_ray.analysis.study import Study
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
-from hiso_ray.metrics import spoilt
+from hiso_ray.run_folder.summary import spoilt
 
 PAGE = "report.html"
 INCH = 96  # CSS pixels

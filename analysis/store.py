@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hiso_ray.errors import UserError
-from hiso_ray.whole_files import whole
+from hiso_ray.run_folder.whole_files import whole
 
 FORMAT = 1  # goes up when a column changes its meaning or goes away
 KEY = b"hiso_ray_format"

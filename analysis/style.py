@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from hiso_ray.config.methods import METHODS
 from hiso_ray.errors import UserError
-from hiso_ray.whole_files import whole
+from hiso_ray.run_folder.whole_files import whole
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -29,7 +29,8 @@ from recovery import client_actors, titled
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.metrics import read_rows, read_summary
+from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.summary import read_summary
 
 METHODS: dict[str, dict[str, Any]] = {
     "hiso": {"method.name": "hiso", "federation.local_steps": 2, "resources.snapshot_every": 7},

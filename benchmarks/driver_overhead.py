@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from hiso_ray import Experiment, run, tasks
-from hiso_ray.attendance import Population
+from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description, Missed, Score, Turn
-from hiso_ray.metrics import Row
+from hiso_ray.run_folder.rows import Row
+from hiso_ray.server.work_units import Unit
 from hiso_ray.tasks.contract import Count
-from hiso_ray.work_units import Unit
 
 
 class Idle:
@@ -89,7 +89,7 @@ def idle_turns() -> None:
     from hiso_ray.execution.cluster.shared import SharedTask
     from hiso_ray.execution.contract import Job
     from hiso_ray.execution.driver import run_rounds
-    from hiso_ray.execution.faults import Faults
+    from hiso_ray.run_folder.faults import Faults
 
     class IdleActor(ClientActor):
         def __init__(self, experiment: Experiment, *shared: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks import pretrained
+from hiso_ray.tasks.pretrained import pretrained
 
 ADAPTED = ("q_proj", "v_proj")
 

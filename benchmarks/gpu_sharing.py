@@ -28,13 +28,13 @@ import torch
 from subjects import random_text
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.attendance import Population
 from hiso_ray.execution.cluster.session import joined_cluster, ray, run_on_ray
 from hiso_ray.execution.cluster.shared import share
 from hiso_ray.execution.contract import Job
-from hiso_ray.metrics import Row
+from hiso_ray.federation.attendance import Population
+from hiso_ray.federation.partition import Partition, split
+from hiso_ray.run_folder.rows import Row
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition, split
 
 CLIENTS, COHORT = 40, 8
 LENGTH = 32  # tokens

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiso_ray.tasks.contract import Layout, Prepared, views
-from hiso_ray.tasks.pretrained import skeleton
-from hiso_ray.tasks.trainable import restored
+from hiso_ray.tasks.pretrained.pretrained import skeleton
+from hiso_ray.tasks.pretrained.trainable import restored
 
 Head = Literal["full head", "logits_to_keep=1", "last position"]
 """Logits of all positions; of the last one, as transformers offers it; of the last one, whose

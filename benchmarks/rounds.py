@@ -14,16 +14,16 @@ from plain import Perceptron, Transformer
 from torch import Tensor
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.client import take_turns
-from hiso_ray.execution.combine import combine, mean_loss, received
+from hiso_ray.client.turns import take_turns
 from hiso_ray.execution.worker import Worker
+from hiso_ray.federation.partition import split
+from hiso_ray.federation.sampling import cohort, minibatch
 from hiso_ray.messages import Missed
 from hiso_ray.record import Record
-from hiso_ray.sampling import cohort, minibatch
 from hiso_ray.seeds import step_seeds
+from hiso_ray.server.combine import combine, mean_loss, received
+from hiso_ray.server.work_units import work_units
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import split
-from hiso_ray.work_units import work_units
 
 CLIENTS = 40  # of the federation
 Plain = Transformer | Perceptron

@@ -36,7 +36,7 @@ from hiso_ray import Experiment, run
 from hiso_ray.execution.cluster import driver_actor, session
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.contract import Job
-from hiso_ray.metrics import Row
+from hiso_ray.run_folder.rows import Row
 
 ray = session.ray  # imported by hiso_ray first, which decides where its servers listen
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks import forwards
 from hiso_ray.tasks.contract import Layout, Prepared, dimension, views
-from hiso_ray.tasks.known_models import KNOWN
-from hiso_ray.tasks.pretrained import configuration, skeleton
+from hiso_ray.tasks.forward import forwards
+from hiso_ray.tasks.pretrained.known_models import KNOWN
+from hiso_ray.tasks.pretrained.pretrained import configuration, skeleton
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SST2 = SHARED / "data" / "sst2"

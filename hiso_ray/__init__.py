@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hiso_ray.config import Experiment
+from hiso_ray.version import __version__
 
 if TYPE_CHECKING:
     from hiso_ray.runs import replay, resume, run
 
-__version__ = "0.2.0"
-__all__ = ["Experiment", "replay", "resume", "run"]
+__all__ = ["Experiment", "__version__", "replay", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:

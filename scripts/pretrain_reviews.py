@@ -25,7 +25,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from hiso_ray.tasks.reviews import ASIDE, FELT, FORMS, NOUNS, TOPICS, Pen, Topic, drafts, plain
+from hiso_ray.tasks.text.reviews import ASIDE, FELT, FORMS, NOUNS, TOPICS, Pen, Topic, drafts, plain
 
 OUT = Path(__file__).resolve().parents[1] / "hiso_ray" / "models" / "opt-reviews"
 SEED = 0

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hiso_ray.errors import UserError
-from hiso_ray.options import (
+from hiso_ray.cli.options import (
     FAILED,
     Parser,
     add_fields,
@@ -23,7 +22,8 @@ from hiso_ray.options import (
     print_anywhere,
     warn_of_job_copy,
 )
-from hiso_ray.run_folder import fresh
+from hiso_ray.errors import UserError
+from hiso_ray.run_folder.folder import fresh
 from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.ready import READY
 from hiso_ray.sweeps.table import Sweep, read_sweep

@@ -23,11 +23,12 @@ from hiso_ray.analysis import load, store
 from hiso_ray.analysis.identity import LOCAL
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
-from hiso_ray.locks import hold
-from hiso_ray.metrics import read_summary, scan_rows
-from hiso_ray.run_folder import read_experiment, stamped
+from hiso_ray.run_folder.folder import read_experiment, stamped
+from hiso_ray.run_folder.locks import hold
+from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.run_folder.summary import read_summary
+from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.sweeps.table import Sweep, Trial, read_sweep
-from hiso_ray.whole_files import write_text
 
 FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
 TABLES = ("trials.parquet", "rounds.parquet")

@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.table import Table
 
 from hiso_ray.analysis.identity import cell
+from hiso_ray.cli.progress import readable_bytes, two_columns
 from hiso_ray.config import Experiment
 from hiso_ray.execution.placement import Node
-from hiso_ray.progress import readable_bytes, two_columns
+from hiso_ray.federation.traffic import forward_passes
 from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
 from hiso_ray.sweeps.runner import count_weights
 from hiso_ray.sweeps.table import Sweep, Trial
-from hiso_ray.traffic import forward_passes
 
 SHOWN_VALUES = 8
 

@@ -24,17 +24,17 @@ import pandas as pd
 from rich.console import Console
 
 from hiso_ray import tasks
+from hiso_ray.cli.progress import Bar
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.execution.cluster.shared import Once, SharedTask, share
-from hiso_ray.progress import Bar
+from hiso_ray.federation.partition import split
 from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
 from hiso_ray.sweeps.table import Sweep, Trial
 from hiso_ray.tasks.contract import Count
-from hiso_ray.tasks.partition import split
 
 DEATHS = 3  # of a trial's process or node, before the trial counts as failed
 QUIET = {

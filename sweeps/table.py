@@ -31,11 +31,12 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hiso_ray import devices, tasks
+from hiso_ray import tasks
 from hiso_ray.analysis.identity import cell
 from hiso_ray.config import Experiment, load, put
+from hiso_ray.config.fields import explain
 from hiso_ray.errors import UserError
-from hiso_ray.fields import explain
+from hiso_ray.federation import devices
 
 Values = dict[str, Any]
 """Fields by their dotted names."""

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from hiso_ray import Experiment, replica, run
+from hiso_ray import Experiment, run
 from hiso_ray.analysis import endings
+from hiso_ray.client import replica
 from hiso_ray.errors import NonFiniteLoss
 
 Make = Callable[..., Experiment]

@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import ValidationError
 
-from hiso_ray import Experiment, config, run, snapshots
+from hiso_ray import Experiment, config, run
 from hiso_ray.cli import main
+from hiso_ray.config.fields import known_fields
 from hiso_ray.config.methods import METHODS
 from hiso_ray.errors import UserError
-from hiso_ray.fields import known_fields
-from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.run_folder import snapshots
+from hiso_ray.run_folder.ledger import Ledger, LedgerError
 
 FIELDS = known_fields()
 SHORT, LONG = 250, int(os.environ.get("HISO_RAY_FUZZ", "2000"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hiso_ray import Experiment, run
-from hiso_ray.ledger import Ledger
+from hiso_ray.run_folder.ledger import Ledger
 
 GOLDEN = [
     -0.2044, 0.3819, -0.2228, 0.2365, 0.438, 0.4213, 0.1508, 0.2232, -0.4343, 0.0834,

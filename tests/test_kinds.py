@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiso_ray import Experiment, replica, run, tasks
+from hiso_ray import Experiment, run, tasks
+from hiso_ray.client import replica
 from hiso_ray.execution import worker
-from hiso_ray.ledger import Ledger, LedgerError
 from hiso_ray.messages import Missed
 from hiso_ray.method.direction import Directions
+from hiso_ray.run_folder.ledger import Ledger, LedgerError
 from hiso_ray.runs import replay
 
 CPU = torch.device("cpu")

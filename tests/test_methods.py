@@ -16,9 +16,9 @@ import pytest
 from hiso_ray import Experiment, replay, resume, run, tasks
 from hiso_ray.config import METHODS, MethodConfig
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Ledger
-from hiso_ray.metrics import COLUMNS, read_rows
-from hiso_ray.plan import plan
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.rows import COLUMNS, read_rows
+from hiso_ray.runs.plan import plan
 from hiso_ray.seeds import step_seeds
 
 CLIENTS, M, ROUNDS, TAU = 6, 3, 6, 2

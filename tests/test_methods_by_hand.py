@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.config import METHODS
-from hiso_ray.ledger import Ledger
+from hiso_ray.federation.sampling import cohort, minibatch
 from hiso_ray.method.philox import identity
 from hiso_ray.method.philox.reference import normals
-from hiso_ray.sampling import cohort, minibatch
+from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.seeds import direction_key, pool_seed, step_seeds
 
 Array = np.ndarray

@@ -8,64 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from hiso_ray.config import fits
-from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkConfig
-from hiso_ray.config.federation import DevicesConfig, FederationConfig
-from hiso_ray.config.method import MethodConfig
-from hiso_ray.config.privacy import PrivacyConfig
-from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
-from hiso_ray.config.section import Section
-from hiso_ray.config.task import TaskConfig
+from hiso_ray.config.sections import Sections
 from hiso_ray.errors import UserError
 
 SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "validation_examples"}
 """Fields of ``task`` that decide what evaluation reports, and nothing that a round adds."""
 
 
-class Experiment(Section):
+class Experiment(Sections):
     """One federation, complete. ``Experiment()`` is the embedded default job.
 
     Raises:
-        pydantic.ValidationError: (a ``UserError``) unknown key, wrong type, value out of range or
-            impossible combination; :func:`hiso_ray.fields.explain` turns it into words.
+        pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
+            impossible combination; :func:`hiso_ray.config.fields.explain` turns it into words.
     """
-
-    seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
-    task: TaskConfig = TaskConfig()
-    federation: FederationConfig = FederationConfig()
-    devices: DevicesConfig = DevicesConfig()
-    method: MethodConfig = MethodConfig()
-    uplink: UplinkConfig = UplinkConfig()
-    aggregation: AggregationConfig = AggregationConfig()
-    attack: AttackConfig = AttackConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
-    resources: ResourcesConfig = ResourcesConfig()
-    eval: EvalConfig = EvalConfig()
-    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Experiment:
         fits.check(self)
         return self
-
-    @property
-    def sends_weights(self) -> bool:
-        """Whether clients send d floats; otherwise the model is a fold over the ledger."""
-        return self.method.row.sends == "weights"
-
-    @property
-    def precision(self) -> str:
-        """How scalars travel up: the method's own way, or the one asked for."""
-        own = self.method.row.uplink
-        return self.uplink.precision if own == "float32" else own
-
-    @property
-    def rule(self) -> str:
-        """How scalars are combined: the method's own way, or the one asked for."""
-        own = self.method.row.aggregation
-        return self.aggregation.rule if own == "mean" else own
 
     def changed(self, **dotted: Any) -> Experiment:
         """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``.

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hiso_ray.config.aggregation import check_attackers, check_cohort
 from hiso_ray.config.privacy import refusal
 from hiso_ray.config.section import given
+from hiso_ray.config.sections import Sections
 from hiso_ray.errors import UserError
-
-if TYPE_CHECKING:
-    from hiso_ray.config.experiment import Experiment
 
 LARGEST_HESSIAN = 20_000_000  # weights; a Hessian-vector product holds several graphs of the model
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Sections) -> None:
     """
     Raises:
         UserError: what does not fit, and what to change.
@@ -31,7 +27,7 @@ def check(experiment: Experiment) -> None:
     _layer_by_layer(experiment)
 
 
-def check_dimension(experiment: Experiment, dimension: int) -> None:
+def check_dimension(experiment: Sections, dimension: int) -> None:
     """
     Raises:
         UserError: a model of so many trainable weights is too large to be differentiated twice.
@@ -49,7 +45,7 @@ def check_dimension(experiment: Experiment, dimension: int) -> None:
             )
 
 
-def _one_client(experiment: Experiment) -> None:
+def _one_client(experiment: Sections) -> None:
     federation, method = experiment.federation, experiment.method
     if method.row.one_client and federation.num_clients > 1:
         raise UserError(
@@ -59,7 +55,7 @@ def _one_client(experiment: Experiment) -> None:
         )
 
 
-def _something_to_aggregate(experiment: Experiment) -> None:
+def _something_to_aggregate(experiment: Sections) -> None:
     """Options of aggregation, precision and attack that nothing would read, or read wrongly."""
     method, name = experiment.method, experiment.method.name
     precision, rule = experiment.uplink.precision, experiment.aggregation.rule
@@ -110,7 +106,7 @@ def _something_to_aggregate(experiment: Experiment) -> None:
         raise UserError(f"aggregation.weights = {weights}: {name} has one client; leave it out")
 
 
-def _controls(experiment: Experiment) -> None:
+def _controls(experiment: Sections) -> None:
     method = experiment.method
     if method.curvature not in ("random", "permuted"):
         return
@@ -122,7 +118,7 @@ def _controls(experiment: Experiment) -> None:
         )
 
 
-def _differentiable(experiment: Experiment) -> None:
+def _differentiable(experiment: Sections) -> None:
     wanted = {
         "method.probe = exact": experiment.method.probe == "exact",
         "method.curvature = oracle": experiment.method.curvature == "oracle",
@@ -149,7 +145,7 @@ def _differentiable(experiment: Experiment) -> None:
         )
 
 
-def whole_only(experiment: Experiment) -> list[str]:
+def whole_only(experiment: Sections) -> list[str]:
     """Why perturbed weights cannot be made layer by layer."""
     task, method = experiment.task, experiment.method
     if method.row.first_order:
@@ -169,14 +165,14 @@ def whole_only(experiment: Experiment) -> list[str]:
     return reasons
 
 
-def _layer_by_layer(experiment: Experiment) -> None:
+def _layer_by_layer(experiment: Sections) -> None:
     if experiment.resources.probe_weights == "layer" and (reasons := whole_only(experiment)):
         raise UserError(
             f"resources.probe_weights = layer: {'; '.join(reasons)}; or use probe_weights whole"
         )
 
 
-def _privacy(experiment: Experiment) -> None:
+def _privacy(experiment: Sections) -> None:
     federation, method = experiment.federation, experiment.method
     why = refusal(
         experiment.privacy,

@@ -72,7 +72,7 @@ def refusal(
 ) -> str | None:
     """Why clipping has no meaning here, or a guarantee cannot be stated; or None.
 
-    Everything that ``hiso_ray.privacy`` assumes is asked for here. Clipping alone promises
+    Everything that ``hiso_ray.server.privacy`` assumes is asked for here. Clipping alone promises
     nothing and needs only something to clip. Not asked for: the precision of the uplink, the
     attackers that know only their own scalars, and dropout, with all of which the guarantee holds.
 

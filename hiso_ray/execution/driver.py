@@ -21,25 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from hiso_ray import outcomes
-from hiso_ray.attendance import attend
 from hiso_ray.config import Experiment
 from hiso_ray.config.aggregation import shortage
-from hiso_ray.execution import faults
-from hiso_ray.execution.combine import combine, in_order, mean_loss, received
 from hiso_ray.execution.contract import Executor, Job, OnNote, OnRow
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
 from hiso_ray.execution.keeper import Keeper
 from hiso_ray.execution.reports import Reports
-from hiso_ray.execution.weights import WeightServer, digest
-from hiso_ray.ledger import Ledger
+from hiso_ray.federation.attendance import attend
+from hiso_ray.federation.sampling import cohort
+from hiso_ray.federation.traffic import Traffic, paper_bytes_per_client, write_clients
 from hiso_ray.messages import Turn
-from hiso_ray.metrics import spoilt, summarize, write_summary
 from hiso_ray.record import Record
-from hiso_ray.sampling import cohort
+from hiso_ray.run_folder import faults, outcomes
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.summary import spoilt, summarize, write_summary
 from hiso_ray.seeds import step_seeds
-from hiso_ray.traffic import Traffic, write_clients
+from hiso_ray.server.combine import combine, in_order, mean_loss, received
+from hiso_ray.server.weights import WeightServer, digest
 
 
 def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> dict[str, Any]:
@@ -100,7 +99,9 @@ def _rounds(
             experiment,
             reports.course,
             digest=model_sha256,
-            dimension=executor.description.dimension,
+            paper_bytes=paper_bytes_per_client(
+                experiment, history.round, executor.description.dimension
+            ),
             parameters=executor.description.dimension + executor.description.frozen,
             actors=executor.actors,
             faults=faults.count(folder),

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from hiso_ray.client.out_of_memory import smaller
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import CONTEXT
-from hiso_ray.out_of_memory import smaller
+from hiso_ray.federation.partition import Partition
 from hiso_ray.tasks.evaluation import batches
-from hiso_ray.tasks.partition import Partition
 
 
 def share_of(experiment: Experiment) -> float:

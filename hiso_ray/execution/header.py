@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hiso_ray import devices
-from hiso_ray.attendance import Population
 from hiso_ray.config import Experiment
 from hiso_ray.execution.contract import Job
-from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.federation import devices
+from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description
+from hiso_ray.run_folder.ledger import Ledger, LedgerError
 
 if TYPE_CHECKING:  # it needs torch, the driver does not
     from hiso_ray.tasks.contract import Prepared

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hiso_ray import snapshots
 from hiso_ray.errors import UserError
-from hiso_ray.execution.weights import WeightServer
-from hiso_ray.ledger import Ledger
 from hiso_ray.messages import Missed, Snapshot
 from hiso_ray.record import Record
+from hiso_ray.run_folder import snapshots
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.server.weights import WeightServer
 
 
 class History:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hiso_ray.config import Experiment, ResourcesConfig
-from hiso_ray.work_units import clients_together
+from hiso_ray.server.work_units import clients_together
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 # CUDA's context, kernels and handles in each process, outside torch's allocator [bytes]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from hiso_ray.config import Experiment
 from hiso_ray.errors import NonFiniteLoss
 from hiso_ray.execution.history import History
+from hiso_ray.federation.traffic import Traffic
 from hiso_ray.messages import Score
-from hiso_ray.metrics import Course, DiagnosticsFile, MetricsFile, Row, scan_rows
-from hiso_ray.outcomes import means
-from hiso_ray.privacy import Accountant
 from hiso_ray.record import Record
-from hiso_ray.traffic import Traffic
+from hiso_ray.run_folder.metrics import DiagnosticsFile, MetricsFile
+from hiso_ray.run_folder.outcomes import means
+from hiso_ray.run_folder.rows import Row, scan_rows
+from hiso_ray.run_folder.summary import Course
+from hiso_ray.server.privacy import Accountant
 
 if TYPE_CHECKING:
     from hiso_ray.execution.contract import Executor

@@ -12,11 +12,11 @@ from hiso_ray.errors import Behind
 from hiso_ray.execution.contract import Evaluation
 from hiso_ray.execution.history import History
 from hiso_ray.execution.worker import Worker
+from hiso_ray.federation.partition import Partition
 from hiso_ray.messages import Snapshot, Turn
-from hiso_ray.outcomes import joined
+from hiso_ray.run_folder.outcomes import joined
+from hiso_ray.server.work_units import work_units
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition
-from hiso_ray.work_units import work_units
 
 
 class SerialExecutor:

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 
 from hiso_ray import tasks
-from hiso_ray.client import take_turns
-from hiso_ray.client_updates import take_updates
+from hiso_ray.client.diagnostics import diagnose
+from hiso_ray.client.out_of_memory import Batch, explained
+from hiso_ray.client.replica import Replica
+from hiso_ray.client.turns import take_turns
+from hiso_ray.client.updates import take_updates
 from hiso_ray.config import Experiment
-from hiso_ray.diagnostics import diagnose
 from hiso_ray.execution import gpu_memory
 from hiso_ray.execution.memory import actor_gpu_bytes, states_bytes
+from hiso_ray.federation.partition import Partition
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
-from hiso_ray.out_of_memory import Batch, explained
 from hiso_ray.record import Record
-from hiso_ray.replica import Replica
 from hiso_ray.seeds import step_seeds
+from hiso_ray.server.work_units import Unit, clients_together, work_units
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.partition import Partition
-from hiso_ray.work_units import Unit, clients_together, work_units
 
 
 def device_for(experiment: Experiment) -> torch.device:

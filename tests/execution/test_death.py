@@ -15,13 +15,13 @@ import pytest
 from test_faults import Make, Rehearsal
 
 from hiso_ray import Experiment, run
+from hiso_ray.client.out_of_memory import less_on_machine
 from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster import oom_kills, session
 from hiso_ray.execution.cluster.client_actor import ClientActor
 from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.oom_kills import OomKills
-from hiso_ray.execution.faults import Faults
-from hiso_ray.out_of_memory import less_on_machine
+from hiso_ray.run_folder.faults import Faults
 
 PAIR = {"resources.executor": "ray", "resources.max_actors": 2}
 TOLD = """2 worker(s) were killed due to the node running low on memory. Memory on the node \

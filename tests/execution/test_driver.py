@@ -16,22 +16,22 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, resume, run
-from hiso_ray.attendance import Population
-from hiso_ray.client import take_turns
+from hiso_ray.client.turns import take_turns
 from hiso_ray.errors import NonFiniteLoss
-from hiso_ray.execution.combine import combine, in_order, mean_loss, received
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_header
 from hiso_ray.execution.serial import SerialExecutor
 from hiso_ray.execution.worker import Worker
-from hiso_ray.ledger import Ledger, LedgerError
+from hiso_ray.federation.attendance import Population
+from hiso_ray.federation.uplink import encode
 from hiso_ray.messages import Description, Missed, Turn
-from hiso_ray.metrics import COLUMNS, read_rows
 from hiso_ray.record import Record
+from hiso_ray.run_folder.ledger import Ledger, LedgerError
+from hiso_ray.run_folder.rows import COLUMNS, read_rows
 from hiso_ray.seeds import step_seeds
+from hiso_ray.server.combine import combine, in_order, mean_loss, received
 from hiso_ray.tasks import load, resolve
-from hiso_ray.uplink import encode
 
 Make = Callable[..., Experiment]
 

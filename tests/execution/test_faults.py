@@ -27,12 +27,10 @@ from hiso_ray.execution.cluster.patience import AT_LEAST, FIRST_ANSWER, SLACK, P
 from hiso_ray.execution.cluster.reservation import reserved
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
-from hiso_ray.execution.faults import Faults, count
-from hiso_ray.execution.header import identity_of
 from hiso_ray.execution.history import History
-from hiso_ray.ledger import Ledger
-from hiso_ray.runs import _population
-from hiso_ray.tasks import load, resolve
+from hiso_ray.run_folder.faults import Faults, count
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.runs.setting import settle
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -45,25 +43,25 @@ class Rehearsal:
     """A run in this process on actors of a class of the test's."""
 
     def __init__(self, experiment: Experiment, folder: Path, actor: type = ClientActor) -> None:
-        self.experiment, self.folder, self.actor = resolve(experiment), folder, actor
+        self.setting, self.folder, self.actor = settle(experiment), folder, actor
+        self.experiment = self.setting.experiment
         self.notes: list[str] = []
         folder.mkdir(exist_ok=True)
         (folder / "faults.jsonl").touch()
 
     @contextmanager
     def executor(self) -> Iterator[ClusterExecutor]:
-        self.prepared, self.partition = load(self.experiment)
-        shared = (session.share(self.prepared), session.ray.put(self.partition))
-        with reserved(self.experiment, self.prepared.size, self.notes.append) as place:
+        prepared = self.setting.prepared
+        shared = (session.share(prepared), session.ray.put(self.setting.partition))
+        with reserved(self.experiment, prepared.size, self.notes.append) as place:
             faults = Faults(self.folder, self.notes.append)
             yield ClusterExecutor(self.experiment, place, shared, faults, self.actor)
 
     def run(self, on_row: Callable[..., None] = lambda *_: None) -> dict[str, Any]:
         """``on_row`` gets each row and the executor."""
         with self.executor() as executor:
-            population = _population(self.experiment, self.partition)
-            identity = identity_of(self.experiment, self.prepared, population)
-            job = Job(self.experiment, self.folder, identity, population, "")
+            setting = self.setting
+            job = Job(self.experiment, self.folder, setting.identity, setting.population, "")
             return run_rounds(job, executor, lambda row: on_row(row, executor), self.notes.append)
 
     def faults(self) -> list[dict[str, Any]]:
@@ -204,7 +202,7 @@ def test_a_hessian_that_is_not_finite_ends_the_run_at_once(
         """The Hessian that it measures is infinite."""
 
         def __init__(self, *arguments: Any) -> None:
-            from hiso_ray import replica
+            from hiso_ray.client import replica
 
             view = SimpleNamespace(hessian_diagonal=lambda _: torch.tensor([1.0, torch.inf]))
             replica.look = lambda *_: view  # type: ignore[assignment, return-value]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment, replay, resume, run
-from hiso_ray.ledger import Ledger
-from hiso_ray.metrics import read_rows
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.rows import read_rows
 
 Make = Callable[..., Experiment]
 PHONES = {

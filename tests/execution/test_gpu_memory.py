@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, run, tasks
-from hiso_ray.client import take_turns
+from hiso_ray.client.out_of_memory import is_full, larger_share
+from hiso_ray.client.turns import take_turns
 from hiso_ray.config import TaskConfig
 from hiso_ray.errors import UserError
 from hiso_ray.execution import gpu_memory
 from hiso_ray.execution.memory import CONTEXT, LIBRARIES, actor_bytes, actor_gpu_bytes
 from hiso_ray.execution.placement import share_for
 from hiso_ray.execution.worker import Worker
+from hiso_ray.federation.partition import Partition
 from hiso_ray.messages import Turn
-from hiso_ray.out_of_memory import is_full, larger_share
 from hiso_ray.seeds import step_seeds
-from hiso_ray.tasks.partition import Partition
 
 Make = Callable[..., Experiment]
 GIB = 2**30

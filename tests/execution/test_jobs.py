@@ -21,7 +21,7 @@ import pytest
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.analysis import load
-from hiso_ray.ledger import Ledger
+from hiso_ray.run_folder.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -16,8 +16,8 @@ import pytest
 
 from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session  # decides how Ray's servers are reached
-from hiso_ray.execution.faults import count
-from hiso_ray.ledger import Ledger
+from hiso_ray.run_folder.faults import count
+from hiso_ray.run_folder.ledger import Ledger
 
 Make = Callable[..., Experiment]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]

@@ -135,7 +135,7 @@ def test_what_an_actor_holds(dotted: dict[str, Any], d: int, frozen: int, floats
 def test_what_h_takes_is_what_its_arms_say() -> None:
     from hiso_ray.method import direction, scalar
     from hiso_ray.method.curvature import ARMS, stored_floats
-    from hiso_ray.tasks import generation
+    from hiso_ray.tasks.language import generation
 
     d, layout = 10**6, (("x", (1000, 1000)),)
     assert set(CURVATURE_COPIES) == set(ARMS)

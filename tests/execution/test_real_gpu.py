@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, run
-from hiso_ray.ledger import Ledger
+from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.runs import replay, resume
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

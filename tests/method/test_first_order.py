@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiso_ray.method import server
 from hiso_ray.method.direction import CHUNK
 from hiso_ray.method.first_order import Gradient, local_sgd
+from hiso_ray.server import optimizers
 
 # ---- a federation small enough to do by hand -------------------------------------------------
 # F_i(x) = ½ Σ_j λ_ij (x_j - b_ij)²: two clients, two weights, two local steps of lr ½, x_0 = 0.
@@ -43,15 +43,17 @@ def federate(
 
     The clients read the server's own memory, as on one machine: the trap of shared storage.
     """
-    state = server.initial(optimizer, x0, of_server["eps"])
-    chunks, path = server.chunks(sorted(gradients)), []
+    state = optimizers.initial(optimizer, x0, of_server["eps"])
+    chunks, path = optimizers.chunks(sorted(gradients)), []
     for _ in range(rounds):
         start = torch.from_numpy(state.x)
         parts = {
             i: local_sgd(g, start, steps=steps, **(client or {"lr": CLIENT_LR}))[0].numpy()
             for i, g in gradients.items()
         }
-        server.step(state, server.combine(parts, chunks, len(parts)), optimizer, **of_server)
+        optimizers.step(
+            state, optimizers.combine(parts, chunks, len(parts)), optimizer, **of_server
+        )
         path.append(state.x.copy())
     return np.stack(path)
 
@@ -269,7 +271,7 @@ def plain_round(
     return x + 0.5 * m / (np.sqrt(v) + 1e-3), m, v
 
 
-@pytest.mark.parametrize("optimizer", server.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
 @pytest.mark.parametrize(
     "client",
     [
@@ -290,19 +292,19 @@ def test_rounds_agree_with_the_plain_reference(optimizer: str, client: dict[str,
 
     weights = {i: float(1 + i % 4) for i in range(19)}
     x0 = rng.standard_normal(d).astype(np.float32)
-    state, chunks = server.initial(optimizer, x0, 1e-3), server.chunks(range(19))
+    state, chunks = optimizers.initial(optimizer, x0, 1e-3), optimizers.chunks(range(19))
     x, m, v = x0.astype(np.float64), np.zeros(d), np.full(d, 1e-6)
     for _ in range(2):
         x, m, v = plain_round({i: exact(i) for i in weights}, x, m, v, weights, optimizer, client)
         parts = {}
         for chunk in chunks:
             start = torch.from_numpy(state.x)
-            parts[chunk[0]] = server.add_up(
+            parts[chunk[0]] = optimizers.add_up(
                 local_sgd(rounded(i), start, steps=3, **client)[0].mul_(weights[i]).numpy()
                 for i in chunk
             )
-        update = server.combine(parts, chunks, sum(weights.values()))
-        server.step(state, update, optimizer, lr=0.5, beta1=0.9, beta2=0.99, eps=1e-3)
+        update = optimizers.combine(parts, chunks, sum(weights.values()))
+        optimizers.step(state, update, optimizer, lr=0.5, beta1=0.9, beta2=0.99, eps=1e-3)
     np.testing.assert_allclose(state.x, x, rtol=1e-4, atol=1e-4)
     assert np.abs(x - x0).mean() > 0.02
 

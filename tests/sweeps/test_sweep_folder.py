@@ -13,8 +13,8 @@ from rich.console import Console
 
 from hiso_ray import run
 from hiso_ray.analysis import load
-from hiso_ray.progress import Bar
-from hiso_ray.run_folder import started
+from hiso_ray.cli.progress import Bar
+from hiso_ray.run_folder.folder import started
 from hiso_ray.sweeps import Sweep, folder
 from hiso_ray.sweeps.table import Trial
 

@@ -14,7 +14,7 @@ from random_models import LONGEST, MODELS, give, rows, save, shuffled_lengths
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.forwards import Form, chosen
+from hiso_ray.tasks.forward.forwards import Form, chosen
 
 Random = Callable[..., tuple[Any, Prepared, torch.Tensor]]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import TaskConfig
-from hiso_ray.tasks import examples
-from hiso_ray.tasks.benchmarks import BENCHMARKS
-from hiso_ray.tasks.prompts import Examples
+from hiso_ray.tasks.text import examples
+from hiso_ray.tasks.text.benchmarks import BENCHMARKS
+from hiso_ray.tasks.text.prompts import Examples
 
 ROWS = [("a fine film", "1"), ("a dull film", "0"), ("so warm", "1"), ("too cold", "0")]
 

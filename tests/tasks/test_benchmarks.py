@@ -14,10 +14,10 @@ import pytest
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
-from hiso_ray.tasks import benchmarks, examples
-from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification, Generation
-from hiso_ray.tasks.classification import answer_tokens
-from hiso_ray.tasks.prompts import Examples
+from hiso_ray.tasks.language.classification import answer_tokens
+from hiso_ray.tasks.text import benchmarks, examples
+from hiso_ray.tasks.text.benchmarks import BENCHMARKS, Classification, Generation
+from hiso_ray.tasks.text.prompts import Examples
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
 Row = dict[str, Any]

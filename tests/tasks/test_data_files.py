@@ -12,8 +12,8 @@ import pytest
 from data_files import ROWS, read, write
 from PIL import Image
 
-from hiso_ray.tasks import images
-from hiso_ray.tasks.image_sets import DOWNLOADED
+from hiso_ray.tasks.images import images
+from hiso_ray.tasks.images.image_sets import DOWNLOADED
 
 # which files
 

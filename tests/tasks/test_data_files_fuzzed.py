@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from hiso_ray.config import TaskConfig
-from hiso_ray.tasks import examples
-from hiso_ray.tasks.benchmarks import BENCHMARKS
-from hiso_ray.tasks.prompts import known_columns
-from hiso_ray.tasks.sources import tables
+from hiso_ray.tasks.text import examples
+from hiso_ray.tasks.text.benchmarks import BENCHMARKS
+from hiso_ray.tasks.text.prompts import known_columns
+from hiso_ray.tasks.text.sources import tables
 
 SST2 = BENCHMARKS["sst2"]
 KNOWN = known_columns(SST2)

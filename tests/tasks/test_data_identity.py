@@ -13,8 +13,8 @@ import pytest
 from data_files import ROWS, write
 
 from hiso_ray import Experiment, replay, resume, run
-from hiso_ray.ledger import Ledger, LedgerError
-from hiso_ray.tasks.cache import cache
+from hiso_ray.run_folder.ledger import Ledger, LedgerError
+from hiso_ray.tasks.pretrained.cache import cache
 
 Make = Callable[..., Experiment]
 KEPT = ("HISO_RAY_CACHE", "HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME")  # where to, if set

@@ -8,8 +8,8 @@ import pytest
 import torch
 from random_models import MODELS, PADDED, WINDOW, random_model, rows
 
-from hiso_ray.tasks.decoding import greedy
-from hiso_ray.tasks.forwards import Choice, Forward, choose
+from hiso_ray.tasks.forward.forwards import Choice, Forward, choose
+from hiso_ray.tasks.language.decoding import greedy
 
 LENGTHS = (9, 1, 4, 30, 4, WINDOW, 2)
 pytestmark = pytest.mark.usefixtures("one_thread")

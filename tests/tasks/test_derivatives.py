@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.errors import UserError
-from hiso_ray.tasks import derivatives
+from hiso_ray.tasks.flat import derivatives
 
 CPU = torch.device("cpu")
 CASES: dict[str, dict[str, Any]] = {

@@ -161,7 +161,7 @@ def accuracy(folder: Path, data: Path) -> float:
 
 def test_frozen_weights_are_shared_where_they_lie_as_torch_lays_them() -> None:
     # Trap: matrix products change bits with alignment, and the object store's differs from torch's.
-    from hiso_ray.tasks.causal import ALIGNMENT, _shared
+    from hiso_ray.tasks.language.causal import ALIGNMENT, _shared
 
     memory = np.zeros(64, np.float32)
     start = -memory.ctypes.data % ALIGNMENT // 4
@@ -297,7 +297,7 @@ def test_weights_that_were_saved_untied_stay_untied(
 
 def test_of_equal_weights_a_mask_keeps_the_first() -> None:
     from hiso_ray.config import TaskConfig
-    from hiso_ray.tasks.trainable import _mask
+    from hiso_ray.tasks.pretrained.trainable import _mask
 
     x0 = np.array([1, -2, 0, 2, -1, 1, 2, 0], np.float32)
     kept = [_mask(x0, TaskConfig(sparse_fraction=n / 8), 0).tolist() for n in (2, 3, 4, 8)]

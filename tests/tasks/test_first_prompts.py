@@ -12,9 +12,9 @@ import pytest
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.cli import main
-from hiso_ray.tasks.first_prompts import TOKENS
-from hiso_ray.tasks.model_files import EMBEDDED
-from hiso_ray.tasks.pretrained import local_tokenizer
+from hiso_ray.tasks.language.first_prompts import TOKENS
+from hiso_ray.tasks.pretrained.model_files import EMBEDDED
+from hiso_ray.tasks.pretrained.pretrained import local_tokenizer
 
 Make = Callable[..., Experiment]
 IDS = re.compile(r"(?:: |, )(\d+) ['\"]")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from hiso_ray import run
 from hiso_ray.method.perturbed import Unperturbed
-from hiso_ray.metrics import read_rows
-from hiso_ray.tasks.forwards import Form, choose, chosen
+from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.tasks.forward.forwards import Form, choose, chosen
 
 FORMS: tuple[Form, ...] = get_args(Form)
 KINDS = ("classification", "generation")

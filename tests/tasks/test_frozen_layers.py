@@ -14,9 +14,9 @@ import torch
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.execution.memory import actor_bytes, actor_gpu_bytes
-from hiso_ray.tasks import forwards
-from hiso_ray.tasks.forwards import Choice
-from hiso_ray.tasks.frozen_layers import KeptStates
+from hiso_ray.tasks.forward import forwards
+from hiso_ray.tasks.forward.forwards import Choice
+from hiso_ray.tasks.forward.frozen_layers import KeptStates
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {

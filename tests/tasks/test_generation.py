@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.outcomes import example_losses, joined, means
-from hiso_ray.tasks.forwards import Form, chosen
-from hiso_ray.tasks.generation import GenerationTask
+from hiso_ray.run_folder.outcomes import example_losses, joined, means
+from hiso_ray.tasks.forward.forwards import Form, chosen
+from hiso_ray.tasks.language.generation import GenerationTask
 
 CPU = torch.device("cpu")
 FAMILIES = ["opt", "gpt2", "llama"]  # with padding token; counts padding as positions; without

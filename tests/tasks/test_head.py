@@ -12,7 +12,8 @@ from random_models import MODELS, Largest, give, random_model, rows
 from torch import nn
 from torch.utils import _pytree
 
-from hiso_ray.tasks import generation, head
+from hiso_ray.tasks.forward import head
+from hiso_ray.tasks.language import generation
 
 ROWS = torch.tensor([311, 7, 399, 0])
 HUGE = 262_144

@@ -14,9 +14,9 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from hiso_ray import Experiment, replay, resume, run, tasks
-from hiso_ray.tasks.generation import GenerationTask
-from hiso_ray.tasks.model_files import EMBEDDED
-from hiso_ray.tasks.pretrained import local_tokenizer
+from hiso_ray.tasks.language.generation import GenerationTask
+from hiso_ray.tasks.pretrained.model_files import EMBEDDED
+from hiso_ray.tasks.pretrained.pretrained import local_tokenizer
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("one_thread")

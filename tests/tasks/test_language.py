@@ -16,15 +16,15 @@ from torch import nn
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
-from hiso_ray.outcomes import joined
-from hiso_ray.tasks import examples
-from hiso_ray.tasks import language as language_task
-from hiso_ray.tasks.benchmarks import BENCHMARKS
-from hiso_ray.tasks.causal import LanguageTask
+from hiso_ray.run_folder.outcomes import joined
 from hiso_ray.tasks.contract import Prepared, views
-from hiso_ray.tasks.forwards import Form, chosen
-from hiso_ray.tasks.module import reached_parameters
-from hiso_ray.tasks.prompts import Examples
+from hiso_ray.tasks.flat.module import reached_parameters
+from hiso_ray.tasks.forward.forwards import Form, chosen
+from hiso_ray.tasks.language import language as language_task
+from hiso_ray.tasks.language.causal import LanguageTask
+from hiso_ray.tasks.text import examples
+from hiso_ray.tasks.text.benchmarks import BENCHMARKS
+from hiso_ray.tasks.text.prompts import Examples
 
 CPU = torch.device("cpu")
 

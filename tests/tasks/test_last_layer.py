@@ -10,8 +10,8 @@ import torch
 from random_models import MODELS, random_model, rows
 from torch import Tensor, nn
 
-from hiso_ray.tasks import attention, last_layer, packing
-from hiso_ray.tasks.last_layer import LastLayer
+from hiso_ray.tasks.forward import attention, last_layer, packing
+from hiso_ray.tasks.forward.last_layer import LastLayer
 
 FOUND = {
     "opt": LastLayer("model.decoder.layers.1", "self_attn_layer_norm", "self_attn"),

@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.cli import main
-from hiso_ray.client import take_turns
+from hiso_ray.client.turns import take_turns
 from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import actor_bytes
 from hiso_ray.execution.worker import Worker
 from hiso_ray.method.perturbed import Unperturbed
-from hiso_ray.tasks.batch import Batch
 from hiso_ray.tasks.contract import dimension, largest_layer, views
-from hiso_ray.tasks.layers import ALIGNMENT, Layers
+from hiso_ray.tasks.flat.batch import Batch
+from hiso_ray.tasks.flat.layers import ALIGNMENT, Layers
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {
@@ -272,9 +272,11 @@ def test_a_layer_that_never_runs() -> None:
 def test_what_a_turn_tells_of_such_a_model(of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     module = Reader(lambda m, x: linear(x, m.child.weight))
     module.child, module.last = nn.Linear(64, 5), nn.Linear(5, 10)
-    monkeypatch.setattr("hiso_ray.tasks.vision.network", lambda *_: module)
+    monkeypatch.setattr("hiso_ray.tasks.images.vision.network", lambda *_: module)
     for name, instead in (("pays", False), ("Stacked", None), ("widest", 1)):  # no Sequential
-        monkeypatch.setattr(f"hiso_ray.tasks.stacked.{name}", lambda *_, instead=instead: instead)
+        monkeypatch.setattr(
+            f"hiso_ray.tasks.images.stacked.{name}", lambda *_, instead=instead: instead
+        )
     e = tasks.resolve(of("digits", **LAYER, **BFLOAT16))
     prepared, partition = tasks.load(e)
     worker = Worker(e, prepared, partition)

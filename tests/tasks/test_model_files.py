@@ -15,7 +15,7 @@ import transformers
 from random_models import MODELS, random_model, rows
 
 from hiso_ray import Experiment, replay, resume, run
-from hiso_ray.tasks import gguf_files, model_files, pretrained
+from hiso_ray.tasks.pretrained import gguf_files, model_files, pretrained
 
 gguf = pytest.importorskip("gguf", reason="reads GGUF files: pip install 'hiso-ray[gguf]'")
 

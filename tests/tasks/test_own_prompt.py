@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from hiso_ray import Experiment, config, replay, resume, run, tasks
 from hiso_ray.cli import main
-from hiso_ray.fields import explain
-from hiso_ray.ledger import Ledger
-from hiso_ray.tasks import examples
-from hiso_ray.tasks.own_prompt import benchmark_of
-from hiso_ray.tasks.reviews import drafts
+from hiso_ray.config.fields import explain
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.tasks.text import examples
+from hiso_ray.tasks.text.own_prompt import benchmark_of
+from hiso_ray.tasks.text.reviews import drafts
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -169,7 +169,7 @@ def test_what_is_scored(reviews: Path, tmp_path: Path) -> None:
 def test_a_metric_of_ones_own_is_a_row_and_a_column(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hiso_ray.tasks import scores
+    from hiso_ray.tasks.text import scores
 
     def begins_alike(answer: str, reference: str) -> float:
         return float(answer[:1] == reference[:1])

@@ -11,9 +11,9 @@ import torch
 from random_models import MODELS, PADDED, random_model
 from torch import Tensor
 
-from hiso_ray.tasks import attention
-from hiso_ray.tasks.attention import attend
-from hiso_ray.tasks.packing import Packing, Run, packed
+from hiso_ray.tasks.forward import attention
+from hiso_ray.tasks.forward.attention import attend
+from hiso_ray.tasks.forward.packing import Packing, Run, packed
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 1, 2, 5, 5, 9)

@@ -15,7 +15,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from hiso_ray import Experiment, run, tasks
 from hiso_ray.errors import UserError
-from hiso_ray.tasks import pretrained
+from hiso_ray.tasks.pretrained import pretrained
 
 
 def refused(kind: type[Exception]) -> Callable[..., Any]:

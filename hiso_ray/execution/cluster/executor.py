@@ -15,11 +15,11 @@ from hiso_ray.execution.cluster.pieces import Piece
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import Evaluation
-from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Snapshot, Turn
-from hiso_ray.outcomes import joined
-from hiso_ray.work_units import Unit, work_units
+from hiso_ray.run_folder.faults import Faults
+from hiso_ray.run_folder.outcomes import joined
+from hiso_ray.server.work_units import Unit, work_units
 
 
 class ClusterExecutor:

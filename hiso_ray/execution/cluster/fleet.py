@@ -33,9 +33,9 @@ from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.pieces import Call, Piece, Sent
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
-from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Missed
+from hiso_ray.run_folder.faults import Faults
 
 
 class Fleet:

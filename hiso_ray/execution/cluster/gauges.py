@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ray.util.metrics import Gauge
 
-from hiso_ray.execution import faults
 from hiso_ray.execution.cluster.labels import label_of
-from hiso_ray.metrics import Row
+from hiso_ray.run_folder import faults
+from hiso_ray.run_folder.rows import Row
 
 NAMES = {
     "hiso_round": "rounds done",

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from hiso_ray.execution.history import History
-from hiso_ray.work_units import Unit
+from hiso_ray.server.work_units import Unit
 
 Item = int | Unit
 

@@ -23,15 +23,15 @@ from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
 from hiso_ray.execution.contract import Job, OnNote, OnRow
-from hiso_ray.execution.faults import Faults
 from hiso_ray.execution.reports import kept_rows
-from hiso_ray.ledger import Ledger
-from hiso_ray.metrics import scan_rows
-from hiso_ray.work_units import idle
+from hiso_ray.run_folder.faults import Faults
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.server.work_units import idle
 
 if TYPE_CHECKING:
+    from hiso_ray.federation.partition import Partition
     from hiso_ray.tasks.contract import Prepared
-    from hiso_ray.tasks.partition import Partition
 
 POLL_SECONDS = 0.2
 

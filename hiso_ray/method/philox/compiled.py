@@ -17,7 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hiso_ray.method.philox import Distribution, reference
+from hiso_ray.method.philox import reference
+from hiso_ray.method.philox.streams import Distribution
 
 _f32, _i32, _u32, _u64 = np.float32, np.int32, np.uint32, np.uint64
 _M0, _M1 = (_u64(m) for m in reference.MULTIPLIERS)

@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from hiso_ray.method.naming import Name
-from hiso_ray.method.philox import Distribution, identity, reference
+from hiso_ray.method.philox import reference
+from hiso_ray.method.philox.streams import Distribution, identity
 
 BLOCKS = 512  # counters of one program; four elements each
 EXACT = {"enable_fp_fusion": False}

@@ -1,0 +1,257 @@
+"""(x, H) at a round: one replica per process. The scalar family brings it forward by records, never
+by weights; the other methods send it x_r."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.client.landscape import look
+from hiso_ray.config import Experiment
+from hiso_ray.errors import Behind, NonFiniteLoss
+from hiso_ray.messages import Missed, Score, Snapshot
+from hiso_ray.method.curvature import OracleDiagonal, initial
+from hiso_ray.method.direction import Directions
+from hiso_ray.method.naming import Name, Naming
+from hiso_ray.method.perturbed import Unperturbed, unperturbed
+from hiso_ray.method.probe import Probe
+from hiso_ray.method.scalar import Rule, State, Step, apply_record
+from hiso_ray.record import Record
+from hiso_ray.run_folder import snapshots
+from hiso_ray.seeds import Purpose, pool_seed
+from hiso_ray.server.work_units import clients_together
+from hiso_ray.tasks.contract import Layout, Task, views
+
+ORACLE_SAMPLES = 32  # random vectors of an estimate of the Hessian's diagonal
+STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
+
+
+class Replica:
+    """The shared model as one process sees it.
+
+    Memory: x and one buffer for perturbed weights (in the forward dtype; where probes hold a layer
+    at a time, the task's buffer of that size instead), H if the method has one, and the remembered
+    directions; with several local steps one more d for a client's local x.
+
+    Attributes:
+        train_examples: of the whole federation.
+        round: r, the number of records applied.
+        buffer: (k, d) where probes build perturbed weights, as many as the task takes at once; None
+            where the task builds them, layer by layer.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        x0: np.ndarray,
+        device: torch.device,
+        train_examples: int,
+    ) -> None:
+        self.experiment, self.task, self.device = experiment, task, device
+        # A copy of its own: x0 may be shared with every other process of the node.
+        x = torch.tensor(x0, dtype=torch.float32, device=device)
+        method = experiment.method
+        curvature = initial(
+            method.curvature,
+            task.layout,
+            device,
+            seed=experiment.seed,
+            rounds=method.curvature_rounds,
+        )
+        moves = method.momentum > 0 and not experiment.sends_weights
+        velocity = torch.zeros_like(x) if moves else None
+        self.state = State(x, curvature, method.curvature_in, velocity)
+        budget = int(experiment.resources.direction_cache_mb * 2**20)
+        self.directions = Directions(
+            x.numel(), device, budget, method.generator, method.distribution
+        )
+        pool = (pool_seed(experiment.seed), method.seed_pool) if method.seed_pool else None
+        self.naming = Naming(method.num_perturbations, method.directions == "shared", pool)
+        self.probe = Probe(
+            method.mu,
+            method.probe,
+            second=method.row.second_differences,
+            sphere=method.name == "fedzo",
+        )
+        self.buffer = None
+        # A network that takes several weight vectors at once has no layer worth sparing.
+        if experiment.resources.probe_weights == "whole" or task.several is not None:
+            dtype, rows = getattr(torch, experiment.task.dtype), self._weight_vectors()
+            self.buffer = torch.empty(rows, x.numel(), dtype=dtype, device=device)
+        self.round = 0
+        self.train_examples = train_examples
+        self._consult_oracle()
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether clients that stand at weights of their own are measured together."""
+        alike = self.naming.shared and self.probe.kind != "exact"
+        return alike and self.task.several is not None
+
+    def _weight_vectors(self) -> int:
+        """How many perturbed weight vectors exist at once."""
+        if self.task.several is None:
+            return 1
+        points = self.probe.points_of(self.naming.perturbations)
+        at_once = min(self.task.several.at_once, points)
+        experiment = self.experiment
+        apart = experiment.federation.local_steps > 1 and self.steps_together
+        return at_once * (clients_together(experiment) if apart else 1)
+
+    def measure(
+        self, x: Tensor, batches: Sequence[Any], names: Sequence[Name]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probes from x along some directions; see ``Probe.scalars``."""
+        return self.probe.scalars(
+            self.task,
+            x,
+            batches,
+            names,
+            self.state.in_probe,
+            self.directions,
+            self.buffer,
+        )
+
+    def catch_up(self, missed: Missed) -> None:
+        """Moves to x_r of the round asked for: by the weights, or by a snapshot if it helps and by
+        records.
+
+        Raises:
+            Behind: some of the records in between are missing, or the snapshot cannot be read.
+            NonFiniteLoss: an update has overflowed.
+        """
+        if missed.weights is not None:
+            self._take(missed.weights, missed.round)
+            return
+        if missed.snapshot is not None and missed.snapshot.round > self.round:
+            try:
+                self._start_from(missed.snapshot)
+            except OSError as error:
+                raise Behind(self.round, str(error)) from error
+        for record in missed.records:
+            if record.round < self.round:
+                continue
+            if record.round > self.round:
+                raise Behind(self.round)
+            self._apply(record)
+        if self.round != missed.round:
+            raise Behind(self.round)
+
+    def _take(self, weights: np.ndarray, round_: int) -> None:
+        with warnings.catch_warnings():  # what came from the object store is only read
+            warnings.filterwarnings("ignore", message=".*not writable")
+            self.state.x.copy_(torch.from_numpy(weights))
+        self.directions.forget()
+        self.round = round_
+
+    def _apply(self, record: Record) -> None:
+        if record.moves:
+            second = record.second or [None] * len(record.scalars)
+            steps = [
+                Step(
+                    self.naming.of_record(seed, record.cohort),
+                    np.array(g, np.float32),
+                    None if c is None else np.array(c, np.float32),
+                )
+                for seed, g, c in zip(record.seeds, record.scalars, second, strict=True)
+            ]
+            every = self.experiment.method.hessian_update == "all"
+            rule = Rule(
+                record.lr, record.hessian_retention, record.hessian_eps, every, record.momentum
+            )
+            apply_record(self.state, self.directions, steps, rule)
+        self.directions.forget()
+        self.round += 1
+        self._check_finite(f"the update of round {self.round - 1}", self.state.update_norm)
+        self._consult_oracle()
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"{what} has overflowed ({value}): lower method.lr (now "
+                f"{self.experiment.method.lr:g})"
+            )
+
+    def _consult_oracle(self) -> None:
+        """Measures the Hessian's diagonal at x_r when its time has come: a function of x_r and the
+        round, so all replicas get the same.
+
+        Raises:
+            NonFiniteLoss: it has overflowed.
+        """
+        oracle = self.state.curvature
+        if not isinstance(oracle, OracleDiagonal):
+            return
+        if self.round % self.experiment.method.curvature_rounds == 0:
+            seed, x = self.experiment.seed, self.state.x
+            view = look(self.task, x, self.train_examples, seed, Purpose.ORACLE, self.round)
+            diagonal = view.hessian_diagonal(ORACLE_SAMPLES)
+            total = float(diagonal.sum(dtype=torch.float64))
+            self._check_finite(f"the Hessian's diagonal before round {self.round}", total)
+            oracle.measure(diagonal)
+
+    def snapshot(self, folder: Path, check: str) -> Snapshot:
+        """Writes x and H to ``folder``; see :func:`hiso_ray.run_folder.snapshots.write`."""
+        tensors = {name: tensor.cpu().numpy() for name, tensor in self._tensors().items()}
+        return snapshots.write(folder, self.round, check, tensors, self.state.update_norm)
+
+    def _start_from(self, snapshot: Snapshot) -> None:
+        tensors, update_norm = snapshots.read(snapshot)
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.from_numpy(tensors[name]))
+        self.state.update_norm, self.round = update_norm, snapshot.round
+        self.directions.forget()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that a round leaves behind."""
+        velocity = self.state.velocity
+        momentum = {} if velocity is None else {"velocity": velocity}
+        return {"x": self.state.x} | momentum | self.state.curvature.stored()
+
+    def forward_weights(self) -> Tensor | Unperturbed:
+        """x in the dtype of the forward passes; valid until the next probe."""
+        return unperturbed(self.state.x, None if self.buffer is None else self.buffer[0])
+
+    def score(self, batch: int) -> Score:
+        return self.task.score(self.forward_weights(), batch)
+
+    def statistics(self) -> dict[str, float]:
+        """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
+
+        The median is that of evenly spaced elements, at most 65 536.
+
+        Raises:
+            NonFiniteLoss: H has overflowed.
+        """
+        found = {"update_norm": self.state.update_norm}
+        h = self.state.curvature.values()
+        if h is not None:
+            sample = h[:: -(-h.numel() // STATISTICS_SAMPLE)]
+            found |= {
+                "h_min": float(h.min()),
+                "h_median": float(sample.median()),
+                "h_max": float(h.max()),
+            }
+            self._check_finite(f"H of round {self.round - 1}", found["h_max"])
+        return found
+
+    def digest(self) -> str:
+        return weights_sha256(self.state.x, self.task.layout)
+
+
+def weights_sha256(x: Tensor, layout: Layout) -> str:
+    """SHA-256 over the float32 bytes of the trainable tensors, in the order of their names."""
+    tensors = views(x.cpu(), layout)
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(tensors[name].contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,220 @@
+"""What passes between the server and its clients, and what each client did.
+
+Bytes are counted by three rules, never mixed:
+
+- *protocol* (``uplink_bytes``, ``downlink_bytes``): down, to each sampled client, the request (τ
+  seeds of 8 bytes where it probes, lr and μ of 4) and every record it missed since its last turn
+  (the same, plus its scalars), or for methods that send weights the d float32 of x_r, whether it
+  then answers, goes away or comes late; up, what arrived in time: the payload of each client of the
+  record's cohort. A round that moved nothing leaves nothing to catch up with. The initial model is
+  a line of its own in the summary: every method pays it once.
+- *paper* (``paper_bytes_per_client``): the rule of the published tables, rounds × 2 × P × τ × 4 for
+  scalars and rounds × 2 × d × 4 for weights.
+- *ray* (``ray_bytes``, counted by the executor): the serialized messages between the driver and
+  the client actors, those of evaluations too, which bring back each example's loss and scores.
+  Weights that go out are counted once a round, as they are put into the object store; each further
+  node fetches them once more.
+
+Messages are whole bytes: FeedSign's one bit takes one, except by the paper's rule.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hiso_ray.config import Experiment, MethodConfig
+from hiso_ray.federation.devices import NAMES, Devices
+from hiso_ray.federation.uplink import payload_bytes
+from hiso_ray.record import Record
+from hiso_ray.run_folder.whole_files import whole
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the messages of an experiment are [bytes].
+
+    Attributes:
+        dimension: d.
+    """
+
+    experiment: Experiment
+    dimension: int
+
+    @cached_property
+    def scalars(self) -> int:
+        """What a client measures in a round: τ·P, twice as many with second differences."""
+        return scalars_per_turn(self.experiment)
+
+    @cached_property
+    def up(self) -> int:
+        """What one client sends up."""
+        if self.experiment.sends_weights:
+            return 4 * self.dimension
+        return payload_bytes(self.experiment.precision, self.scalars)
+
+    @cached_property
+    def request(self) -> int:
+        """What asks one sampled client for its turn."""
+        seeds = 0 if self.experiment.method.row.first_order else self._seeds
+        model = 4 * self.dimension if self.experiment.sends_weights else 0
+        return seeds + 4 + 4 + model
+
+    def record(self, answered: int) -> int:
+        """One missed record, of a round that so many clients answered."""
+        method = self.experiment.method
+        if self.experiment.sends_weights:
+            return 0
+        if method.row.aggregation == "majority":
+            return self._seeds + 4 + 4 + payload_bytes("sign", self.scalars)
+        if method.directions == "shared":
+            return self._seeds + 4 + 4 + 4 * self.scalars
+        return self._seeds + 4 + 4 + 4 * answered * (1 + self.scalars)  # and who they are of
+
+    def missed(self, records_bytes: np.ndarray) -> np.ndarray:
+        """What brings clients up to date that missed records of so many bytes.
+
+        With a finite pool of seeds the sums of its K scalars stand for any number of records
+        (FedKSeed's collapse: x is linear in them), and are sent where that is shorter.
+        """
+        pool = self.experiment.method.seed_pool
+        return np.minimum(records_bytes, 4 * pool) if pool else records_bytes
+
+    @property
+    def _seeds(self) -> int:
+        return 8 * self.experiment.federation.local_steps
+
+
+def scalars_per_turn(experiment: Experiment) -> int:
+    """What one client measures in a round."""
+    method = experiment.method
+    per_step = method.num_perturbations * (1 + method.row.second_differences)
+    return experiment.federation.local_steps * per_step
+
+
+def paper_bytes_per_client(experiment: Experiment, rounds: int, dimension: int) -> int:
+    """The byte rule behind the published tables (REFERENCE: HiSo tables; up + down).
+
+    A scalar is 4 bytes each way; FeedSign's is a bit each way; FedKSeed sends pairs of seed and
+    scalar up and K scalars down; with directions per client, what comes down is everyone's; weights
+    are d scalars.
+    """
+    federation, method = experiment.federation, experiment.method
+    scalars, sizes = scalars_per_turn(experiment), Sizes(experiment, dimension)
+    if experiment.sends_weights:
+        return rounds * 2 * 4 * dimension
+    if method.row.aggregation == "majority":
+        return math.ceil(rounds * 2 * scalars / 8)
+    if method.seed_pool:
+        return rounds * 4 * (2 * scalars + method.seed_pool)
+    sets = 1 if method.directions == "shared" else federation.clients_per_round
+    return rounds * (sizes.up + 4 * sets * scalars)
+
+
+def forward_passes(method: MethodConfig, local_steps: int) -> int:
+    """Of one client's turn, each over one minibatch. A backward pass counts as two, and so does
+    carrying a derivative along with a forward pass."""
+    p = method.num_perturbations
+    if method.row.first_order:
+        return 3 * local_steps
+    per_step = {"forward": p + 1, "central": 2 * p + method.row.second_differences, "exact": 2 * p}
+    return local_steps * per_step[method.probe]
+
+
+class Traffic:
+    """Turns, protocol bytes and time so far, as a fold over the records.
+
+    Attributes:
+        answered, dropped, late: (num_clients,) int64 rounds in which each client was.
+        downlink_bytes: (num_clients,) int64; ``down`` is their sum.
+        turns: that were answered, of all clients.
+        applied, applied_bytes: records so far that moved the model, and their bytes.
+        seen, seen_bytes: (num_clients,) int64 how much of those each client holds.
+        simulated_seconds: on the virtual clock.
+    """
+
+    def __init__(self, experiment: Experiment, dimension: int) -> None:
+        self.experiment, self.sizes = experiment, Sizes(experiment, dimension)
+        zeros = np.zeros((6, experiment.federation.num_clients), np.int64)
+        self.answered, self.dropped, self.late = zeros[:3]
+        self.downlink_bytes, self.seen, self.seen_bytes = zeros[3:]
+        self.down = self.applied = self.applied_bytes = 0
+        self.turns = 0
+        self.simulated_seconds = 0.0
+        self._forwards = forward_passes(experiment.method, experiment.federation.local_steps)
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """(num_clients,) int64 rounds in which each client was asked."""
+        return self.answered + self.dropped + self.late
+
+    @property
+    def uplink_bytes(self) -> np.ndarray:
+        """(num_clients,) int64"""
+        return self.answered * self.sizes.up
+
+    @property
+    def up(self) -> int:
+        return self.turns * self.sizes.up
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes of the turns that were computed: those of clients that answered."""
+        return self.turns * self._forwards
+
+    def missed(self, clients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) int64 records that each client must catch up with before its next turn, and the
+        bytes that takes."""
+        return self.applied - self.seen[clients], self._missed_bytes(clients)
+
+    def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
+        return self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
+
+    def count(self, record: Record) -> None:
+        """Adds the next record."""
+        sampled = np.array(record.cohort + record.dropped + record.late, np.int64)
+        came, left = len(record.cohort), len(record.cohort) + len(record.dropped)
+        answered, dropped, late = sampled[:came], sampled[came:left], sampled[left:]
+        self.answered[answered] += 1
+        self.dropped[dropped] += 1
+        self.late[late] += 1
+        self.turns += came
+        downlink = self.sizes.request + self._missed_bytes(sampled)
+        self.downlink_bytes[sampled] += downlink
+        self.down += int(downlink.sum())
+        self.seen[sampled], self.seen_bytes[sampled] = self.applied, self.applied_bytes
+        if record.moves and not self.experiment.sends_weights:
+            self.applied += 1
+            self.applied_bytes += self.sizes.record(len(record.cohort))
+        self.simulated_seconds += record.seconds
+
+
+def write_clients(
+    path: Path, traffic: Traffic, examples: np.ndarray, devices: Devices | None
+) -> None:
+    """``clients.csv``: one row per client, with its device where there are devices.
+
+    Args:
+        examples: (num_clients,) int64 that each client holds.
+    """
+    columns = {
+        "client": np.arange(len(examples)),
+        "examples": examples,
+        "sampled": traffic.sampled,
+        "answered": traffic.answered,
+        "dropped": traffic.dropped,
+        "late": traffic.late,
+        "uplink_bytes": traffic.uplink_bytes,
+        "downlink_bytes": traffic.downlink_bytes,
+    }
+    if devices is not None:
+        columns |= {name: getattr(devices, name) for name in NAMES}
+    with whole(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))

@@ -1,0 +1,1 @@
+"""What the server does with answers: attacks, aggregation, privacy, weights."""

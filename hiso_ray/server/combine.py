@@ -1,0 +1,87 @@
+"""A cohort's answers -> what its record holds, in client-id order whatever order they came in.
+
+Payloads are decoded; attackers' are replaced; clipping is made sure of; the rule makes one τ×P
+array of them, or, where each client has directions of its own, all stand side by side; privacy adds
+its noise to the mean. All of it is numpy on a few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hiso_ray.config import Experiment
+from hiso_ray.federation.traffic import scalars_per_turn
+from hiso_ray.federation.uplink import decode, encode
+from hiso_ray.messages import Turn
+from hiso_ray.seeds import Purpose, generator
+from hiso_ray.server.aggregation import aggregate
+from hiso_ray.server.attacks import attackers, corrupt
+from hiso_ray.server.privacy import clipped, noisy
+
+
+def in_order(turns: Iterable[Turn], clients: np.ndarray) -> list[Turn]:
+    """The turns of a cohort by client id."""
+    by_client = {turn.client: turn for turn in turns}
+    return [by_client[int(client)] for client in clients]
+
+
+def mean_loss(turns: Sequence[Turn]) -> float:
+    """Over the clients and their local steps, of which all have as many."""
+    losses = [loss for turn in turns for loss in turn.losses.tolist()]
+    return math.fsum(losses) / len(losses)  # exact, so the same in any order
+
+
+def received(experiment: Experiment, round_: int, turns: Sequence[Turn]) -> np.ndarray:
+    """(m, τ, S) float32 scalars as the server has them; S = P, or 2P with second differences."""
+    steps, precision = experiment.federation.local_steps, experiment.precision
+    shape = (steps, scalars_per_turn(experiment) // steps)
+    sent = decode([turn.payload for turn in turns], precision, shape)
+    if experiment.attack.kind != "none":
+        sent = _attacked(experiment, round_, turns, sent)
+    clip = experiment.privacy.clip
+    # Clients have clipped already; attackers have not, and rounding may have lengthened it again.
+    return sent if clip == "none" else np.stack([clipped(scalars, clip) for scalars in sent])
+
+
+def _attacked(
+    experiment: Experiment, round_: int, turns: Sequence[Turn], sent: np.ndarray
+) -> np.ndarray:
+    attack, precision = experiment.attack, experiment.precision
+    who = attackers(experiment.seed, experiment.federation.num_clients, attack.fraction)
+    bad = np.isin([turn.client for turn in turns], who)
+    rng = generator(experiment.seed, Purpose.ATTACK, round_)
+    lies = corrupt(sent, bad, attack.kind, attack.scale, rng)
+    for i in np.flatnonzero(bad):  # they, too, send what the precision can say
+        (sent[i],) = decode([encode(lies[i], precision, rng)], precision, lies[i].shape)
+    return sent
+
+
+def combine(
+    experiment: Experiment, round_: int, sent: np.ndarray, examples: np.ndarray
+) -> np.ndarray:
+    """What everyone is told of a round: (τ, n, S/P) float32 over n directions, g and then c.
+
+    Args:
+        sent: (m, τ, S) float32 of the clients that answered.
+        examples: (m,) int64 that each of them holds.
+    """
+    method, aggregation, privacy = experiment.method, experiment.aggregation, experiment.privacy
+    weights = examples.astype(np.float64) if aggregation.weights == "examples" else None
+    m, steps, _ = sent.shape
+    if method.row.second_differences:  # H learns from |c|: opposite signs must not cancel
+        g, c = np.split(sent, 2, axis=2)
+        sent = np.concatenate([g, np.abs(c)], axis=2)
+    if method.directions == "per_client":
+        if weights is not None:
+            sent = (sent * (weights / weights.mean())[:, None, None]).astype(np.float32)
+        apart = sent.reshape(m, steps, -1, method.num_perturbations)
+        return apart.transpose(1, 0, 3, 2).reshape(steps, m * method.num_perturbations, -1)
+    mean = aggregate(sent, experiment.rule, weights=weights, byzantine=aggregation.byzantine)
+    if privacy.noise > 0:
+        assert privacy.clip != "none"
+        rng = generator(experiment.seed, Purpose.NOISE, round_)
+        mean = noisy(mean, privacy.clip, privacy.noise, m, rng)
+    return mean.reshape(steps, -1, method.num_perturbations).transpose(0, 2, 1)

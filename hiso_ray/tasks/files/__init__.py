@@ -1,0 +1,1 @@
+"""Rows of data files, read strictly: CSV and TSV, JSON, Parquet."""

@@ -1,0 +1,1 @@
+"""Losses of a module at flat vectors of weights, and their derivatives."""

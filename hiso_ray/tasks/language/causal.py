@@ -1,0 +1,137 @@
+"""A Hugging Face causal language model over one flat weight vector: sequences, binding, export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiso_ray.config import LoraConfig, TaskConfig
+from hiso_ray.tasks import evaluation
+from hiso_ray.tasks.contract import Layout, Prepared
+from hiso_ray.tasks.flat.module import Mask, ModuleTask
+from hiso_ray.tasks.forward.forwards import Forward, chosen
+from hiso_ray.tasks.forward.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
+from hiso_ray.tasks.pretrained import pretrained
+from hiso_ray.tasks.pretrained.model_files import find
+from hiso_ray.tasks.pretrained.trainable import add_lora, peft_config, restored
+
+ALIGNMENT = 64  # bytes, of torch's own storage on CPUs
+
+
+class LanguageTask(ModuleTask):
+    """The language model and both splits on one device; ``Task`` says what the methods do."""
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        prepared: Prepared,
+        device: torch.device,
+        answers: Sequence[int] | None = None,
+    ) -> None:
+        """
+        Args:
+            answers: tokens whose logits are all that is wanted; by default the whole vocabulary's.
+        """
+        self.config, self.device = config, device
+        self._arrays, self._spec = prepared.arrays, prepared.spec
+        module = pretrained.skeleton(prepared.spec["model"])
+        if "lora" in prepared.spec:
+            add_lora(module, LoraConfig(**prepared.spec["lora"]))
+        tensors = {name for name, _ in prepared.spec["dense"]}
+        tensors |= {n.removeprefix("frozen/") for n in prepared.arrays if n.startswith("frozen/")}
+        assert tensors == {name for name, _ in module.named_parameters()}
+        for name, parameter in module.named_parameters():
+            if f"frozen/{name}" in prepared.arrays:
+                parameter.data = _shared(prepared.arrays[f"frozen/{name}"], device)
+        for buffer in module.buffers():
+            buffer.data = buffer.to(device)
+        layout = _layout(prepared.spec["layout"])
+        mask = None
+        if "mask/index" in prepared.arrays:
+            mask = Mask(
+                prepared.arrays["mask/index"],
+                prepared.arrays["mask/base"],
+                _layout(prepared.spec["dense"]),
+            )
+        batches = evaluation.batches(config, len(prepared.arrays["eval_labels"]))
+        super().__init__(module, layout, batches, mask)
+        rows = None if answers is None else torch.tensor(answers, device=device)
+        self.forward = Forward(module, chosen(prepared.spec["forward"]), device, rows)
+        self._kept: KeptStates | None = None
+
+    def keep_states(self, budget: int) -> None:
+        """From here on the frozen layers run as ``task.frozen_layers`` says.
+
+        Args:
+            budget: for their states [bytes].
+        """
+        frozen = FrozenLayers(*self._spec["frozen_layers"])
+        per_batch = self.config.frozen_layers == PER_BATCH
+        self._kept = KeptStates(self.module, frozen, self.device, per_batch, budget)
+
+    def inputs(
+        self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray], scored: np.ndarray
+    ) -> dict[str, Any]:
+        """What :meth:`hidden` reads of some examples; see ``Forward.inputs``."""
+        inputs = self.forward.inputs(rows, scored)
+        if self._kept is not None:
+            inputs["states"] = self._kept.states(split, examples, rows)
+        return inputs
+
+    def hidden(self, inputs: dict[str, Any]) -> Tensor:
+        """See ``Forward.hidden``."""
+        if self._kept is None:
+            return self.forward.hidden(inputs)
+        with self._kept.handed_on(inputs["states"]):
+            return self.forward.hidden(inputs)
+
+    def rows(self, name: str, examples: np.ndarray) -> list[np.ndarray]:
+        """The token ids of some examples, from the arrays ``NAME_ids`` and ``NAME_offsets``."""
+        ids, offsets = self._arrays[f"{name}_ids"], self._arrays[f"{name}_offsets"]
+        return [ids[offsets[i] : offsets[i + 1]] for i in examples]
+
+    @torch.inference_mode()
+    def export(self, weights: Tensor, folder: Path) -> None:
+        """A Hugging Face folder: the original model with these weights, or with LoRA its adapter,
+        and the tokenizer. Adapters of a model from a GGUF file are merged into it, since the name
+        of such a base means nothing to other programs."""
+        model, tokenizer, _ = pretrained.load(self.config.model)
+        self._bind(weights.cpu())
+        named = dict(self.module.named_parameters())
+        tensors = {name: named[name].clone() for name, _ in self._tensors}
+        self._bound_to = None
+        if "lora" in self._spec:
+            from peft import get_peft_model
+
+            lora = LoraConfig(**self._spec["lora"])
+            targets = lora.target_modules.split(",")
+            with torch.random.fork_rng(devices=[]):
+                model = get_peft_model(model, peft_config(lora, targets))
+            tensors = {f"base_model.model.{name}": value for name, value in tensors.items()}
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                parameter.data = tensors[name]
+        if "lora" in self._spec and find(self.config.model).from_gguf:
+            model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _layout(spec: Any) -> Layout:
+    return tuple((name, tuple(shape)) for name, shape in spec)
+
+
+def _shared(array: np.ndarray, device: torch.device) -> Tensor:
+    """A frozen weight, on CPUs the same memory.
+
+    Frozen weights are never written to, so every process of a node may read the same ones. Matrix
+    products change bits with the alignment of what they read, and the object store aligns small
+    arrays to 8 bytes only: what does not lie as torch would lay it is copied.
+    """
+    tensor = restored(array).to(device)
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

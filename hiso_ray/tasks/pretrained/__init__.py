@@ -1,0 +1,1 @@
+"""Pretrained models and their tokenizers, and which of their weights are trained."""

