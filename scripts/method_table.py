@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from hiso_ray import Experiment, run, tasks
 from hiso_ray.config import METHODS
-from hiso_ray.config.methods import Method
+from hiso_ray.config.method_row import Method
 from hiso_ray.execution.worker import Worker
 from hiso_ray.run_folder.rows import read_rows
 from hiso_ray.seeds import step_seeds

@@ -80,7 +80,7 @@ class Replica:
             method.mu,
             method.probe,
             second=method.row.second_differences,
-            sphere=method.name == "fedzo",
+            sphere=method.row.on_sphere,
         )
         self.buffer = None
         # A network that takes several weight vectors at once has no layer worth sparing.

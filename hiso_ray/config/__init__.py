@@ -9,7 +9,8 @@ from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkC
 from hiso_ray.config.experiment import Experiment, load, put
 from hiso_ray.config.federation import DevicesConfig, FederationConfig
 from hiso_ray.config.method import MethodConfig, own_value
-from hiso_ray.config.methods import METHODS, Method
+from hiso_ray.config.method_row import Method
+from hiso_ray.config.methods import METHODS
 from hiso_ray.config.privacy import PrivacyConfig
 from hiso_ray.config.prompt import PromptConfig
 from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig

@@ -32,8 +32,9 @@ def check_dimension(experiment: Sections, dimension: int) -> None:
     Raises:
         UserError: a model of so many trainable weights is too large to be differentiated twice.
     """
+    method = experiment.method
     wanted = {
-        "method.curvature = oracle": experiment.method.curvature == "oracle",
+        f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
     }
     for what, is_wanted in wanted.items():
@@ -108,7 +109,7 @@ def _something_to_aggregate(experiment: Sections) -> None:
 
 def _controls(experiment: Sections) -> None:
     method = experiment.method
-    if method.curvature not in ("random", "permuted"):
+    if not method.curvature_row.control:
         return
     if method.row.second_differences or method.curvature_in == "probe":
         where = f"method.name {method.name}, method.curvature_in {method.curvature_in}"
@@ -119,9 +120,10 @@ def _controls(experiment: Sections) -> None:
 
 
 def _differentiable(experiment: Sections) -> None:
+    method = experiment.method
     wanted = {
-        "method.probe = exact": experiment.method.probe == "exact",
-        "method.curvature = oracle": experiment.method.curvature == "oracle",
+        "method.probe = exact": method.probe == "exact",
+        f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
     }
     dtype, found = experiment.task.dtype, [what for what, is_wanted in wanted.items() if is_wanted]
@@ -130,8 +132,7 @@ def _differentiable(experiment: Sections) -> None:
             f"{', '.join(found)} with task.dtype = {dtype}: derivatives of half-precision forward "
             "passes are off by per cents, or overflow; set task.dtype to float32"
         )
-    federation, method = experiment.federation, experiment.method
-    if federation.local_steps > 1:
+    if experiment.federation.local_steps > 1:
         return
     unread = [n for n in ("momentum", "prox") if method.row.first_order and getattr(method, n) > 0]
     if method.hessian_update == "all" and not method.row.second_differences:
@@ -151,8 +152,6 @@ def whole_only(experiment: Sections) -> list[str]:
     if method.row.first_order:
         return [f"{method.name} computes gradients and perturbs nothing"]
     reasons = []
-    if task.name == "quadratic":
-        reasons.append("task.name = quadratic has no layers")
     if method.generator == "torch":
         reasons.append("method.generator = torch makes no slice of a direction alone, use philox")
     if method.probe == "exact":

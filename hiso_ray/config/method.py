@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hiso_ray.config.methods import METHODS, Method
+from hiso_ray.config.curvatures import CURVATURES, Curvature
+from hiso_ray.config.method_row import Method
+from hiso_ray.config.methods import METHODS
 from hiso_ray.config.section import PositiveFloat, PositiveInt, Section
 
 if TYPE_CHECKING:
     Name = str
+    CurvatureName = str
 else:
     Name = Literal[tuple(METHODS)]
+    CurvatureName = Literal[tuple(CURVATURES)]
 OWN = sorted({name for row in METHODS.values() for name in row.own})  # may be `auto` when given
 
 
@@ -56,9 +60,7 @@ class MethodConfig(Section):
         description="of the elements of directions: standard normal, or ±1 with equal chances "
         "(generator philox)",
     )
-    curvature: Literal[
-        "none", "diagonal", "tensor", "row", "scalar", "frozen", "random", "permuted", "oracle"
-    ] = Field(
+    curvature: CurvatureName = Field(
         "diagonal",
         description="H: none (H = 1); diagonal; its mean per tensor, per row, or over all "
         "(scalar); frozen after curvature_rounds; random with the learned distribution; the "
@@ -112,6 +114,10 @@ class MethodConfig(Section):
     def row(self) -> Method:
         return METHODS[self.name]
 
+    @property
+    def curvature_row(self) -> Curvature:
+        return CURVATURES[self.curvature]
+
     @model_validator(mode="before")
     @classmethod
     def _own_values(cls, values: Any) -> Any:
@@ -134,12 +140,12 @@ class MethodConfig(Section):
                 f"{field} = {value} with method.name {self.name}: {allowed}; leave {field} out, or "
                 f"use {' or '.join([', '.join(others[:-1]), others[-1]] if others[1:] else others)}"
             )
-        if self.curvature not in ("frozen", "oracle") and self.curvature_rounds != 100:
+        if not self.curvature_row.reads_rounds and self.curvature_rounds != 100:
             raise ValueError(
                 f"curvature_rounds = {self.curvature_rounds}: curvature {self.curvature} does not "
                 "read it; leave it out, or use curvature frozen or oracle"
             )
-        if self.curvature in ("none", "oracle"):
+        if not self.curvature_row.learns:
             learning = ("hessian_retention", "hessian_eps", "hessian_update")
             unread = [n for n in learning if getattr(self, n) != own_value(self.name, n)]
             if unread:
@@ -160,8 +166,10 @@ class MethodConfig(Section):
                 f"distribution = {self.distribution} with generator torch, which makes normals "
                 "only: use generator philox, or leave distribution out"
             )
-        if self.name == "fedkseed" and self.seed_pool < 1:
-            raise ValueError("seed_pool = 0: fedkseed draws its directions from at least one seed")
+        if "seed_pool" in row.reads and self.seed_pool < 1:
+            raise ValueError(
+                f"seed_pool = 0: {self.name} draws its directions from at least one seed"
+            )
         return self
 
     def renamed(self, name: str) -> dict[str, Any]:

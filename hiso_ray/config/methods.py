@@ -1,15 +1,15 @@
 """The table of methods: what each is, what it sends, and its own values of the method's fields.
 
-A method is one row. Its mathematics is in ``hiso_ray.method``: the scalar family in ``scalar``
-(with ``naming``, ``direction``, ``probe`` and ``curvature``), clients' first-order steps in
-``first_order``, the server's optimizers in ``server``.
+A method is one row, here or from another package (``outside``). Its mathematics is in
+``hiso_ray.method``: the scalar family in ``scalar`` (with ``naming``, ``direction``, ``probe`` and
+``curvature``), clients' first-order steps in ``first_order``; the server's optimizers are in
+``hiso_ray.server.optimizers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from hiso_ray.config.method_row import Method
+from hiso_ray.config.outside import outside
 
 _PROBING = frozenset({"lr", "mu", "num_perturbations", "probe", "generator", "distribution"})
 _CURVED = frozenset(
@@ -19,42 +19,6 @@ _CURVED = frozenset(
 _FLAT_SCALARS = _PROBING | {"directions", "momentum"}
 _LOCAL_SGD = frozenset({"lr", "momentum", "weight_decay", "server_lr"})
 _ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method.
-
-    Attributes:
-        paper: where it comes from.
-        rule: what a round does, in a line.
-        reads: the fields of ``method`` that mean something to it, besides ``name``.
-        sends: scalars (a client's finite differences; the model is a fold over the ledger) or
-            weights (d floats up and down).
-        own: its values of fields, where they differ from those of HiSo.
-        fixed: fields of ``own`` that it would not be itself without.
-        second_differences: a probe gives a second scalar, and H learns from that (HiZOO).
-        uplink, aggregation: precision and rule that are part of the method.
-        server: the server's optimizer of a mean of weights: sgd, adam, yogi or adagrad.
-        one_client: it is not federated.
-    """
-
-    paper: str
-    rule: str
-    reads: frozenset[str]
-    sends: Literal["scalars", "weights"] = "scalars"
-    own: Mapping[str, Any] = field(default_factory=dict)
-    fixed: frozenset[str] = frozenset()
-    second_differences: bool = False
-    uplink: Literal["float32", "sign"] = "float32"
-    aggregation: Literal["mean", "majority"] = "mean"
-    server: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
-    one_client: bool = False
-
-    @property
-    def first_order(self) -> bool:
-        """Clients compute gradients; otherwise they probe."""
-        return "mu" not in self.reads
 
 
 METHODS: dict[str, Method] = {
@@ -111,6 +75,7 @@ METHODS: dict[str, Method] = {
         _PROBING | {"server_lr"},
         sends="weights",
         own={"curvature": "none", "directions": "per_client"},
+        on_sphere=True,
     ),
     "fedavg": Method(
         "McMahan et al. 2017, arXiv 1602.05629",
@@ -151,3 +116,4 @@ METHODS: dict[str, Method] = {
         own={"curvature": "none", "prox": 0.01},
     ),
 }
+METHODS |= outside("hiso_ray.methods", METHODS)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hiso_ray.config.curvatures import CURVATURES
 from hiso_ray.config.section import Section, given
 
 SMALLEST_NOISE = 0.01  # below it ε is in the thousands after one round
@@ -114,9 +115,9 @@ def refusal(
             "mean hides them; use a method with shared directions",
         ),
         (
-            curvature == "oracle",
-            "method.curvature = oracle reads the data, not the noisy scalars alone; use another "
-            "curvature",
+            CURVATURES[curvature].measures,
+            f"method.curvature = {curvature} reads the data, not the noisy scalars alone; use "
+            "another curvature",
         ),
         (
             participation != "uniform",

@@ -10,10 +10,6 @@ LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 CONTEXT = 600 * 2**20
 GPU_CHUNK, STREAMS = 1 << 22, 32  # as in method.direction and method.scalar
 LOGITS = 1 << 24  # as in tasks.generation
-CURVATURE_COPIES = {  # vectors of d floats that H takes; a handful of floats counts for nothing
-    "none": 0, "scalar": 0, "tensor": 0, "row": 0,
-    "diagonal": 1, "frozen": 1, "oracle": 1, "random": 2, "permuted": 3,
-}  # fmt: skip
 
 
 def actor_bytes(
@@ -37,7 +33,7 @@ def actor_bytes(
     """
     task, resources = experiment.task, experiment.resources
     method = experiment.method
-    copies = 1 + CURVATURE_COPIES[method.curvature] + (method.momentum > 0)
+    copies = 1 + method.curvature_row.vectors + (method.momentum > 0)
     copies += 2 if experiment.sends_weights else experiment.federation.local_steps > 1
     copies += method.row.first_order
     width = 4 if task.dtype == "float32" else 2
@@ -122,7 +118,7 @@ def actor_gpu_bytes(
 def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
     """What chunks of directions take where passes over the weights are no kernels of their own."""
     method, federation = experiment.method, experiment.federation
-    plain = method.curvature in ("none", "diagonal", "frozen", "oracle") and method.momentum == 0
+    plain = method.curvature_row.elementwise and method.momentum == 0
     if method.row.first_order or (plain and not method.row.second_differences):
         return 0
     shared = method.directions == "shared"

@@ -62,8 +62,9 @@ def _signs(experiment: Experiment) -> list[str]:
     method = experiment.method
     alone = method.directions == "shared" and method.num_perturbations == 1
     blind = method.row.second_differences or alone
-    learned = not experiment.sends_weights and method.curvature not in ("none", "scalar", "oracle")
-    if method.distribution != "rademacher" or not (learned and blind):
+    # A single number for H is the same for every weight anyhow.
+    learned = method.curvature_row.learns and method.curvature != "scalar"
+    if method.distribution != "rademacher" or experiment.sends_weights or not (learned and blind):
         return []
     remedy = "" if method.row.second_differences else ", or method.num_perturbations 2 or more"
     return [

@@ -15,7 +15,6 @@ from hiso_ray.federation.attendance import describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension, whole_only
 from hiso_ray.execution.memory import (
-    CURVATURE_COPIES,
     activation_bytes,
     actor_bytes,
     actor_gpu_bytes,
@@ -113,10 +112,8 @@ def _server_bytes(experiment: Experiment, dimension: int) -> int:
 
 def curvature_memory(experiment: Experiment, dimension: int) -> str:
     """What H takes in an actor, in words."""
-    arm = experiment.method.curvature
-    few = {"none": "nothing", "scalar": "4 bytes", "tensor": "4 bytes a tensor"}
-    few["row"] = "4 bytes a row of each matrix"
-    return few.get(arm, f"{4 * dimension * CURVATURE_COPIES[arm]:,} bytes")
+    row = experiment.method.curvature_row
+    return row.few or f"{4 * dimension * row.vectors:,} bytes"
 
 
 def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
@@ -131,7 +128,7 @@ def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
     whole, largest = (_mebibytes(probe_bytes(experiment, n)) for n in (dimension, layer))
     if experiment.resources.probe_weights == "layer":
         return f"one layer at a time: {largest} instead of {whole} of perturbed weights"
-    less = f" ({largest} with resources.probe_weights layer)" * (not whole_only(experiment))
+    less = f" ({largest} with resources.probe_weights layer)" * (layer < dimension and not whole_only(experiment))
     return f"the whole model: {whole} of perturbed weights{less}"
 
 

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiso_ray.errors import UserError
+
 CHUNKS = 16  # of a cohort: what a round can spread over, and how many sums reach the server
 _SLICE = 1 << 16  # 256 KiB of float32: a slice and its temporaries stay in a core's cache
 
@@ -77,14 +79,14 @@ def initial(optimizer: str, x0: np.ndarray, eps: float) -> ServerState:
         eps: the paper's τ; v_{-1} = τ².
 
     Raises:
-        ValueError: there is no such optimizer, or τ is not positive where v needs it.
+        UserError: there is no such optimizer, or τ is not positive where v needs it.
     """
     _check_name(optimizer)
     x = np.array(x0, np.float32)
     if optimizer == "sgd":
         return ServerState(x)
     if not eps > 0:
-        raise ValueError(
+        raise UserError(
             f"the server's eps is {eps}; {optimizer} divides by sqrt(v) + eps and needs it above 0 "
             "(1e-3 is the usual value)"
         )
@@ -139,14 +141,14 @@ def load(optimizer: str, named: Mapping[str, np.ndarray], round_: int) -> Server
     """The inverse of :func:`tensors`; copies.
 
     Raises:
-        ValueError: these are not the tensors of this optimizer.
+        UserError: these are not the tensors of this optimizer.
     """
     _check_name(optimizer)
     needed, allowed = ({"x"}, {"x"}) if optimizer == "sgd" else ({"x", "v"}, {"x", "m", "v"})
     alike = len({array.shape for array in named.values()}) == 1
     if not needed <= set(named) <= allowed or not alike:
         given = {name: array.shape for name, array in named.items()}
-        raise ValueError(
+        raise UserError(
             f"a server state of {optimizer} holds {sorted(needed)} (at most {sorted(allowed)}), "
             f"all of one shape; given was {given}: it was saved by another method or model"
         )
@@ -216,6 +218,6 @@ def _slices(length: int) -> Iterator[slice]:
 
 def _check_name(optimizer: str) -> None:
     if optimizer not in OPTIMIZERS:
-        raise ValueError(
+        raise UserError(
             f"there is no server optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}"
         )

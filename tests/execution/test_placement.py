@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from hiso_ray import Experiment
+from hiso_ray.config.curvatures import CURVATURES
 from hiso_ray.execution.memory import (
-    CURVATURE_COPIES,
     GPU_CHUNK,
     LIBRARIES,
     LOGITS,
@@ -138,9 +138,9 @@ def test_what_h_takes_is_what_its_arms_say() -> None:
     from hiso_ray.tasks.language import generation
 
     d, layout = 10**6, (("x", (1000, 1000)),)
-    assert set(CURVATURE_COPIES) == set(ARMS)
+    assert set(CURVATURES) == set(ARMS)
     for arm in ARMS:
-        assert stored_floats(arm, layout) // d == CURVATURE_COPIES[arm], arm
+        assert stored_floats(arm, layout) // d == CURVATURES[arm].vectors, arm
     assert (direction.CHUNK["cuda"], scalar.STREAMS) == (GPU_CHUNK, STREAMS)
     assert generation.LOGITS == LOGITS
 

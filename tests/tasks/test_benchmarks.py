@@ -16,7 +16,8 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.language.classification import answer_tokens
 from hiso_ray.tasks.text import benchmarks, examples
-from hiso_ray.tasks.text.benchmarks import BENCHMARKS, Classification, Generation
+from hiso_ray.tasks.text.benchmark import Classification, Generation
+from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 from hiso_ray.tasks.text.prompts import Examples
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
@@ -588,7 +589,9 @@ def test_verbalizers_must_be_single_distinct_tokens() -> None:
 
         unk_token_id = 3
 
-        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        def __call__(self, text: str | list[str], **_: Any) -> dict[str, Any]:
+            if isinstance(text, list):
+                return {"input_ids": [self(one)["input_ids"] for one in text]}
             return {"input_ids": [7 if text.strip().lower() in self.known else 3]}
 
         known: tuple[str, ...] = ("yes", "no", "maybe")

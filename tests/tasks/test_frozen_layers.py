@@ -401,5 +401,5 @@ def test_a_model_that_needs_more_than_these_states_is_refused(
 
 
 def test_other_tasks_have_no_such_layers(experiment: Make) -> None:
-    with pytest.raises(ValueError, match=r"task.frozen_layers: digits is no language task"):
+    with pytest.raises(ValueError, match=r"task.frozen_layers: digits does not read it"):
         tasks.resolve(experiment(**ONCE))

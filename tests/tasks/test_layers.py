@@ -297,13 +297,18 @@ def test_what_a_turn_tells_of_such_a_model(of: Make, monkeypatch: pytest.MonkeyP
         ({"method.name": "fedavg"}, "fedavg computes gradients and perturbs nothing"),
         ({"method.generator": "torch"}, "method.generator = torch makes no slice .* use philox"),
         ({"method.probe": "exact"}, "method.probe = exact differentiates at all weights"),
-        ({"task.name": "quadratic", "task.model": "auto"}, "quadratic has no layers; or use probe"),
         ({"task.name": "sst2", "task.sparse_fraction": 0.1}, "0.1 keeps a dense copy of all"),
     ],
 )
 def test_what_cannot_go_layer_by_layer(dotted: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"resources.probe_weights = layer: .*{words}"):
         Experiment().changed(**dotted, **LAYER)
+
+
+def test_a_task_without_layers_has_none_to_go_by() -> None:
+    e = Experiment().changed(**{"task.name": "quadratic", "task.model": "auto"}, **LAYER)
+    with pytest.raises(UserError, match=r"layer: task\.name = quadratic has no layers"):
+        tasks.resolve(e)
 
 
 def test_the_memory_of_an_actor_and_the_plan(

@@ -355,7 +355,7 @@ def test_a_prompt_that_cannot_be(
         (CLASSES, {"task.data": "auto"}, "prompts has no data of its own; give a hub dataset"),
         (CLASSES, {"task.name": "sst2"}, "task.prompt: sst2 has a prompt of its own; leave it out"),
         (CLASSES, {"task.name": "digits", "task.data": "auto", "task.max_length": "auto"},
-         "task.prompt: digits is no language task; leave it out"),
+         "task.prompt: digits does not read it; leave it out"),
         (CLASSES, {"task.metric": "f1"}, "prompts is scored by accuracy"),
         (CLASSES, {"task.max_new_tokens": 5}, "prompts is answered by one token"),
         (CLASSES, {"task.prompt.configuration": "en"}, "en is of hub datasets, and task.data = "),

@@ -57,7 +57,7 @@ class Fleet:
         self.message_bytes = 0
         self._reservation, self._checked_at = reservation, 0.0
         method = experiment.method
-        self._oracle_every = method.curvature_rounds * (method.curvature == "oracle")
+        self._oracle_every = method.curvature_rounds * method.curvature_row.measures
         self._weights: tuple[int, ray.ObjectRef] | None = None  # of a round
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)

@@ -14,12 +14,12 @@ from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.language.classification import answer_tokens
 from hiso_ray.tasks.language.generation import written_answers
-from hiso_ray.tasks.language.language import lengths_of
 from hiso_ray.tasks.pretrained import pretrained
-from hiso_ray.tasks.text.benchmarks import Classification, Generation
+from hiso_ray.tasks.text.benchmark import Classification, Generation
 from hiso_ray.tasks.text.examples import read
 from hiso_ray.tasks.text.groups import column_of
 from hiso_ray.tasks.text.own_prompt import benchmark_of
+from hiso_ray.tasks.text.own_values import lengths_of
 from hiso_ray.tasks.text.tokens import tokenize
 
 SHOWN = 2  # prompts

@@ -14,15 +14,16 @@ from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Count, Prepared
 from hiso_ray.tasks.flat.module import reached_parameters
 from hiso_ray.tasks.forward import forwards, frozen_layers
-from hiso_ray.tasks.language import generation
+from hiso_ray.tasks.language import first_prompts, generation
 from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.classification import ClassificationTask, answer_tokens
 from hiso_ray.tasks.pretrained import pretrained, trainable
 from hiso_ray.tasks.pretrained.trainable import Trainable, add_lora, select
-from hiso_ray.tasks.text.benchmarks import Classification
+from hiso_ray.tasks.text.benchmark import Classification
 from hiso_ray.tasks.text.examples import read
 from hiso_ray.tasks.text.groups import column_of, groups_of
 from hiso_ray.tasks.text.own_prompt import benchmark_of
+from hiso_ray.tasks.text.own_values import lengths_of
 from hiso_ray.tasks.text.tokens import Tokens, tokenize
 
 TRIED = 64  # prompts, before a parameter counts as one that the loss does not reach
@@ -100,13 +101,6 @@ def prepare(experiment: Experiment) -> Prepared:
             *_about(spec, chosen),
         ),
     )
-
-
-def lengths_of(config: TaskConfig) -> tuple[int, int]:
-    """The longest prompt and the longest written answer [tokens]; 0 where one token answers."""
-    answer = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
-    assert isinstance(config.max_length, int)
-    return config.max_length - answer, answer
 
 
 def count(config: TaskConfig) -> Count:
@@ -187,3 +181,8 @@ def reached(model: Any, prompts: Sequence[np.ndarray]) -> set[int]:
 def build(config: TaskConfig, prepared: Prepared, device: torch.device) -> LanguageTask:
     kind = ClassificationTask if "answers" in prepared.spec else generation.GenerationTask
     return kind(config, prepared, device)
+
+
+def preview(experiment: Experiment) -> tuple[str, ...]:
+    """See ``first_prompts``."""
+    return first_prompts.lines(experiment)

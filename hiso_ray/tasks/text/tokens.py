@@ -78,7 +78,7 @@ def continuations(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     alone: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
         "input_ids"
     ]
-    if _after("x", " x", tokenizer) in (None, _ids(" x", tokenizer)):
+    if _after("x", " x", tokenizer) in (None, [], _ids(" x", tokenizer)):
         return alone  # nothing is put before it
     return [
         next((f for f in (_after(a, text, tokenizer) for a in ANCHORS) if f is not None), ids)

@@ -1,0 +1,45 @@
+"""What a method says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        paper: where it comes from.
+        rule: what a round does, in a line.
+        reads: the fields of ``method`` that mean something to it, besides ``name``.
+        sends: scalars (a client's finite differences; the model is a fold over the ledger) or
+            weights (d floats up and down).
+        own: its values of fields, where they differ from those of HiSo.
+        fixed: fields of ``own`` that it would not be itself without.
+        second_differences: a probe gives a second scalar, and H learns from that (HiZOO).
+        uplink, aggregation: precision and rule that are part of the method.
+        server: the server's optimizer of a mean of weights: sgd, adam, yogi or adagrad.
+        one_client: it is not federated.
+        on_sphere: directions are uniform on the sphere of radius √d.
+    """
+
+    paper: str
+    rule: str
+    reads: frozenset[str]
+    sends: Literal["scalars", "weights"] = "scalars"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
+    second_differences: bool = False
+    uplink: Literal["float32", "sign"] = "float32"
+    aggregation: Literal["mean", "majority"] = "mean"
+    server: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
+    one_client: bool = False
+    on_sphere: bool = False
+
+    @property
+    def first_order(self) -> bool:
+        """Clients compute gradients; otherwise they probe."""
+        return "mu" not in self.reads

@@ -1,0 +1,48 @@
+"""What a task says of itself to the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from hiso_ray.config import TaskConfig
+
+EXAMPLES = frozenset({"train_examples", "eval_examples", "validation_examples"})
+ALWAYS = frozenset(
+    {"name", "model", "metric", "batch_size", "eval_batch_size", "dtype", "clients_per_forward"}
+)
+
+
+def _scored_by_accuracy(_: TaskConfig) -> dict[str, Any]:
+    return {"metrics": ("accuracy",)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task.
+
+    Attributes:
+        model, data: what ``auto`` stands for.
+        module: where its functions are: ``prepare`` (resolved experiment -> ``contract.Prepared``),
+            ``count`` (``task`` section -> ``contract.Count``), ``build`` (``task`` section,
+            ``Prepared``, device -> ``contract.Task``), and, where there is something to show before
+            a run, ``preview`` (experiment -> lines). Imported when one is needed.
+        reads: the fields of ``task`` that mean something to it, besides ``ALWAYS``.
+        own: ``task`` section -> ``metrics``, the first of which a run goes by, and the task's own
+            values of fields that are ``auto``.
+        groups: whether its examples have lengths and columns for ``federation.by``.
+        layers: whether weights can be perturbed layer by layer.
+    """
+
+    model: str
+    data: str
+    module: str
+    reads: frozenset[str] = field(default=EXAMPLES)
+    own: Callable[[TaskConfig], dict[str, Any]] = _scored_by_accuracy
+    groups: bool = False
+    layers: bool = True
+
+    def functions(self) -> Any:
+        return import_module(self.module)

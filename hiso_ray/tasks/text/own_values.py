@@ -1,0 +1,45 @@
+"""A language task's own values of fields that were left to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
+from hiso_ray.tasks.text.benchmark import Generation
+from hiso_ray.tasks.text.own_prompt import benchmark_of, spelled_out
+
+SHORTEST_PROMPT = 8  # tokens
+
+
+def own_values(task: TaskConfig) -> dict[str, Any]:
+    """Its metrics, its prompt, and its lengths.
+
+    Raises:
+        UserError: lengths that leave no room, or a prompt or budget for a task that has its own.
+    """
+    prompt = spelled_out(task)
+    row = benchmark_of(task)
+    longest = row.max_length if task.max_length == "auto" else task.max_length
+    own: dict[str, Any] = {"metrics": row.metrics, "max_length": longest, "prompt": prompt}
+    if isinstance(row, Generation):
+        answer = row.max_new_tokens if task.max_new_tokens == "auto" else task.max_new_tokens
+        own["max_new_tokens"] = answer
+        if longest < answer + SHORTEST_PROMPT:
+            raise UserError(
+                f"task.max_length = {longest} leaves no room for a prompt beside an answer of "
+                f"max_new_tokens = {answer}: raise it to {answer + SHORTEST_PROMPT} at least"
+            )
+    elif task.max_new_tokens != "auto":
+        raise UserError(
+            f"task.max_new_tokens = {task.max_new_tokens}: {task.name} is answered by one token; "
+            "leave it out"
+        )
+    return own
+
+
+def lengths_of(config: TaskConfig) -> tuple[int, int]:
+    """The longest prompt and the longest written answer [tokens]; 0 where one token answers."""
+    answer = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
+    assert isinstance(config.max_length, int)
+    return config.max_length - answer, answer
