@@ -5,8 +5,9 @@
 Three kinds of victim, at random moments from a seed: the whole process of a serial run, at any
 instruction, also while it writes (most of the kills; it is forked from a process that has all
 imports behind it, and `resume` goes on in the next); a client actor of a run on Ray; the driver
-actor. Each run must end with the model_sha256 and the rows (without times and bytes between
-processes) that it has undisturbed. Exits with 1 if one does not.
+actor, each some rounds after the last one was killed. Each run must end with the model_sha256 and
+the rows (without times and bytes between processes) that it has undisturbed. Exits with 1 if one
+does not.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from recovery import client_actors, titled
+from recovery import titled
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.rows import Row, read_rows
 from hiso_ray.run_folder.summary import read_summary
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "fedadam": {"method.name": "fedadam", "method.lr": 0.1, "resources.snapshot_every": 5},
 }  # fmt: skip
 ON_RAY = ("hiso", "decomfl, momentum", "fedadam")
-PAUSE = {"process": (0.0, 0.35), "client actor": (2.0, 5.0), "driver actor": (3.0, 6.0)}  # [s]
+PAUSE = (0.0, 0.35)  # before a process is killed [s]
+ROUNDS = 60  # at most, before an actor is killed after another
 
 
 def experiment(method: str, **dotted: Any) -> Experiment:
@@ -91,7 +93,7 @@ def processes(e: Experiment, folder: Path, kills: int, rng: random.Random) -> in
                 os._exit(0)
             os._exit(1)
         if done < kills:
-            time.sleep(rng.uniform(*PAUSE["process"]))
+            time.sleep(rng.uniform(*PAUSE))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -103,14 +105,21 @@ def processes(e: Experiment, folder: Path, kills: int, rng: random.Random) -> in
 
 def actors(e: Experiment, folder: Path, kills: Counter[str], rng: random.Random) -> Counter[str]:
     """Kills actors of a run on Ray: of each kind so many, or until the run gets to its end."""
-    left, over = kills.copy(), threading.Event()
+    left, over, rounds = kills.copy(), threading.Event(), [0]
+
+    def count(row: Row) -> None:
+        rounds[0] = row["round"]
 
     def kill() -> None:
+        due = 0
         while not over.is_set() and left.total():
+            if rounds[0] < due:
+                over.wait(0.01)
+                continue
+            due = rounds[0] + rng.randint(1, ROUNDS)
+            over.wait(rng.uniform(0.0, 0.5))
             kind = rng.choice(sorted(left.elements()))
-            if over.wait(rng.uniform(*PAUSE[kind])):
-                return
-            victims = client_actors() if kind == "client actor" else titled("DriverActor")
+            victims = titled("ClientActor" if kind == "client actor" else "DriverActor")
             if victims:
                 with suppress(ProcessLookupError):
                     os.kill(rng.choice(victims), signal.SIGKILL)
@@ -119,7 +128,7 @@ def actors(e: Experiment, folder: Path, kills: Counter[str], rng: random.Random)
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     try:
-        run(e, folder)
+        run(e, folder, count)
     finally:
         over.set()
         killer.join()
@@ -146,7 +155,7 @@ def chaos(kills: int, folder: Path) -> Iterator[tuple[str, str, int, bool]]:
         for number, method in enumerate(ON_RAY):
             share = left // len(ON_RAY) + 1
             asked = Counter({"client actor": share * 3 // 4 + 1, "driver actor": share // 4})
-            dotted = {"federation.rounds": 100 * share, "resources.tries": 20}
+            dotted = {"federation.rounds": ROUNDS * share, "resources.tries": 20}
             e = experiment(method, **dotted)
             run(e, folder / f"ray-{number}")
             pair = {"resources.executor": "ray", "resources.max_actors": 2}
