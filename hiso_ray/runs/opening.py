@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.memory import activation_bytes, actor_bytes, frozen_bytes
 from hiso_ray.federation.attendance import describe
+from hiso_ray.federation.partition import skew
 from hiso_ray.federation.traffic import Sizes
+from hiso_ray.runs.plan import curvature_memory, probe_memory
 from hiso_ray.runs.setting import Setting
 from hiso_ray.tasks import evaluation
-from hiso_ray.execution.memory import activation_bytes, actor_bytes, frozen_bytes
-from hiso_ray.runs.plan import curvature_memory, probe_memory
 from hiso_ray.tasks.contract import Prepared, largest_layer
-from hiso_ray.federation.partition import skew
 from hiso_ray.tasks.images.stacked import PAYS_UP_TO
 
 MIB = 2**20

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiso_ray.federation import devices
 from hiso_ray import tasks
-from hiso_ray.federation.attendance import describe
 from hiso_ray.config import Experiment
 from hiso_ray.config.fits import check_dimension, whole_only
 from hiso_ray.execution.memory import (
@@ -21,8 +19,10 @@ from hiso_ray.execution.memory import (
     frozen_bytes,
     probe_bytes,
 )
-from hiso_ray.server.optimizers import chunks
+from hiso_ray.federation import devices
+from hiso_ray.federation.attendance import describe
 from hiso_ray.federation.traffic import Sizes, forward_passes, paper_bytes_per_client
+from hiso_ray.server.optimizers import chunks
 
 GPUS = (24, 40, 80)  # GiB, of common kinds
 
@@ -128,7 +128,9 @@ def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
     whole, largest = (_mebibytes(probe_bytes(experiment, n)) for n in (dimension, layer))
     if experiment.resources.probe_weights == "layer":
         return f"one layer at a time: {largest} instead of {whole} of perturbed weights"
-    less = f" ({largest} with resources.probe_weights layer)" * (layer < dimension and not whole_only(experiment))
+    less = f" ({largest} with resources.probe_weights layer)" * (
+        layer < dimension and not whole_only(experiment)
+    )
     return f"the whole model: {whole} of perturbed weights{less}"
 
 

@@ -1,0 +1,108 @@
+"""A run's weights, rebuilt from x_0 and its ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiso_ray.errors import UserError
+from hiso_ray.execution.contract import OnNote
+from hiso_ray.execution.header import check_header, other_evaluation
+from hiso_ray.execution.worker import Worker, torch_threads
+from hiso_ray.messages import Missed
+from hiso_ray.run_folder import folder as folders
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.outcomes import joined, means, write
+from hiso_ray.run_folder.summary import spoilt
+from hiso_ray.runs.setting import settle
+from hiso_ray.server.weights import WeightServer
+from hiso_ray.server.work_units import work_units
+
+
+def replay(
+    folder: Path | str,
+    round_: int | None = None,
+    export: Path | str | None = None,
+    on_note: OnNote = lambda _: None,
+    outcomes: Path | str | None = None,
+) -> dict[str, Any]:
+    """Rebuilds the weights of a round from x_0 and the ledger, in this process.
+
+    Args:
+        round_: how many records to apply; all of them by default.
+        export: a new folder to write the model to (for language tasks, a Hugging Face folder).
+        outcomes: a new file to write that round's outcomes to, as ``outcomes.parquet`` has them.
+
+    Returns:
+        ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
+        (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
+        ``matches``: whether the digest is the one in ``summary.json`` (None when there is nothing
+        to compare with).
+
+    Raises:
+        LedgerError: (a ``UserError``) the ledger is corrupt or does not fit what is here.
+        UserError: a round that the ledger does not reach.
+        FileExistsError: ``export`` or ``outcomes`` exists.
+    """
+    folder = Path(folder)
+    experiment = folders.read_experiment(folder)
+    ledger = Ledger.read(folder / "ledger.jsonl")
+    if ledger.dropped_bytes:
+        on_note(f"left out a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
+    done = ledger.round
+    upto = done if round_ is None else round_
+    if not 0 <= upto <= done:
+        raise UserError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
+    if export is not None and Path(export).exists():
+        raise FileExistsError(f"{export} exists; choose a new folder to export to")
+    if outcomes is not None and Path(outcomes).exists():
+        raise FileExistsError(f"{outcomes} exists; choose a new file to write outcomes to")
+    setting = settle(experiment)
+    with torch_threads(experiment):
+        worker = Worker(setting.experiment, setting.prepared, setting.partition)
+        description = worker.describe()
+        for note in check_header(ledger.header, setting.identity, description):
+            on_note(note)
+        if said := other_evaluation(ledger.header, setting.evaluation_sha256):
+            on_note(f"{said}; the weights are the run's, and their scores are of these")
+        _rebuild(worker, setting.prepared.x0, ledger, upto)
+        score = joined(worker.scores(range(description.eval_batches)))
+        digest = worker.digest()
+        if export is not None:
+            worker.replica.task.export(worker.replica.state.x, Path(export))
+    validation = experiment.task.validation_examples
+    if outcomes is not None:
+        write(
+            Path(outcomes),
+            score,
+            validation,
+            round_=upto,
+            model_sha256=digest,
+            evaluation_sha256=setting.evaluation_sha256,
+        )
+    for line in spoilt(folder):
+        on_note(line)
+    recorded = folders.recorded_digest(folder, upto)
+    return {
+        "round": upto,
+        "model_sha256": digest,
+        **means(score, validation),
+        "matches": None if recorded is None else recorded == digest,
+    }
+
+
+def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:
+    """Brings a worker from x_0 to the end of so many records: by applying them, or, where they are
+    of a method that sends weights, by running their rounds again."""
+    experiment = worker.replica.experiment
+    if not experiment.sends_weights:
+        for number, record in enumerate(ledger.scan(0, upto)):
+            worker.catch_up(Missed(number + 1, [record]))
+        return
+    server = WeightServer(experiment, x0, np.diff(worker.partition.offsets))
+    for record in ledger.scan(0, upto):
+        turns = worker.turns(work_units(experiment, record.cohort), record.seeds)
+        server.again(record, [turn for some in turns for turn in some])
+        worker.catch_up(Missed(server.round, (), weights=server.x))

@@ -1,0 +1,68 @@
+"""What a run is made of, found once: ``run``, ``resume`` and ``replay`` share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hiso_ray import tasks
+from hiso_ray.config import Experiment
+from hiso_ray.config.fits import check_dimension
+from hiso_ray.execution.header import identity_of
+from hiso_ray.federation import devices
+from hiso_ray.federation.attendance import Population
+from hiso_ray.federation.partition import Partition, split
+from hiso_ray.tasks import evaluation
+from hiso_ray.tasks.contract import Prepared
+
+if TYPE_CHECKING:  # it needs ray, the serial executor does not
+    from hiso_ray.execution.cluster.shared import SharedTask
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One federation, with everything that its configuration names.
+
+    Attributes:
+        experiment: resolved: no ``auto`` that decides a result.
+        prepared: data, x_0, and how the task is built from them.
+        partition: who holds which training examples.
+        population: how many each client holds, and on what it computes.
+        identity: digests of what decides the weights, for the ledger's header.
+        evaluation_sha256: names the examples that it is scored on.
+    """
+
+    experiment: Experiment
+    prepared: Prepared
+    partition: Partition
+    population: Population
+    identity: dict[str, str]
+    evaluation_sha256: str
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(num_clients, groups) examples of each group that each client holds."""
+        prepared = self.prepared
+        return self.partition.label_counts(prepared.labels, len(prepared.label_names))
+
+
+def settle(experiment: Experiment, task: SharedTask | None = None) -> Setting:
+    """Resolves an experiment and reads what it names.
+
+    Args:
+        task: the prepared task, where it is in Ray's object store already.
+
+    Raises:
+        UserError: something in the experiment does not fit, in words.
+    """
+    experiment = devices.resolve(tasks.resolve(experiment))
+    prepared = tasks.prepare(experiment) if task is None else task.fetch()
+    partition = split(experiment.federation, prepared.labels, experiment.seed)
+    population = Population(np.diff(partition.offsets), devices.load(experiment))
+    check_dimension(experiment, prepared.x0.size)
+    identity = identity_of(experiment, prepared, population)
+    return Setting(
+        experiment, prepared, partition, population, identity, evaluation.digest(prepared)
+    )

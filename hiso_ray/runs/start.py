@@ -1,0 +1,150 @@
+"""A run and its folder: start one, go on with it.
+
+``run`` is what the command line, sweeps and notebooks call. The way of a run:
+
+    settle          (setting)   resolves the configuration; reads data and weights; splits; once
+    notes           (opening)   says what was found
+    started, held   (run_folder) makes or takes the folder; nobody else may have it meanwhile
+    run_rounds      (execution) the rounds: in this process, or in a driver actor on a Ray cluster,
+                    whose rows and notes this process waits for
+    convergence     (analysis)  draws the curves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiso_ray.config import Experiment
+from hiso_ray.execution.contract import Job, OnNote, OnRow
+from hiso_ray.execution.driver import run_rounds
+from hiso_ray.execution.header import check_evaluation, check_identity
+from hiso_ray.execution.worker import torch_threads
+from hiso_ray.run_folder import folder as folders
+from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.runs import opening
+from hiso_ray.runs.setting import Setting, settle
+
+if TYPE_CHECKING:  # it needs ray, the serial executor does not
+    from hiso_ray.execution.cluster.shared import SharedTask
+
+
+def _ignore(_: Any) -> None:
+    return None
+
+
+def run(
+    experiment: Experiment | None = None,
+    out: Path | str | None = None,
+    on_round: OnRow = _ignore,
+    on_note: OnNote = _ignore,
+    task: SharedTask | None = None,
+) -> dict[str, Any]:
+    """Runs one federation and returns its summary (also ``summary.json`` in the run folder).
+
+    Args:
+        experiment: what to run; the embedded default job when left out.
+        out: the run folder, new or empty; by default ``runs/TASK-METHOD-seedN-TIME``.
+        on_round: called with each row of ``metrics.csv`` as it is made.
+        on_note: called with lines worth telling the user (data, skew, placement).
+        task: the prepared task, where it is in Ray's object store already, for many runs.
+
+    Raises:
+        UserError: something in the experiment does not fit, in words; or all evaluation examples
+            are training examples too.
+        TurnFailed: a client failed again and again; names it, the round and the step.
+        FileExistsError: ``out`` already holds something, or a run is being started there.
+    """
+    setting = settle(experiment or Experiment(), task)
+    said, experiment = opening.notes(setting), setting.experiment
+    with folders.named(experiment, out) as path, folders.started(experiment, path) as folder:
+        for note in said:
+            on_note(note)
+        return _execute(setting, folder, on_round, on_note, task)
+
+
+def resume(
+    folder: Path | str,
+    on_round: OnRow = _ignore,
+    on_note: OnNote = _ignore,
+    changes: Mapping[str, Any] | None = None,
+    task: SharedTask | None = None,
+) -> dict[str, Any]:
+    """Goes on with an interrupted run, from its ledger to the same end.
+
+    Args:
+        changes: dotted fields to change: ``federation.rounds`` for more rounds, and what decides
+            no result (``resources``, ``eval``, ``diagnostics``).
+        task: as in :func:`run`.
+
+    Raises:
+        UserError: a change that would change the past.
+        LedgerError: (a ``UserError``) not a run folder, or its model or data have changed.
+    """
+    folder = Path(folder).resolve()
+    with folders.held(folder):
+        setting = settle(folders.continued(folder, changes or {}), task)
+        if changes:
+            _take_over(folder, setting)
+        return _execute(setting, folder, on_round, on_note, task)
+
+
+def _execute(
+    setting: Setting, folder: Path, on_round: OnRow, on_note: OnNote, task: SharedTask | None
+) -> dict[str, Any]:
+    experiment, prepared, partition = setting.experiment, setting.prepared, setting.partition
+    _show_partition(folder, setting, on_note)
+    job = Job(experiment, folder, setting.identity, setting.population, setting.evaluation_sha256)
+    if experiment.resources.executor == "serial":
+        from hiso_ray.execution.serial import SerialExecutor
+
+        with torch_threads(experiment):
+            executor = SerialExecutor(experiment, prepared, partition, on_note)
+            on_note(f"{partition.num_clients} clients, one after the other, in this process")
+            summary = run_rounds(job, executor, on_round, on_note)
+    else:
+        from hiso_ray.execution.cluster.session import run_on_ray
+
+        summary = run_on_ray(job, prepared, partition, on_round, on_note, task)
+    with _pictures(on_note):
+        from hiso_ray.analysis.curves import convergence
+
+        convergence([folder], folder / "convergence.png")
+    return summary
+
+
+def _take_over(folder: Path, setting: Setting) -> None:
+    """Writes a changed configuration, once it is known to fit and nobody else runs the folder."""
+    if not (folder / "ledger.jsonl").exists():
+        folders.write_experiment(folder, setting.experiment)
+        return
+    ledger = Ledger.open(folder / "ledger.jsonl")
+    try:
+        check_identity(ledger.header, setting.identity)
+        check_evaluation(ledger.header, setting.evaluation_sha256)
+        folders.write_experiment(folder, setting.experiment)
+    finally:
+        ledger.close()
+
+
+def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
+    """``partition.csv`` and its picture, unless they are there."""
+    if (folder / "partition.csv").exists():
+        return
+    names = setting.prepared.label_names
+    folders.write_partition(folder / "partition.csv", setting.counts, names)
+    with _pictures(on_note):
+        from hiso_ray.analysis.skew import who_holds_what
+
+        who_holds_what(folder, folder / "partition.png")
+
+
+@contextmanager
+def _pictures(on_note: OnNote) -> Iterator[None]:
+    """A picture that cannot be drawn must not end a run."""
+    try:
+        yield
+    except Exception as error:
+        on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")
