@@ -1,8 +1,8 @@
 """Methods over seeds: the mean as a line, in a band from the lowest seed to the highest.
 
-Lowest to highest, because of three seeds a standard deviation says little. A line ends at the last
-round that all of a method's seeds have, with a cross where one of them diverged, failed or was
-stopped: a mean of those that are left would rise because the worst has gone.
+The band is the range because a standard deviation of three seeds says little. A line ends at the
+last round that all seeds of a method have, with a cross if one of them diverged, failed or was
+stopped: the mean of the remaining seeds would rise only because the worst one is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hiso_ray.analysis.curves import against, cut_runaways, score_name, wide
 from hiso_ray.errors import UserError
 
 MARKS = 6  # markers on a line
-APART = 4  # x axes whose ends differ by more than so many times are not shared: it would squeeze
+APART = 4  # x axes whose ends differ by more than this factor are not shared, to avoid squeezing
 Y = Literal["score", "eval_loss"]
 Grid = list[list[pd.DataFrame]]
 CROSS: Any = {"marker": "x", "ms": 6, "mew": 1.6, "ls": "none"}
@@ -41,11 +41,11 @@ def bands(
 ) -> Figure:
     """One line and band per method; one panel, or one for each value of the fields given.
 
-    Panels share the y axis, and the x axis as far as that leaves their curves wide enough.
+    Panels share the y axis, and the x axis unless that squeezes their curves.
 
     Args:
         table: of :func:`~.load.rounds`, with one cell per method and panel.
-        trials: the trials of these rounds, also those that have none.
+        trials: the trials of these rounds, including those without any.
         x: ``round``, ``kib_per_client``, ``forward_passes``, ``seconds`` or ``simulated_seconds``.
         columns: a field with a column of panels for each of its values (``federation.alpha``).
         rows: the same for rows of panels (``federation.num_clients``).
@@ -117,12 +117,12 @@ def over_seeds(table: pd.DataFrame, trials: pd.DataFrame, x: str, y: str) -> pd.
         trials: those of the panel.
 
     Returns:
-        ``method``, ``round``, ``x`` (the seeds' mean), ``mean``, ``low`` and ``high`` of ``y`` over
-        all seeds of the method, ``seeds`` (how many), sorted by method and round: the rounds that
-        all of them evaluated; ``cut``: whether the line ends here because a seed did.
+        One row per method and round that all its seeds evaluated, sorted: ``method``, ``round``,
+        ``x`` (the seeds' mean), ``mean``, ``low`` and ``high`` of ``y`` over the seeds, ``seeds``
+        (how many), ``cut``: whether the line ends here because a seed did.
 
     Raises:
-        UserError: several cells of a method, whose mean would be of no method.
+        UserError: a method has several cells, which must not be averaged.
     """
     for method, runs in table.groupby("method"):
         if runs["cell"].nunique() > 1:
@@ -163,7 +163,7 @@ def _says(field: str | None, value: Any) -> str:
 
 
 def _sharing(grid: Grid) -> Literal["all", "row", "col", "none"]:
-    """The most that panels can share of their x axes with none squeezed."""
+    """How widely panels can share x axes without squeezing any of them."""
     ends = np.array([[lines["x"].max() for lines in tables] for tables in grid])  # NaN: no line
     if np.isnan(ends).all():
         return "all"
@@ -189,10 +189,10 @@ def _draw(axes: Axes, lines: pd.DataFrame, looks: dict[str, style.Look]) -> None
 
 
 def _legend(looks: dict[str, style.Look], panels: list[pd.DataFrame], cut: bool) -> list[Artist]:
-    """The methods with their number of seeds and of runs that did not finish, and what a band is.
+    """The methods with their numbers of seeds and of unfinished runs, and what a band means.
 
     Args:
-        panels: the trials of each.
+        panels: the trials of each panel.
     """
     entries: list[Artist] = []
     trials, seeds = pd.concat(panels), pd.concat([_seeds(panel) for panel in panels])

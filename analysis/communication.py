@@ -1,8 +1,8 @@
-"""What a turn costs on the wire, by the three rules of ``hiso_ray/federation/traffic.py``.
+"""The bytes of a turn, counted by the three rules of ``hiso_ray/federation/traffic.py``.
 
-A turn is one sampled client in one round. The paper's rule counts a client that has a turn in
-every round; the protocol adds seeds, and every record that a client missed since its last turn;
-Ray's are the messages that were measured, of whatever batching the driver chose.
+A turn is one sampled client in one round. The paper's rule assumes a client that takes part in
+every round; the protocol adds seeds, and every record that the client missed since its last turn;
+Ray's bytes are those of the measured messages, as the driver batched them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOOKS = {
 
 
 def per_turn(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with what they sent per sampled client and round, missing unless they finished.
+    """The trials with their bytes per sampled client and round, missing unless they finished.
 
     Returns:
         the columns of ``trials`` and, in bytes, ``paper_bytes`` (up and down), ``up_bytes``,
@@ -59,8 +59,8 @@ def per_turn(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(trials: pd.DataFrame, within: Sequence[str]) -> pd.DataFrame:
-    """:func:`per_turn` over the seeds that finished, ``initial_model_bytes_per_client`` beside it,
-    and how many ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``.
+    """:func:`per_turn` over the seeds that finished, ``initial_model_bytes_per_client``, and how
+    many trials ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``.
 
     Args:
         trials: one learning rate per method and setting.
@@ -107,8 +107,8 @@ def bytes_against(
 ) -> Figure:
     """Bytes per turn against fields such as τ and P; one panel each, one line per rule.
 
-    Methods that send the same are not told apart, and share a row of panels; the band is over their
-    trials. Others have rows of their own.
+    Methods that send the same bytes share a row of panels and a band over all their trials. Others
+    have rows of their own.
 
     Args:
         trials: as loaded.
@@ -146,8 +146,8 @@ def bytes_against(
 
 
 def alike(sent: pd.DataFrame) -> list[list[str]]:
-    """The methods in groups that send the same: equal bytes up, and by the paper's rule, for every
-    number of scalars; those without a finished trial are left out.
+    """Groups of methods that send the same: equal bytes up, and equal by the paper's rule, for
+    every number of scalars. Methods without a finished trial are left out.
 
     Args:
         sent: from :func:`per_turn`.

@@ -1,4 +1,4 @@
-"""Methods against a baseline on the same test examples: the table, and what it says in words."""
+"""Methods against a baseline on the same test examples: a table, and sentences that sum it up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiso_ray.analysis.spread import before
 from hiso_ray.errors import UserError
 
 Row = dict[str, Any]
-# Of a pair that was compared; missing where it was not.
+# Columns of a compared pair; missing if it could not be compared.
 VALUES = ("score", "loss")
 PARTS = {"difference": "mean", "low": "low", "high": "high", "detectable": "detectable"}
 FOUND = (
@@ -26,8 +26,8 @@ FOUND = (
 def compared(trials: pd.DataFrame, baseline: str, within: Sequence[str] = ()) -> pd.DataFrame:
     """Every method against the baseline in every setting, seed by seed on the same examples.
 
-    A method is compared over all of its seeds or not at all: without the seeds that diverged it
-    would be another method, with other odds.
+    A method is compared over all of its seeds or not at all: leaving out the seeds that diverged
+    would flatter it.
 
     Args:
         trials: one learning rate per method and setting, as from
@@ -60,8 +60,8 @@ def compared(trials: pd.DataFrame, baseline: str, within: Sequence[str] = ()) ->
 
 
 def run_by_run(trials: pd.DataFrame) -> pd.DataFrame:
-    """Every other trial against the first, whatever they are: the columns of :func:`compared`, with
-    the names of run folders for methods and 1 for seeds.
+    """Every other trial against the first, whatever they are. The columns are those of
+    :func:`compared`, with the names of run folders as methods and 1 as the number of seeds.
 
     Args:
         trials: two or more, of the same task.
@@ -101,8 +101,7 @@ def _pair(one: pd.DataFrame, other: pd.DataFrame) -> Row:
 def _refuse_unpaired(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """
     Raises:
-        UserError: a seed that did not finish, that only one side was run with, or that left no
-            outcomes.
+        UserError: a seed did not finish, was run on one side only, or left no outcomes.
     """
     for side in (one, other):
         if lost := endings.told(side):
@@ -120,7 +119,7 @@ def _at_the_end(trials: pd.DataFrame) -> list[Outcomes]:
     """The outcomes of each trial.
 
     Raises:
-        UserError: as :func:`~.outcomes.read`, or they are of another round than the last.
+        UserError: as :func:`~.outcomes.read`, or the outcomes are not those of the last round.
     """
     found = [outcomes.read(run) for run in trials["run"]]
     for own, last in zip(found, trials["federation.rounds"], strict=True):
@@ -140,7 +139,7 @@ def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) ->
         metric: the score.
 
     Raises:
-        UserError: not the same test examples, no example to test on, or no such metric.
+        UserError: different test examples, no test example, or no such metric.
     """
     outcomes.refuse_others([*one, *other])
     found: Row = {"examples": len(one[0].of("test"))}
@@ -159,8 +158,8 @@ def measured(one: Sequence[Outcomes], other: Sequence[Outcomes], metric: str) ->
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """A sentence per row of :func:`compared`: which is better, or that nobody can tell; and one for
-    all that were not compared for the same reason."""
+    """One sentence per row of :func:`compared`, saying which is better or that the data do not
+    tell; pairs that were not compared for the same reason share a sentence."""
     fields = before(table, "one")
     said = []
     for row in _rows(table[table["why"] == ""]):

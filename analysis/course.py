@@ -1,4 +1,4 @@
-"""What a score was worth along the way: the best within a budget, and its mean over the rounds."""
+"""Scores during a run: the best within a budget, and the mean over the rounds."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def best_within(
 
     Args:
         trials: one learning rate per method and setting.
-        rounds: evaluated rounds; those of other runs are left out.
+        rounds: evaluated rounds; those of other runs are ignored.
         budgets: in units of ``cost``.
         within: configuration columns that make a setting.
         cost: ``round``, ``kib_per_client`` (protocol, up and down) or ``forward_passes``.
 
     Returns:
         One row per setting, method and budget: ``within``, ``method``, ``cost``, ``budget``;
-        :func:`~.spread.over_seeds` of ``best``; ``short``, the seeds that ended before
-        the budget was spent, so that what the rest of it would have brought is unknown; how many
-        ``failed``, ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
+        :func:`~.spread.over_seeds` of ``best``; ``short``, the number of seeds that ended before
+        the budget was spent, and might have scored higher with the rest; how many ``failed``,
+        ``diverged``, are ``unfinished`` or were ``stopped``; ``runs``.
 
     Raises:
         UserError: an unknown cost, a negative budget, rounds that do not belong to the trials, or
@@ -64,13 +64,13 @@ def best_within(
 def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str]) -> pd.DataFrame:
     """The area under the score over rounds, divided by its span: a mean score.
 
-    By trapezoids between evaluated rounds. The span is that of the setting, from its first to its
-    last evaluated round; a trial that was not evaluated at both (it broke down, or stopped early)
-    has no area, for the mean of a shorter course is another quantity.
+    Computed by trapezoids between evaluated rounds. The span is that of the setting, from its first
+    to its last evaluated round; a trial that was not evaluated at both (it broke down, or stopped
+    early) has no area, because a mean over a shorter span is a different quantity.
 
     Args:
         trials: one learning rate per method and setting.
-        rounds: evaluated rounds; those of other runs are left out.
+        rounds: evaluated rounds; those of other runs are ignored.
         within: configuration columns that make a setting.
 
     Returns:
@@ -107,7 +107,7 @@ def mean_course(trials: pd.DataFrame, rounds: pd.DataFrame, within: Sequence[str
 
 
 def _mean_height(x: pd.Series, y: pd.Series) -> float:
-    """(n,), (n,) -> the area under the line through the points over its width; nan for one."""
+    """(n,), (n,) -> the area under the line through the points ÷ its width; nan for one point."""
     trapezoids = x.diff() * (y + y.shift()) / 2
     width = x.iloc[-1] - x.iloc[0]
     return float(trapezoids.sum() / width) if width > 0 else float("nan")

@@ -23,18 +23,19 @@ X = {
     "simulated_seconds": "Simulated time",
 }
 TIME_UNITS = {"h": 3600, "min": 60, "s": 1}
-MANY_UNITS = 10  # a time axis that reaches this many of a unit is in that unit
+MANY_UNITS = 10  # a time axis uses a unit if it reaches this many of it
 MARKS = 6  # markers on a line
-# Bytes of methods that send weights and of those that send scalars need a logarithm between them.
+# Methods' largest ÷ smallest end on an axis above which it is logarithmic: for bytes, those of
+# methods that send weights against those that send scalars.
 WIDE = 20
-RUNAWAY = 5  # times the initial loss: where a loss has left the picture
+RUNAWAY = 5  # times the initial loss: larger losses are cut off
 TRAINING: Any = {"lw": 0.8, "alpha": 0.5}
 TRAINING_WINDOW = 25  # rounds
 Looks = dict[str, style.Look]
 
 
 def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
-    """:func:`every_run` of run folders, in a file as :func:`~.style.save` takes it."""
+    """Draws :func:`every_run` and saves it with :func:`~.style.save`."""
     figure = every_run(folders)
     style.save(figure, out)
     return figure
@@ -43,7 +44,7 @@ def convergence(folders: Sequence[Path | str], out: Path | str) -> Figure:
 def every_run(folders: Sequence[Path | str]) -> Figure:
     """Score and loss against rounds and against protocol bytes; one look per method.
 
-    Runs that had a virtual clock are shown against its time too.
+    Runs with a virtual clock are also shown against simulated time.
 
     Args:
         folders: run folders; each run is one line, runs of the same method share a look.
@@ -70,18 +71,18 @@ def every_run(folders: Sequence[Path | str]) -> Figure:
 
 
 def score_name(table: pd.DataFrame) -> str:
-    """What the scores of these runs are, for an axis."""
+    """The axis label for the scores of these runs."""
     metrics = [str(metric).replace("_", " ") for metric in table["metric"].unique()]
     return f"Test {' / '.join(metrics)}"
 
 
 def against(table: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
-    """The table with ``x`` ready to be drawn, and the name of its axis.
+    """The table with ``x`` ready to be drawn, and its axis label.
 
     Times are in a unit that suits the longest, and missing for runs without a clock.
 
     Raises:
-        UserError: ``x`` is none of the axes there are.
+        UserError: ``x`` is not a known axis.
     """
     if x not in X:
         raise UserError(f"x = {x}: choose one of {', '.join(X)}")
@@ -94,16 +95,16 @@ def against(table: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
 
 
 def wide(table: pd.DataFrame, x: str) -> bool:
-    """Whether the methods' ends on this axis lie so far apart that only a logarithm shows all."""
+    """Whether the methods end so far apart on this axis that it must be logarithmic."""
     ends = table.groupby("method")[x].max()
     return bool(ends.max() > WIDE * ends.min() > 0)
 
 
 def cut_runaways(axes: Axes, table: pd.DataFrame) -> str:
-    """Ends the axis of losses where a run has diverged, so that the others can be seen.
+    """Limits the loss axis if a run has diverged, so that the others can be seen.
 
     Returns:
-        What the axis must then say after its name; empty where nothing is cut.
+        A suffix for the axis label; empty if nothing is cut off.
     """
     initial = table.loc[table["round"] == 0, "eval_loss"].max()
     if not table["eval_loss"].max() > RUNAWAY * initial:

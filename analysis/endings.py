@@ -1,4 +1,4 @@
-"""How trials ended, and how tables and pictures say it: none that was tried vanishes from them."""
+"""How trials ended, and how tables and pictures report it, so that no trial goes unmentioned."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hiso_ray.errors import NonFiniteLoss
 
 ENDED = ("finished", "stopped")
 COUNTS = ("failed", "diverged", "unfinished", "stopped")
-KIND = NonFiniteLoss.__name__  # what the error of a trial is whose numbers left the finite
-# The same by its words, for trials from before the kind was recorded.
+KIND = NonFiniteLoss.__name__  # the error of a trial whose numbers became non-finite
+# The same by its message, for trials from before the kind was recorded.
 TEXT = "non-?finite|not finite|has overflowed"
 
 
 def marked(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with a truth column for each of :data:`COUNTS`; ``diverged`` ones are ``failed``
+    """The trials with a boolean column for each of :data:`COUNTS`; ``diverged`` ones are ``failed``
     too.
 
     Args:
-        trials: with ``status``, ``error`` and, unless they are older than it, ``error_kind``.
+        trials: with ``status``, ``error`` and, except in older sweeps, ``error_kind``.
     """
     status = trials["status"]
     failed = status == "failed"
@@ -42,10 +42,10 @@ def _diverged(trials: pd.DataFrame) -> pd.Series:
 
 
 def in_words(counts: Mapping[str, Any]) -> str:
-    """``2 diverged, 1 failed, 1 stopped early``: each trial once; empty where all finished.
+    """``2 diverged, 1 failed, 1 stopped early``: counts each trial once; empty if all finished.
 
     Args:
-        counts: a number of trials for each of :data:`COUNTS`.
+        counts: the number of trials for each of :data:`COUNTS`.
     """
     diverged = int(counts["diverged"])
     told = {

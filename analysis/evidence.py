@@ -1,7 +1,7 @@
-"""The evidence about H in ``diagnostics.csv``: of run folders and sweep folders, one tidy frame.
+"""Reads the evidence about H (``diagnostics.csv``) of run and sweep folders into one tidy frame.
 
-Runs have it where ``diagnostics.every`` was set; ``docs/columns.md`` says what each column is. Of a
-sweep that is kept as its tables only, the ``runs/ID/diagnostics.csv`` must be kept with them.
+Runs have the file if ``diagnostics.every`` was set; ``docs/columns.md`` says what each column is.
+To keep a sweep as its tables only, keep each ``runs/ID/diagnostics.csv`` with them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hiso_ray.errors import UserError
 FILE = "diagnostics.csv"
 KEYS = ("run", "cell", "seed", "method")
 BIN = 0.1  # decades between the edges of the histogram of H
-BELOW = -12.0  # log10 of its first edge: what lies below is in one bin
-# What the table of the last measurement holds, and how it is headed.
+BELOW = -12.0  # log10 of its first edge; one bin holds all that lies below
+# Columns of the table of last measurements, and their headings.
 LAST = {
     "round": "round",
     "h_median": "median H",
@@ -35,7 +35,7 @@ RATIOS = ("h_spread", "rank_gain", "lr_use")  # with geometric means
 
 
 def folders(path: Path | str) -> list[Path]:
-    """A run folder or sweep folder itself; of any other folder, the run and sweep folders in it.
+    """A run or sweep folder itself; for any other folder, the run and sweep folders in it.
 
     Raises:
         UserError: there is none.
@@ -52,13 +52,13 @@ def folders(path: Path | str) -> list[Path]:
 
 
 def read(paths: load.Paths) -> pd.DataFrame:
-    """:func:`of` the runs of folders.
+    """The measurements (:func:`of`) of all runs in the folders.
 
     Args:
         paths: run folders and sweep folders, mixed.
 
     Raises:
-        UserError: as :func:`~.load.trials`, or no run has measured anything.
+        UserError: as :func:`~.load.trials`, or no run has measurements.
     """
     rows = of(load.trials(paths))
     if rows.empty:
@@ -77,7 +77,7 @@ def of(trials: pd.DataFrame) -> pd.DataFrame:
         trials: of :func:`~.load.trials`.
 
     Returns:
-        One row per run and measured round, sorted by neither: as they came. Columns ``run``,
+        One row per run and measured round, in the order read. Columns ``run``,
         ``cell``, ``seed``, ``method``, every configuration field, and those of ``diagnostics.csv``,
         where a number that is missing or not finite is nan. Empty, with ``KEYS`` and fields only,
         where nothing was measured.
@@ -103,12 +103,12 @@ def _measured(folder: Path, run: str) -> pd.DataFrame:
 
 
 def histograms(rows: pd.DataFrame) -> pd.DataFrame:
-    """H's histogram, long.
+    """H's histogram in long form.
 
     Returns:
         One row per measurement and bin that is not empty: ``KEYS``, ``round``, ``low`` (log10 of
-        the bin's lower edge; a bin is a tenth of a decade, and the one below all edges is given as
-        if it were one too) and ``count`` of weights.
+        the bin's lower edge; a bin is a tenth of a decade, and so, nominally, is the one below all
+        edges) and ``count`` of weights.
     """
     bins = rows[[*KEYS, "round"]].assign(bins=rows["h_histogram"].str.split()).explode("bins")
     low, count = (bins["bins"].str.partition(":")[part] for part in (0, 2))
@@ -118,13 +118,13 @@ def histograms(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def dimension(rows: pd.DataFrame) -> pd.Series:
-    """Number of weights d of each row: the histogram counts them all."""
+    """Number of weights d of each row: the sum of its histogram's counts."""
     counts = rows["h_histogram"].str.findall(r":(\d+)")
     return counts.map(lambda texts: sum(map(int, texts)) if isinstance(texts, list) else math.nan)
 
 
 def has_curvature(rows: pd.DataFrame) -> pd.Series:
-    """Which rows belong to a run whose H was ever another number than 1."""
+    """Which rows belong to a run whose H was ever different from 1."""
     other = (rows["h_min"] != 1) | (rows["h_max"] != 1)
     return other.groupby(rows["run"]).transform("any")
 
@@ -140,8 +140,8 @@ def at_end(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per setting, method and learning rate: :func:`~.spread.over_seeds` of
         ``round``; ``h_median``; ``h_spread`` = max H / min H; the rank correlations of H;
-        ``rank_gain``, how many times the effective rank whitening makes; ``lr_use`` = η over the
-        upper stability bound.
+        ``rank_gain``, the effective rank with whitening ÷ without; ``lr_use`` = η ÷ the upper
+        stability bound.
     """
     last = rows.loc[rows.groupby("run", sort=False)["round"].idxmax()]
     plain, white = last["effective_rank"], last["whitened_effective_rank"]
@@ -155,8 +155,8 @@ def at_end(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`at_end` as text: means (of ratios, geometric), in brackets the lowest and highest
-    seed; how many seeds, where some have no number."""
+    """:func:`at_end` as text: means (geometric for ratios), the lowest and highest seed in
+    brackets, and how many seeds have a number where some have none."""
     cells: dict[str, Sequence[str]] = {}
     for name in before(table, "seeds"):
         said = style.name if name == "method" else style.value_name

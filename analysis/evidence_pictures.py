@@ -1,7 +1,6 @@
 """Pictures of the evidence about H, each with what it shows and what a perfect H would show.
 
-A perfect H here is one whose entries are those of the Hessian's diagonal. The arm ``oracle`` comes
-as near to it as an estimate can.
+A perfect H here is the Hessian's diagonal. The arm ``oracle`` is the closest estimate of it.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from matplotlib.ticker import MaxNLocator
 from hiso_ray.analysis import evidence, panels, style
 from hiso_ray.analysis.pictures import Picture
 
-RIDGES = 7  # rounds of which the histogram is shown
-READ = 1_000_000  # entries that a correlation reads at most
+RIDGES = 7  # rounds whose histogram is shown
+READ = 1_000_000  # most entries that a correlation reads
 SEEDS = "Lines are means over seeds, bands go from the lowest seed to the highest."
 
 
 def every(rows: pd.DataFrame) -> list[Picture]:
-    """All pictures that these measurements hold.
+    """All pictures that these measurements allow.
 
     Args:
-        rows: of :func:`~.evidence.of`; a method in several settings has a line for each.
+        rows: from :func:`~.evidence.of`; a method in several settings has a line for each.
     """
     if rows.empty:
         return []
@@ -100,7 +99,7 @@ def ridges(rows: pd.DataFrame) -> Picture | None:
 
 
 def correlations(rows: pd.DataFrame) -> Picture | None:
-    """H beside the Hessian's diagonal and beside squared gradients, over rounds."""
+    """Correlations of H with the Hessian's diagonal and with squared gradients, over rounds."""
     names = {
         f"h_{other}_{how}": f"{word}, with {what}"
         for other, what in (("hessian", "|diag ∇²f|"), ("gradient", "(∇f)²"))
@@ -211,7 +210,7 @@ def alignment(rows: pd.DataFrame) -> Picture | None:
 
 
 def probe_errors(rows: pd.DataFrame) -> Picture | None:
-    """Bias and error of the finite difference, as shares of the scalars' own spread."""
+    """Bias and error of the finite difference, relative to the spread of the scalars."""
     spread = rows["g_std"].where(rows["g_std"] > 0)
     shares = rows.assign(bias=rows["g_bias"] / spread, error=rows["g_error"] / spread)
     shown = shares.dropna(subset=["bias", "error"])

@@ -10,8 +10,8 @@ import pandas as pd
 from hiso_ray.analysis.settings import NO_RESULT
 from hiso_ray.errors import UserError
 
-# What a trial may spend, and how often it is looked at: more looks find a higher best score and
-# an earlier arrival.
+# What a trial may spend, and how often it is evaluated: more evaluations find a higher best score
+# and reach a threshold earlier.
 BUDGET = (
     "federation.rounds",
     "federation.clients_per_round",
@@ -20,7 +20,7 @@ BUDGET = (
     "method.probe",
     "eval.every",
 )
-# Other fields by what they are to a comparison, sections with a dot at their end.
+# The other fields by their role in a comparison; names of whole sections end with a dot.
 CONDITIONS = ("task.", "federation.", "devices.", "eval.", "attack.", "aggregation.", "privacy.")
 LABELLED = (
     "method.name",
@@ -28,13 +28,13 @@ LABELLED = (
     "uplink.precision",
 )  # `identity.label`
 SWEPT = ("seed", "method.lr")  # whose grids must be equal
-OWN = ("method.",)  # a method's hyper-parameters: others have others
+OWN = ("method.",)  # a method's hyper-parameters; methods may differ in them
 ALLOWANCES = ("rates", "seeds", "budgets")
 
 
 def kind_of(field: str) -> str | None:
-    """What a configuration field is to a comparison: ``budget``, ``label``, ``swept``,
-    ``condition``, ``own`` (of a method), ``harmless``; None for one that nobody has thought of."""
+    """The role of a configuration field in a comparison: ``budget``, ``label``, ``swept``,
+    ``condition``, ``own`` (of a method), ``harmless``; None if it has not been classified."""
     if field in BUDGET:
         return "budget"
     if field in LABELLED:
@@ -46,19 +46,19 @@ def kind_of(field: str) -> str | None:
 
 
 def refuse_unfair(trials: pd.DataFrame, within: Sequence[str], allow: Collection[str] = ()) -> None:
-    """Raises where trials of one setting cannot be compared; else does nothing.
+    """Raises if trials of one setting cannot be compared fairly.
 
     Args:
         trials: one row per trial.
         within: configuration columns; a setting is one combination of their values.
-        allow: what may differ between the methods of a setting all the same: ``rates`` (their
+        allow: what may nevertheless differ between the methods of a setting: ``rates`` (their
             grids of ``method.lr``), ``seeds``, ``budgets`` (:data:`BUDGET`).
 
     Raises:
         UserError: no trials, an unknown column or allowance; only some trials have a validation
             score; within a setting, conditions, metrics, rates, seeds or budgets differ; within a
-            method, a hyper-parameter other than the rate does; a seed was run twice. A trial that
-            failed counts: it was tried.
+            method, a hyper-parameter other than the rate does; a seed was run twice. Failed trials
+            count too.
     """
     if unknown := sorted(set(allow) - set(ALLOWANCES)):
         raise UserError(f"allow = {unknown}: choose from {', '.join(ALLOWANCES)}")
@@ -92,7 +92,7 @@ def settings(trials: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str,
 
 
 def _same_choice(trials: pd.DataFrame) -> None:
-    """Rates of all are chosen by a validation score, or of none."""
+    """Raises if only some trials have a validation score to choose rates by."""
     scored = trials[trials["final_score"].notna()] if "final_score" in trials else trials[:0]
     if "final_validation_score" not in trials or scored.empty:
         return
@@ -120,7 +120,7 @@ def _same_conditions(rows: pd.DataFrame, place: str, within: Sequence[str]) -> N
         metrics = ", ".join(map(str, rows["metric"].dropna().unique()))
         raise UserError(f"{place}: trials have different metrics ({metrics}); compare one")
     for method, own in rows.groupby("method", sort=False):
-        loose = (*SWEPT, *LABELLED, *BUDGET, *within)  # its budget is looked at for itself
+        loose = (*SWEPT, *LABELLED, *BUDGET, *within)  # budgets are checked separately
         ours = [n for n in map(str, own) if n.startswith(OWN) and n not in loose]
         if names := _differing(own, ours):
             raise UserError(
@@ -166,7 +166,7 @@ def _same_seeds(rows: pd.DataFrame, place: str) -> None:
 
 
 def _per(rows: pd.DataFrame, by: str, name: str) -> dict[str, tuple[Any, ...]]:
-    """The values of ``name`` that each ``by`` has, sorted."""
+    """``by`` -> its values of ``name``, sorted."""
     return {
         str(key): tuple(sorted(values.unique(), key=lambda v: (isinstance(v, str), v)))
         for key, values in rows.groupby(by, sort=False)[name]

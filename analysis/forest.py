@@ -1,4 +1,4 @@
-"""Differences with their intervals, a line per comparison: a forest plot."""
+"""Forest plot: differences with their intervals, a line per comparison."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from hiso_ray.analysis.spread import before
 from hiso_ray.errors import UserError
 
 LINE = 0.26  # inches
-BAR = 0.6  # of a line, what could not have been found
+BAR = 0.6  # height of a grey bar (undetectable differences), in lines
 AXES = {"score": "Difference of {} (points)", "loss": "Difference of test loss"}
 SCALE = {"score": 100, "loss": 1}
 
 
 def forest(table: pd.DataFrame) -> Figure:
-    """Score and loss side by side: methods less the baseline, per setting from top to bottom.
+    """Score and loss side by side: methods minus the baseline, per setting from top to bottom.
 
-    Behind each interval a grey bar says which true differences would more likely than one time in
-    five have been missed.
+    Behind each interval, a grey bar covers the true differences that would be missed more than one
+    time in five.
 
     Args:
-        table: of :func:`~.comparison.compared`; pairs that were not compared are left out,
-            for the table to say.
+        table: from :func:`~.comparison.compared`; pairs that were not compared are left out
+            (the table lists them).
 
     Raises:
         UserError: no pair was compared, or there are several baselines.
@@ -63,7 +63,7 @@ def forest(table: pd.DataFrame) -> Figure:
 
 
 def _labels(shown: pd.DataFrame) -> list[str]:
-    """The setting, at its first line; the method, where there is one setting."""
+    """Labels of the lines: the setting at its first line, or the method if there are none."""
     fields = before(shown, "one")
     if not fields:
         return [style.name(method) for method in shown["one"]]

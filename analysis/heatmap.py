@@ -19,7 +19,7 @@ from hiso_ray.analysis import style
 from hiso_ray.errors import UserError
 
 SEQUENTIAL = colormaps["cividis"]
-# Vermilion below the centre, blue above: told apart by colour-blind readers, equally dark.
+# Vermilion below the centre, blue above: equally dark, and distinct to colour-blind readers.
 DIVERGING = LinearSegmentedColormap.from_list(
     "below-above", ["#7A3500", style.COLOURS[1], "white", style.COLOURS[0], "#003A5C"]
 )
@@ -62,19 +62,19 @@ def heatmap(
     number: str = "{:.2f}",
     texts: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Panels with the same colours and one colour bar, up to six side by side; every cell says its
+    """Panels with one colour scale and colour bar, up to six side by side; every cell shows its
     number.
 
     Args:
         panels: method (or another title) -> (rows, columns) numbers, as :func:`grid` makes them. A
-            cell that is missing, also because only another panel has its row, is hatched.
-        label: what the numbers are, for the colour bar.
-        centre: what is neither good nor bad (0 for a difference, 1 for a speed-up): colours then
-            go two ways from it.
-        ratio: colours go by the logarithm.
+            missing cell is hatched, also if only another panel has its row.
+        label: the colour bar's label.
+        centre: the neutral value (0 for a difference, 1 for a speed-up), from which colours
+            diverge.
+        ratio: colours follow the logarithm.
         number: the format of cells and colour bar; ``{:.1%}`` for scores.
-        texts: panel -> (rows, columns) what to write in place of the number, where not missing;
-            in a hatched cell it says why ("not reached").
+        texts: panel -> (rows, columns) texts that replace the number where not missing; in a
+            hatched cell, the reason ("not reached").
 
     Raises:
         UserError: no cells at all, or a ratio that is not positive.
@@ -130,7 +130,7 @@ def _written(value: float, number: str) -> str:
 
 
 def _words(numbers: pd.DataFrame, own: pd.DataFrame | None, number: str) -> np.ndarray:
-    """(rows, columns) what the cells say."""
+    """(rows, columns) texts of the cells."""
     said = numbers.map(lambda value: MISSING if pd.isna(value) else _written(value, number))
     if own is not None:
         own = own.reindex_like(numbers)
@@ -139,7 +139,7 @@ def _words(numbers: pd.DataFrame, own: pd.DataFrame | None, number: str) -> np.n
 
 
 def _norm(values: np.ndarray, centre: float | None, ratio: bool) -> Normalize:
-    """Values -> 0…1, the same distance to both sides of the centre."""
+    """Values -> 0…1, symmetric about the centre."""
     if ratio and (values <= 0).any():
         raise UserError(f"a ratio is positive, {values.min():g} is not: map it without ratio")
     if not values.size:

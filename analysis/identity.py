@@ -1,4 +1,4 @@
-"""What a run is called, and which runs are one configuration with other seeds."""
+"""How runs are named, and which runs differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from hiso_ray.config import Experiment, own_value
 
-# fields that make a variant of a method, and how its label says so
+# fields that make a variant of a method, and how its label shows them
 VARIANTS = {
     "curvature": "{}",
     "curvature_in": "H in {} only",
@@ -19,7 +19,9 @@ VARIANTS = {
     "probe": "{}",
     "momentum": "momentum {:g}",
 }
-LATER = {"task.validation_examples": 0}  # younger than many tables; so they change no cell's name
+LATER = {
+    "task.validation_examples": 0
+}  # newer than many tables: at these values they change no cell
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 
 
@@ -29,8 +31,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 
 def cell(experiment: Experiment) -> str:
-    """What seeds of the same configuration share: 12 hex digits over all but seed, resources and
-    diagnostics."""
+    """12 hex digits of a hash over all but seed, resources and diagnostics: the seeds of one
+    configuration share it."""
     fields = fields_of(experiment).items()
     apart = ("resources.", "diagnostics.")
     values = {n: v for n, v in fields if n != "seed" and not n.startswith(apart)}
@@ -39,7 +41,7 @@ def cell(experiment: Experiment) -> str:
 
 
 def label(experiment: Experiment) -> str:
-    """The method's name, and in brackets where it departs from what it is by itself:
+    """The method's name, with its departures from the method's defaults in brackets:
     ``hiso (scalar, H in probe only)``."""
     method, departures = experiment.method, []
     for name, said in VARIANTS.items():
@@ -52,8 +54,8 @@ def label(experiment: Experiment) -> str:
 
 
 def fields_of(experiment: Experiment) -> dict[str, Any]:
-    """Every field by its dotted name; local files by their own, because where they lie is the
-    machine's business."""
+    """Every field by its dotted name; local paths as file names, because their folders depend on
+    the machine."""
     fields = dict(_dotted(experiment.model_dump()))
     for name in LOCAL:
         if Path(fields[name]).is_absolute():
@@ -66,6 +68,6 @@ def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, dict):
             yield from _dotted(value, f"{prefix}{name}.")
         else:
-            # A list is text, as the command line takes it: tables have one value a cell.
+            # A list becomes text, as on the command line: a table's cell holds one value.
             texts = isinstance(value, tuple)
             yield prefix + name, json.dumps(value, ensure_ascii=False) if texts else value

@@ -47,7 +47,7 @@ def trials(paths: Paths) -> pd.DataFrame:
 
     Raises:
         UserError: a path that is missing or neither kind of folder, a run folder without a round,
-            a file of another version, or no evaluated round in all of the paths.
+            a file of another version, or no evaluated round in any of the paths.
     """
     return _read(paths)[0]
 
@@ -113,7 +113,7 @@ def one_type(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summaries(folders: Paths) -> pd.DataFrame:
-    """The ``summary.json`` of each run folder that has one, as it is."""
+    """The ``summary.json`` of each run folder that has one, unchanged."""
     read = ((str(folder), read_summary(Path(folder))) for folder in folders)
     return pd.DataFrame([{"run": run, **summary} for run, summary in read if summary])
 
@@ -161,7 +161,7 @@ def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _up_to_date(runs: pd.DataFrame) -> pd.DataFrame:
-    """Trials with the columns that sweeps from before there was validation do not have."""
+    """Trials with the columns that older sweeps lack."""
     without = dict.fromkeys(RESULTS) | LATER
     return runs.assign(**{name: value for name, value in without.items() if name not in runs})
 
@@ -173,7 +173,7 @@ def _joined(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
 def _trial(folder: Path) -> dict[str, Any]:
     experiment, summary = _experiment(folder), read_summary(folder)
     if summary is not None and summary["rounds"] != experiment.federation.rounds:
-        summary = None  # of the fewer rounds that a run had before it was taken further
+        summary = None  # out of date: the run was resumed with more rounds
     status = "unfinished" if summary is None else "finished"
     row = trial_row(experiment.model_dump(), summary)
     return {"run": str(folder), "status": status, "error": None, "error_kind": None, **row}
@@ -185,7 +185,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
         raise UserError(f"{folder} holds no round yet (no rows in metrics.csv)")
     experiment = _experiment(folder)
     metric = experiment.task.metric
-    metric = "accuracy" if metric == "auto" else metric  # of folders from before there were others
+    metric = "accuracy" if metric == "auto" else metric  # in folders from before there were others
     total = table["uplink_bytes"] + table["downlink_bytes"]
     leading = {
         "run": str(folder),
@@ -198,12 +198,12 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 
 def _metrics(folder: Path) -> pd.DataFrame:
-    """``metrics.csv`` without what are no rows of it, empty where there is none."""
+    """The valid rows of ``metrics.csv``; empty if there is no file."""
     table = pd.DataFrame(list(scan_rows(folder / "metrics.csv")))
     if table.empty:
         return table
     table = table.apply(pd.to_numeric)
-    # Folders from before there was a virtual clock do not have its column.
+    # Folders from before the virtual clock lack its column.
     return table if "simulated_seconds" in table else table.assign(simulated_seconds=0.0)
 
 

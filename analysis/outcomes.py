@@ -1,4 +1,4 @@
-"""What became of each evaluation example: ``outcomes.parquet`` in a run folder."""
+"""Loss and scores of each evaluation example: ``outcomes.parquet`` in a run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outcomes:
 
     Attributes:
         run: the run folder.
-        round: after which it was made.
+        round: the round after which it was made.
         model_sha256: of the weights that were evaluated.
         evaluation_sha256: of the evaluation examples as the model sees them.
         examples: one row per example in file order: ``split``, ``example``, ``loss``, and a column
@@ -49,7 +49,7 @@ class Outcomes:
 
 
 def there(folder: Path | str) -> bool:
-    """Whether a run folder has the file; runs that have not ended, and older ones, do not."""
+    """Whether a run folder has the file; unfinished and older runs do not."""
     return (Path(folder) / FILE).exists()
 
 
@@ -57,8 +57,8 @@ def read(folder: Path | str) -> Outcomes:
     """The outcomes of a run folder.
 
     Raises:
-        UserError: there is no such file, it is torn or not of this kind, it has no row, or a value
-            that is no finite number.
+        UserError: there is no such file, it is torn or of another kind, or it has no row or a
+            value that is not finite.
     """
     path = Path(folder) / FILE
     if not path.exists():
@@ -129,7 +129,7 @@ def aligned(several: Sequence[Outcomes], value: str) -> np.ndarray:
         several: at least one, of the same examples (:func:`refuse_others`).
 
     Raises:
-        UserError: they do not have the value.
+        UserError: the outcomes lack this value.
     """
     if value not in ("loss", *several[0].metrics):
         raise UserError(

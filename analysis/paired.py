@@ -1,7 +1,7 @@
-"""Two methods on the same examples: how far apart, how surely, and what could have been told apart.
+"""Paired comparison of two methods: their difference, its interval, and what was detectable.
 
-Paired, because most of what moves a score is which examples happen to be in the test set, and that
-moves both methods alike: the difference example by example is known far better than either score.
+Paired, because most of a score's variance comes from which examples are in the test set, and that
+affects both methods alike: the difference per example is known far better than either score.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hiso_ray.errors import UserError
 LEVEL = 0.05  # of the interval and the tests, two-sided
 POWER = 0.8
 RESAMPLES = 2000
-SEED = 20261129  # of the resampling: the same numbers for the same data
+SEED = 20261129  # of the resampling, so that the same data give the same numbers
 AT_ONCE = 500  # resamples in memory
 
 
@@ -25,8 +25,8 @@ class Difference:
     """A mean difference between two methods, in units of what was measured.
 
     Attributes:
-        mean: of the first less that of the second.
-        error: its standard error; nan where one example or nothing was resampled.
+        mean: of the first minus that of the second.
+        error: its standard error; nan if there is only one example.
         low, high: the 95 % interval; nan likewise.
         detectable: the smallest true difference that such an experiment finds four times in five
             at the 5 % level; nan likewise.
@@ -40,31 +40,31 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval leaves 0 out; one that is 0 throughout does not."""
+        """Whether the interval excludes 0; the interval [0, 0] does not."""
         return self.low > 0 or self.high < 0
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     """The mean of ``one`` − ``other`` with a bootstrap interval.
 
-    *What is resampled.* Examples, with replacement, each with its values of both methods and of
-    all seeds: another test set of the same kind. With several seeds, seeds too, each with its runs
-    of both methods: another set of partitions, cohorts and directions. Seeds and examples cross
-    (every seed is scored on the same examples), so the two are drawn independently of each other,
-    and a resample is every drawn seed on every drawn example (Owen 2007, "The pigeonhole
-    bootstrap"). Drawing examples alone would answer for these seeds only, drawing pairs of seed
-    and example as if they were independent would pretend to S·n examples. What is particular to a
-    seed *and* an example counts up to three times, so with several seeds the error errs towards
-    too large. Of S seeds S − 1 are drawn (Rao and Wu 1988): drawing all S gives (S − 1) ÷ S of the
-    variance, which for three seeds is a third too little.
+    *What is resampled.* Examples, with replacement, each with its values of both methods and all
+    seeds: this simulates another test set of the same kind. With several seeds, seeds too, each
+    with its runs of both methods: this simulates other partitions, cohorts and directions. Seeds
+    and examples are crossed (every seed is scored on the same examples), so they are drawn
+    independently, and a resample is every drawn seed on every drawn example (Owen 2007, "The
+    pigeonhole bootstrap"). Drawing examples alone would describe these seeds only; drawing (seed,
+    example) pairs independently would assume S·n independent examples. The interaction of seed
+    and example counts up to three times, so with several seeds the error tends to be too large.
+    Of S seeds S − 1 are drawn (Rao and Wu 1988): drawing all S gives (S − 1) ÷ S of the variance,
+    which for three seeds is a third too little.
 
-    *The interval* is the mean ± t × the resamples' standard deviation, and not their percentiles:
-    those of three seeds end at the extreme seeds, and hold the truth three times in four. t has
-    the degrees of freedom of the two sources together (Satterthwaite); where seeds hardly differ,
-    or there is one, it is the normal distribution's 1.96 for all but the smallest test sets.
+    *The interval* is the mean ± t × the resamples' standard deviation, not their percentiles:
+    the percentiles of three seeds end at the extreme seeds, and cover the truth three times in
+    four. t has the degrees of freedom of both sources together (Satterthwaite); if seeds hardly
+    differ, or there is one, it is the normal 1.96 for all but the smallest test sets.
 
-    *The detectable difference* is (t_0.975 + t_0.8) × the standard error: (1.96 + 0.84) of it
-    where t is the normal's.
+    *The detectable difference* is (t_0.975 + t_0.8) × the standard error: (1.96 + 0.84) × it for
+    a normal t.
 
     Args:
         one, other: (seeds, examples), the same seeds and examples in the same order.
@@ -80,7 +80,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     apart = one - other
     mean = float(apart.mean())
     if apart.shape[1] == 1:
-        return Difference(mean, *[float("nan")] * 4)  # one example says nothing of others
+        return Difference(mean, *[float("nan")] * 4)  # one example has no spread
     error = float(_resampled_means(apart).std())
     freedom = _degrees_of_freedom(apart)
     within = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
@@ -102,7 +102,7 @@ def _resampled_means(apart: np.ndarray) -> np.ndarray:
 
 
 def _degrees_of_freedom(apart: np.ndarray) -> float:
-    """Satterthwaite's, of the variance over examples and over seeds; infinite without variance."""
+    """Satterthwaite's, for the variances over examples and seeds; infinite without variance."""
     parts = []
     for axis in (0, 1):
         means = apart.mean(axis=axis)
@@ -119,10 +119,10 @@ class McNemar:
     """McNemar's exact test (McNemar 1947).
 
     Attributes:
-        only_one: b, the examples that the first alone has right.
-        only_other: c, those that the second alone has right.
-        p: of a split of b + c at least as uneven as this one, if both were equally likely
-            (binomial, two-sided); 1 where they agree on every example.
+        only_one: b, the number of examples that only the first has right.
+        only_other: c, the number that only the second has right.
+        p: the probability of a split of b + c at least as uneven, if both are equally likely
+            (binomial, two-sided); 1 if they agree on every example.
     """
 
     only_one: int
@@ -133,10 +133,10 @@ class McNemar:
 def mcnemar(one: np.ndarray, other: np.ndarray) -> McNemar:
     """The test of two runs.
 
-    Of several seeds there is no such test: the same example is in the table once for each of them.
+    It takes one seed only: with several, each example would be counted once per seed.
 
     Args:
-        one, other: (examples,), 1 where right and 0 where wrong.
+        one, other: (examples,), 1 if right and 0 if wrong.
 
     Raises:
         UserError: the shapes differ, or there are other values.

@@ -17,7 +17,7 @@ from hiso_ray.analysis import style
 ROUND = "Communication round"
 ACROSS = 4  # panels of methods side by side
 MARKS = 6  # markers on a line
-RUNAWAY = 10  # times what nine of ten values stay below: beyond it, an axis is cut
+RUNAWAY = 10  # times the 90th percentile of the values: beyond it, an axis is cut
 
 
 def over_rounds(
@@ -27,10 +27,9 @@ def over_rounds(
     also: Callable[[Axes], None] | None = None,
     entries: Sequence[Artist] = (),
 ) -> Figure:
-    """A panel per column with a line and band per method (and cell); those without a number have
-    none.
+    """A panel per column with a line and band per method (and cell) that has numbers.
 
-    A line averages all seeds of its cell that were measured, or has no point there.
+    A line has points only at rounds that all measured seeds of its cell have.
     """
     looks = style.looks(rows["method"])
     across = min(columns, len(names))
@@ -105,7 +104,7 @@ def _line(axes: Axes, line: pd.DataFrame, look: style.Look) -> None:
 
 
 def _cut_runaways(axes: Axes, values: pd.Series) -> None:
-    """Ends a linear axis where one run alone would take all of it, and says so."""
+    """Cuts a linear axis that a single run would dominate, and says so in the title."""
     most = float(values.abs().quantile(0.9))
     if axes.get_yscale() == "linear" and values.abs().max() > RUNAWAY * most > 0:
         low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""The pictures of a study, each with the sentence that belongs below it.
+"""The pictures of a study, each with its caption.
 
 The notebooks show them, the report writes them.
 """
@@ -37,10 +37,10 @@ BYTE_FIELDS = ("federation.local_steps", "method.num_perturbations")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure for a page; notebooks show it by itself.
+    """A figure with a caption, which notebooks display.
 
     Attributes:
-        name: of its files, without an ending.
+        name: of its files, without a suffix.
         caption: what it shows and what its bands are.
     """
 
@@ -83,7 +83,7 @@ def every_run(folders: Sequence[Path], trials: pd.DataFrame) -> Picture:
     """Run folders one by one, with their training loss.
 
     Args:
-        trials: those of the folders, and maybe others.
+        trials: those of the folders, possibly among others.
     """
     shown = trials[trials["run"].isin(map(str, folders))]
     caption = (
@@ -95,7 +95,7 @@ def every_run(folders: Sequence[Path], trials: pd.DataFrame) -> Picture:
 
 
 def score_maps(study: Study) -> list[Picture]:
-    """Heat maps of the score at the best rate, a panel per method; for two fields that vary."""
+    """Heat maps of the score at the best rate over two varying fields, a panel per method."""
     found = []
     for view in _two_fields(study):
         best = view.of(study.best)
@@ -120,7 +120,7 @@ def score_maps(study: Study) -> list[Picture]:
 
 
 def speedup_maps(study: Study, thresholds: Sequence[float]) -> list[Picture]:
-    """Heat maps of how many times fewer rounds than the baseline's, a panel per threshold.
+    """Heat maps of the speedup over the baseline in rounds, a panel per threshold.
 
     Raises:
         UserError: as :meth:`~.study.Study.speedups`.
@@ -160,7 +160,7 @@ def speedup_maps(study: Study, thresholds: Sequence[float]) -> list[Picture]:
 
 
 def sensitivities(study: Study) -> list[Picture]:
-    """Score against learning rate; nothing where there was one rate only."""
+    """Score against learning rate; empty if there was only one rate."""
     if not study.has_grid:
         return []
     found = []
@@ -179,7 +179,7 @@ def sensitivities(study: Study) -> list[Picture]:
 
 
 def differences(table: pd.DataFrame) -> list[Picture]:
-    """What :meth:`~.study.Study.differences` found; nothing where nothing was compared."""
+    """What :meth:`~.study.Study.differences` found; empty if nothing was compared."""
     if (table["why"] != "").all():
         return []
     caption = (
@@ -191,7 +191,7 @@ def differences(table: pd.DataFrame) -> list[Picture]:
 
 
 def turn_bytes(study: Study) -> list[Picture]:
-    """Bytes per client and round against τ and P, as far as these were varied."""
+    """Bytes per client and round against τ and P, if these were varied."""
     fields = [name for name in BYTE_FIELDS if name in study.within]
     views = [view for view in study.views if view.columns in fields and view.rows is None]
     if not views or communication.per_turn(study.trials)["paper_bytes"].isna().all():

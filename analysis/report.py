@@ -1,4 +1,4 @@
-"""A report: pictures, tables and one page, of whatever run folders and sweep folders hold."""
+"""A report on any run and sweep folders: pictures, tables and one page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hiso_ray.run_folder.summary import spoilt
 
 PAGE = "report.html"
 INCH = 96  # CSS pixels
-# What says which work was done, whether it varies or not.
+# Fields in the head of the page, whether they vary or not.
 FACTS = {
     "task.name": "task",
     "task.model": "model",
@@ -42,14 +42,14 @@ FACTS = {
     "method.lr": "learning rates η",
     "seed": "seeds",
 }
-# What says it where it is not as it is by itself.
+# Fields that are there only if they differ from their defaults.
 DEPARTURES = (
     "attack.kind", "attack.fraction", "aggregation.rule", "aggregation.weights", "privacy.clip",
     "privacy.noise", "federation.dropout", "devices.deadline",
 )  # fmt: skip
 LONGEST = 150  # rows of a table on the page; longer ones are in their files
 NAMED = 3  # folders in the title
-SOME = 8  # values of a fact before they are counted instead
+SOME = 8  # values of a fact that are listed; more are counted
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def write(
     Args:
         paths: run folders and sweep folders, mixed.
         out: a folder, made if it is missing; other files in it stay as they are.
-        thresholds: scores whose arrival is tabulated, shares in 0..1; by default a few round ones
-            that were reached (:meth:`~.study.Study.thresholds`).
+        thresholds: scores for the table of when each was reached, shares in 0..1; by default a few
+            round ones that were reached (:meth:`~.study.Study.thresholds`).
 
     Raises:
         UserError: paths that cannot be read, a threshold outside 0..1, ``out`` is a file;
@@ -124,7 +124,7 @@ def write(
 
 
 def _one_by_one(found: Study, paths: Sequence[Path | str]) -> list[Path]:
-    """Run folders that were given as such; of trials that cannot be compared, all there are."""
+    """The run folders given directly; all of them, if the trials cannot be compared."""
     if found.comparable:
         given = [path for path in map(Path, paths) if not (path / "plan.yaml").exists()]
         return list(dict.fromkeys(given))
@@ -207,7 +207,7 @@ def _warnings(found: Study) -> Iterator[str]:
 
 
 def _last_line(error: Any) -> str:
-    """Of an error with its traceback."""
+    """The last line of an error with its traceback."""
     lines = [] if pd.isna(error) else str(error).strip().splitlines()
     return lines[-1] if lines else "unknown"
 

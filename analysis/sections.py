@@ -1,4 +1,4 @@
-"""What a report shows of a study: sections of pictures and tables, as far as the data hold them."""
+"""The sections of a report: the pictures and tables that the data of a study allow."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ OF_A_TRIAL = ("status", "rounds", "final_score", "best_score", "paper_bytes_per_
 
 @dataclass(frozen=True)
 class Table:
-    """A computed frame, its text, and what to be careful of.
+    """A computed frame, its text, and its caveats.
 
     Attributes:
-        name: of its files, without an ending.
+        name: of its files, without a suffix.
         frame: the numbers, with a column ``runs``.
         cells: the same as text.
         cautions: sentences.
@@ -58,11 +58,11 @@ class Section:
 
 
 def sections(study: Study, thresholds: Sequence[float], folders: Sequence[Path]) -> list[Section]:
-    """Everything that can be shown; a study that cannot be compared has its trials alone.
+    """Everything that can be shown; only the trials, if they cannot be compared.
 
     Args:
-        thresholds: scores whose arrival is shown.
-        folders: run folders that are shown one by one too.
+        thresholds: scores for the tables and pictures of when each was reached.
+        folders: run folders that are also shown one by one.
     """
     single = [pictures.every_run(folders, study.trials)] if folders else []
     if not study.comparable:
@@ -102,7 +102,7 @@ def _scores(study: Study) -> Section:
 
 
 def _same_examples(study: Study) -> list[Section]:
-    """Differences that the test examples can decide, or a line that says why there are none."""
+    """Differences on the same test examples, or a line that says why there are none."""
     if len(study.trials) == 1:
         return []
     table = study.differences()
@@ -196,7 +196,7 @@ def _communication(study: Study) -> Section:
 
 
 def _evidence(trials: pd.DataFrame) -> list[Section]:
-    """What was measured of H in these trials, if anything was."""
+    """The measurements of H in these trials, if there are any."""
     rows = evidence.of(trials)
     if rows.empty:
         return []

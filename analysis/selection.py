@@ -1,10 +1,10 @@
 """Choosing each method's learning rate: over the same grid, seeds and budget.
 
-Where the trials kept validation examples apart (``task.validation_examples``), the rate is chosen
-by the validation score, and the test score is shown, which then owes nothing to the choice. Where
-they did not, it is chosen by the score that is then shown. That flatters every method alike as long
-as all had equally many rates to choose from, which is why an unequal grid is refused, and so are
-trials of which only some have a validation score (:mod:`~.fairness`).
+If the trials held out validation examples (``task.validation_examples``), the rate is chosen by the
+validation score, so the test score that is shown is independent of the choice. Otherwise the rate
+is chosen by the score that is shown. That flatters all methods equally if they have the same number
+of rates to choose from, so unequal grids are refused, as are trials of which only some have a
+validation score (:mod:`~.fairness`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hiso_ray.analysis.spread import before, over_seeds
 from hiso_ray.errors import UserError
 
 Score = Literal["final_score", "best_score", "score_at_best_validation"]
-# What a score that is shown is chosen by, where there is a validation set.
+# The score shown -> the score that rates are chosen by, with a validation set.
 VALIDATION: dict[str, str] = {
     "final_score": "final_validation_score",
     "best_score": "best_validation_score",
@@ -46,8 +46,8 @@ def by_rate(
     Args:
         trials: one row per trial.
         within: configuration columns that make a setting, such as ``["federation.alpha"]``.
-        score: what to describe.
-        allow: differences to overlook (``rates``, ``seeds``, ``budgets``).
+        score: the score to describe.
+        allow: differences to permit (``rates``, ``seeds``, ``budgets``).
 
     Returns:
         One row per setting, method and rate, rates ascending. Columns: ``within``, ``method``,
@@ -66,7 +66,7 @@ def by_rate(
     numbers = {name: pd.to_numeric(trials[name]).where(ended) for name in scores}
     marked = endings.marked(trials).assign(**numbers)
     table = over_seeds(marked, scores, keys, endings.COUNTS, partial=True)
-    # Settings and methods as they came, rates ascending.
+    # Settings and methods in the order given, rates ascending.
     arm = table.groupby(keys[:-1], dropna=False, sort=False).ngroup()
     order = table.assign(arm=arm).sort_values(["arm", "method.lr"], kind="stable").index
     return table.loc[order].reset_index(drop=True)
@@ -80,14 +80,14 @@ def best_rate(
 ) -> pd.DataFrame:
     """Each method's learning rate with the best mean score over seeds (:func:`chosen_by`).
 
-    A rate that lost a seed (failed, stopped, unfinished) cannot win against one that lost fewer; of
-    equal means, the lower rate wins. A method all of whose trials failed keeps its row, without a
+    A rate that lost a seed (failed, stopped, unfinished) cannot win against one that lost fewer; if
+    means are equal, the lower rate wins. A method whose trials all failed keeps its row, without a
     score.
 
     Returns:
         The winning rows of :func:`by_rate`, and ``grid``, a tuple of the rates tried; ``edge``:
-        ``lowest`` or ``highest`` where the winner is the end of its grid, so that a better one may
-        lie beyond, ``only`` where there was no choice, else ``""``.
+        ``lowest`` or ``highest`` if the winner is at the end of its grid, so that a better one may
+        lie beyond, ``only`` if there was no choice, else ``""``.
 
     Raises:
         UserError: as :func:`by_rate`.

@@ -1,4 +1,4 @@
-"""Score against learning rate: how much a method's result hangs on the choice."""
+"""Score against learning rate: how much a method's result depends on the rate."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def sensitivity(
     rows: str | None = None,
     score: str = "final_score",
 ) -> Figure:
-    """One line and band per method over its rates, the best ringed, in panels as of ``bands``.
+    """One line and band per method over its rates, the best ringed, in panels as in ``bands``.
 
     A rate at which seeds were lost (failed, unfinished) has a cross at the bottom.
 
     Args:
-        table: of :func:`~.selection.by_rate`, one row per method, rate and panel.
+        table: from :func:`~.selection.by_rate`, one row per method, rate and panel.
         label: what the score is, for the axis.
         columns: a field with a column of panels for each of its values.
         rows: the same for rows of panels.
@@ -78,7 +78,7 @@ def _draw(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], score: 
         )
         axes.plot(x, mean, **look.strokes())
         lost = _lost(line, score)
-        # crosses of several methods above each other
+        # stack the crosses of several methods
         height = 0.05 + min(0.07, 0.6 / len(looks)) * place
         axes.plot(
             x[lost], [height] * int(lost.sum()), color=look.colour, **LOST,

@@ -10,10 +10,10 @@ import pandas as pd
 
 from hiso_ray.analysis import style
 
-# What is compared within a setting, and what decides no result.
+# Fields that are compared within a setting, and fields that affect no result.
 COMPARED = ("method.name", "method.curvature", "method.lr")
 NO_RESULT = ("resources.", "diagnostics.")
-# Fields that readers look for across and down a picture; others follow in their own order.
+# The fields to put across and down a picture first; others follow in their own order.
 ACROSS, DOWN = "federation.alpha", "federation.num_clients"
 
 
@@ -24,7 +24,7 @@ class View:
     Attributes:
         columns: the field that has a column of panels per value, if any.
         rows: the same for rows.
-        fixed: the value that each other field has throughout.
+        fixed: the one value of each other field.
     """
 
     columns: str | None = None
@@ -32,7 +32,7 @@ class View:
     fixed: dict[str, Any] = field(default_factory=dict)
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Its rows of a frame that has the setting's columns."""
+        """The rows of this view in a frame that has the setting's columns."""
         mine = pd.Series(True, frame.index)
         for name, value in self.fixed.items():
             mine &= frame[name] == value
@@ -40,7 +40,7 @@ class View:
 
     @property
     def label(self) -> str:
-        """``clients per round = 8``; empty where nothing else varies."""
+        """``clients per round = 8``; empty if nothing else varies."""
         return in_words(self.fixed)
 
 
@@ -49,9 +49,9 @@ def in_words(values: dict[str, Any]) -> str:
 
 
 def setting_fields(trials: pd.DataFrame) -> list[str]:
-    """The configuration fields that vary within a method, its learning rate left out.
+    """The configuration fields that vary within a method, except its learning rate.
 
-    A field that differs between methods only is no setting: it makes the comparison unfair.
+    A field that differs only between methods is not a setting: it makes the comparison unfair.
     """
     fields = [
         name
@@ -65,8 +65,8 @@ def setting_fields(trials: pd.DataFrame) -> list[str]:
 def views(trials: pd.DataFrame, within: Sequence[str]) -> list[View]:
     """Pictures that show every setting.
 
-    Skew across and clients down where both vary; a picture for each value of what else does.
-    Where fields were varied one at a time, a picture for each field.
+    If both vary, skew goes across and clients go down; each value of other varying fields has a
+    picture. If fields were varied one at a time, each field has a picture.
 
     Args:
         trials: with the columns of ``within``.
@@ -101,7 +101,7 @@ def _order(name: str) -> int:
 
 
 def _independent(places: pd.DataFrame, fields: Sequence[str]) -> list[str]:
-    """Without fields whose value the ones before them decide, such as a model by its task."""
+    """The fields that earlier ones do not determine, as a task determines its model."""
     kept: list[str] = []
     for name in fields:
         groups = places.groupby(kept or (lambda _: 0), dropna=False)[name]

@@ -1,4 +1,4 @@
-"""Who holds what: how many examples of which groups each client of a run was dealt."""
+"""Who holds what: how many examples of each group every client of a run holds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from hiso_ray.analysis.style import COLOURS, STYLE, save
 from hiso_ray.errors import UserError
 
-FEW_CLIENTS = 40  # as many as can be told apart side by side, in the order of their ids
+FEW_CLIENTS = 40  # at most this many are shown one by one, in the order of their ids
 SHOWN_GROUPS = 12
-COLUMNS = 300  # of the map; each is then wide enough to be seen
+COLUMNS = 300  # of the map at most, so that each is wide enough to be seen
 NAME_LENGTH = 24  # characters of a group's name
-WIDE_RANGE = 20  # largest ÷ smallest client beyond which sizes need a logarithmic axis
+WIDE_RANGE = 20  # largest ÷ smallest client above which the axis of sizes is logarithmic
 SHADES = LinearSegmentedColormap.from_list("shares", ["white", COLOURS[5], COLOURS[0], "#00304D"])
 
 
@@ -58,7 +58,7 @@ def who_holds_what(held: Path | str | pd.DataFrame, out: Path | str) -> Figure:
             image, ax=mix, format=PercentFormatter(1.0), label="share of the client's examples"
         )
         figure.supxlabel(caption(table), fontsize=8)
-        figure.draw_without_rendering()  # ticks follow the layout, and the layout the ticks
+        figure.draw_without_rendering()  # ticks depend on the layout, and the layout on the ticks
         save(figure, out)
     return figure
 
@@ -72,18 +72,19 @@ def holdings(folder: Path | str) -> pd.DataFrame:
     path = Path(folder) / "partition.csv"
     if not path.exists():
         raise UserError(f"{folder} has no partition.csv: is it a run folder?")
-    # A group may be called anything ("", "NA", twice the same), which a header would be bent by.
+    # Group names may be "", "NA" or duplicates, which pandas would change in a header.
     names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     table = pd.read_csv(path, header=None, skiprows=1, index_col=0)
     return table.iloc[:, 1:].set_axis(names.iloc[2:].tolist(), axis=1).rename_axis("client")
 
 
 def shares(table: pd.DataFrame, most: int = SHOWN_GROUPS) -> pd.DataFrame:
-    """What part of each client's examples belongs to each group.
+    """The share of each client's examples that belongs to each group.
 
     Args:
         table: (clients, groups) examples.
-        most: with more groups, these many largest stay and the rest become one, ``other (…)``.
+        most: with more groups, this many of the largest stay and the rest are merged into one,
+            ``other (…)``.
 
     Returns:
         (clients, at most ``most + 1``) float64; rows sum to 1.
@@ -98,8 +99,8 @@ def shares(table: pd.DataFrame, most: int = SHOWN_GROUPS) -> pd.DataFrame:
 
 
 def by_main_group(table: pd.DataFrame, most: int = SHOWN_GROUPS) -> np.ndarray:
-    """(clients,) rows of ``table`` by the group that the client holds most of, in the order of
-    :func:`shares`, and then by that group's share."""
+    """(clients,) rows of ``table``, sorted by the group that the client holds most of, in the
+    order of :func:`shares`, and then by that group's share."""
     counts = table.to_numpy()
     place = np.argsort(_rows(counts, most))
     share = counts.max(axis=1) / counts.sum(axis=1)
@@ -107,19 +108,19 @@ def by_main_group(table: pd.DataFrame, most: int = SHOWN_GROUPS) -> np.ndarray:
 
 
 def _rows(counts: np.ndarray, most: int) -> np.ndarray:
-    """Groups from top to bottom: as they come, or the largest first where not all are shown."""
+    """Groups from top to bottom: in their own order, or the largest first if not all are shown."""
     groups = counts.shape[1]
     return np.arange(groups) if groups <= most else np.argsort(-counts.sum(axis=0), kind="stable")
 
 
 def columns(shown: pd.DataFrame, most: int = COLUMNS) -> np.ndarray:
-    """(at most ``most``, groups) the rows of ``shown``, or the means of as many runs of them."""
+    """(at most ``most``, groups) ``shown``, or the means of ``most`` runs of its rows."""
     rows = shown.to_numpy()
     return np.stack([run.mean(axis=0) for run in np.array_split(rows, min(most, len(rows)))])
 
 
 def caption(table: pd.DataFrame) -> str:
-    """The realised skew; the distance is from the mix of groups in the whole."""
+    """The realised skew; the distance is from the overall mix of groups."""
     counts = table.to_numpy()
     sizes = counts.sum(axis=1)
     mix = counts / sizes[:, None]
@@ -175,4 +176,4 @@ def _sizes_by_rank(axes: Axes, sizes: pd.Series) -> None:
 def _short(name: str) -> str:
     line = " ".join(name.split())
     cut = line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1].rstrip() + "…"
-    return cut.replace("$", r"\$")  # else two dollars in a name set it as mathematics
+    return cut.replace("$", r"\$")  # else matplotlib reads two dollars in a name as mathematics

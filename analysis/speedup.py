@@ -1,7 +1,6 @@
-"""How many times fewer rounds one method takes to a threshold than another, seed by seed.
+"""Speedups: how many times fewer rounds one method takes to a threshold than another, per seed.
 
-Over seeds, ratios have a geometric mean: 2 and 1/2 are as far from 1 and make 1, whichever of the
-two methods the ratio is of.
+Over seeds, ratios have a geometric mean: 2 and 1/2 average to 1, whichever is the numerator.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from hiso_ray.analysis.thresholds import COSTS
 from hiso_ray.errors import UserError
 
 EXACT, AT_LEAST, AT_MOST = "=", "≥", "≤"
-NEITHER = "neither"  # reached it
+NEITHER = "neither"  # neither method reached it
 AT_ONCE = "at once"  # reached before the first round of training: nothing to compare
-UNSEEN = "unseen"  # one reached it; the other was never looked at after a round of training
+UNSEEN = "unseen"  # one reached it; the other was never evaluated after a round of training
 
 
 def by_seed(arrivals: pd.DataFrame, one: str, other: str, cost: str = "round") -> pd.DataFrame:
     """The cost of ``other`` over the cost of ``one``; above 1, ``one`` is faster.
 
-    A method that did not get there would have needed more than it was given, so its last evaluated
-    round bounds the ratio: from below if ``other`` is the one missing, from above if ``one`` is.
+    The cost of a method that did not reach the threshold is above that of its last evaluated round,
+    which bounds the ratio: from below if ``other`` did not reach it, from above if ``one`` did not.
 
     Args:
         arrivals: from :func:`~.thresholds.reached`, one learning rate per method.
-        one: label of the method whose speedup it is.
-        other: label of the method that it is measured against.
+        one: label of the method whose speedup is measured.
+        other: label of the method it is compared with.
         cost: ``round``, ``kib_per_client`` or ``forward_passes``.
 
     Returns:
@@ -99,7 +98,7 @@ def _pairs(arrivals: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
 
 
 def _ratio(one: float, one_last: float, other: float, other_last: float) -> tuple[float, str]:
-    """The ratio of two costs (nan: not reached), or its bound from how far each was looked at."""
+    """The ratio of two costs (nan: not reached), or its bound from each last evaluation."""
     if math.isnan(one) and math.isnan(other):
         return math.nan, NEITHER
     if one == 0 or other == 0:
@@ -114,9 +113,9 @@ def _ratio(one: float, one_last: float, other: float, other_last: float) -> tupl
 def over_seeds(ratios: pd.DataFrame) -> pd.DataFrame:
     """The geometric mean of the ratio over seeds and its band, as far as they are known.
 
-    Bounds of one direction make the mean a bound of that direction, and leave the band open there:
-    with a ``≥`` among the seeds the highest is missing, with a ``≤`` the lowest. Where bounds
-    point both ways, or a seed has no ratio, all three are missing.
+    Bounds in one direction make the mean a bound in that direction, and leave the band open there:
+    with a ``≥`` among the seeds the highest is missing, with a ``≤`` the lowest. If bounds point
+    both ways, or a seed has no ratio, all three are missing.
 
     Args:
         ratios: from :func:`by_seed`.

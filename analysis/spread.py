@@ -22,16 +22,16 @@ def over_seeds(
 ) -> pd.DataFrame:
     """Mean, lowest and highest over seeds.
 
-    A mean over the seeds that made it flatters whoever lost its worst ones. So unless ``partial``,
-    all three are missing where any seed's value is.
+    A mean over the surviving seeds flatters a method that lost its worst ones. So unless
+    ``partial``, all three are missing if any seed's value is.
 
     Args:
         trials: columns ``run``, ``seed`` and those below.
-        values: numeric columns to describe; missing where a trial has none.
+        values: numeric columns to describe; missing if a trial has no value.
         by: columns; one row of the result for each combination.
-        counts: columns of truth values, such as "did this one fail".
+        counts: boolean columns, such as ``failed``.
         partial: describe the seeds that have a value, however few.
-        ratios: those of the values whose mean is geometric.
+        ratios: the values whose mean is geometric.
 
     Returns:
         The columns of ``by``, in order of appearance; ``seeds``, how many were tried; for each
@@ -66,12 +66,12 @@ def over_seeds(
 
 
 def geometric_mean(ratios: pd.Series) -> float:
-    """Of positive numbers: of 2 and 1/2 it is 1, as it must be for ratios, of which neither side
-    is the natural one below the line."""
+    """Of positive numbers: 2 and 1/2 average to 1, as ratios must whichever side is the
+    denominator."""
     return float(np.exp(np.log(ratios).mean()))
 
 
 def before(table: pd.DataFrame, column: str) -> list[str]:
-    """The columns to the left of one: a table begins with the keys of its rows."""
+    """The columns to the left of ``column``: a table begins with the keys of its rows."""
     names = [str(name) for name in table.columns]
     return names[: names.index(column)]

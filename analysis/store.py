@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder.whole_files import whole
 
-FORMAT = 1  # goes up when a column changes its meaning or goes away
+FORMAT = 1  # raised when a column changes its meaning or is removed
 KEY = b"hiso_ray_format"
 
 
 def write(path: Path | str, frame: pd.DataFrame) -> None:
-    """Writes a frame whole or not at all; its index is left out, equal frames give equal bytes.
+    """Writes a frame atomically, without its index; equal frames give equal bytes.
 
     Raises:
         UserError: a column that mixes types.

@@ -18,7 +18,7 @@ from hiso_ray.errors import UserError
 
 SHOWN: Score = "final_score"
 BASELINE = "decomfl"  # speedups are over it, and differences from it
-STEPS = (0.1, 0.05, 0.02, 0.01, 0.005)  # between thresholds that suggest themselves
+STEPS = (0.1, 0.05, 0.02, 0.01, 0.005)  # between the default thresholds
 THRESHOLDS = 3
 
 
@@ -29,8 +29,8 @@ class Study:
     Attributes:
         trials, rounds: as :mod:`~.load` gives them.
         within: the fields that make a setting.
-        unfair: why the methods cannot be compared as they stand, in words; empty if they can.
-        comparable: whether they can be shown side by side all the same, with that said.
+        unfair: why the methods cannot be compared fairly, in words; empty if they can.
+        comparable: whether they can still be shown side by side, with that reason.
     """
 
     trials: pd.DataFrame
@@ -41,7 +41,7 @@ class Study:
 
     @property
     def allow(self) -> tuple[str, ...]:
-        """The differences that are shown in spite of the refusal."""
+        """The differences to permit in an unfair study, so that it can still be shown."""
         return ALLOWANCES if self.unfair else ()
 
     @cached_property
@@ -68,7 +68,7 @@ class Study:
 
     @property
     def validated(self) -> bool:
-        """Whether rates are chosen by a validation score, and not by the score that is shown."""
+        """Whether rates are chosen by a validation score rather than by the score that is shown."""
         return chosen_by(self.trials, SHOWN) != SHOWN
 
     @property
@@ -78,12 +78,12 @@ class Study:
 
     @property
     def rivals(self) -> list[str]:
-        """The methods that are measured against the baseline, where it is there."""
+        """The methods that are compared with the baseline, if there is one."""
         methods = list(self.trials["method"].unique())
         return [m for m in methods if m != BASELINE] if BASELINE in methods else []
 
     def summary(self) -> pd.DataFrame:
-        """Final and best score over seeds at the best rates, and the grids of these.
+        """Final and best score over seeds at the best rates, and the grids of rates.
 
         The best is the highest test score along the way; with a validation set, the test score
         where the validation score was best.
@@ -99,14 +99,14 @@ class Study:
         return chosen.merge(best.drop(columns=["seeds", "runs"]), on=keys, how="left")
 
     def to_thresholds(self, thresholds: Sequence[float]) -> pd.DataFrame:
-        """What each threshold took (:func:`~.thresholds.to_threshold`), at best rates."""
+        """The cost to reach each threshold (:func:`~.thresholds.to_threshold`), at best rates."""
         return to_threshold(self._reached(thresholds))
 
     def speedups(self, thresholds: Sequence[float], cost: str = "round") -> pd.DataFrame:
         """Each rival over the baseline (:func:`~.speedup.over_seeds`), at best rates.
 
         Raises:
-            UserError: no two methods to compare, or seeds or settings that only one of them has.
+            UserError: fewer than two methods, or seeds or settings that only one of them has.
         """
         if not self.rivals:
             raise UserError(f"speedups are over {BASELINE}: give trials of it and of another")
@@ -115,10 +115,10 @@ class Study:
         return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
 
     def differences(self) -> pd.DataFrame:
-        """Each method against the baseline, or where that is not there against the first, on the
+        """Each method against the baseline, or against the first if there is no baseline, on the
         same examples (:func:`~.comparison.compared`), at best rates.
 
-        Of one method, or of trials that cannot be compared as methods, every trial against the
+        With one method, or trials that cannot be compared as methods, every trial against the
         first (:func:`~.comparison.run_by_run`).
         """
         methods = list(self.trials["method"].unique())
@@ -130,8 +130,8 @@ class Study:
     def thresholds(self) -> list[float]:
         """A few round scores that were reached, the same for every method and setting.
 
-        Between the best that an initial model scores and the best score of any trial; up to three,
-        the highest among them; empty if nothing was learnt.
+        They lie between the best score of an initial model and the best score of any trial; up to
+        three, including the highest; empty if nothing was learnt.
         """
         scores = self.best_rounds.dropna(subset=["score"])
         low = scores.loc[scores["round"] == 0, "score"].max()
@@ -152,7 +152,7 @@ class Study:
 
 
 def read(*paths: Path | str) -> Study:
-    """A study of run folders and sweep folders; an unfair one says so and is made all the same.
+    """A study of run and sweep folders; an unfair one is returned too, with the reason.
 
     Raises:
         UserError: as :func:`~.load.trials`.

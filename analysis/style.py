@@ -1,4 +1,4 @@
-"""The one style of the pictures: what a method looks like and is called, sizes, and saving."""
+"""The style of all pictures: the looks and names of methods, sizes, and saving."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ STYLE: Any = {
     "legend.columnspacing": 1.4,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-    "svg.hashsalt": "hiso-ray",  # else the ids in an SVG are drawn anew each time
+    "svg.hashsalt": "hiso-ray",  # else each save gives an SVG other random ids
 }
-COLUMN_HOLDS = 6  # methods that a picture of a column's width can show
-LEGEND_HEIGHT = 0.7  # inches that pictures are laid out for: three or four lines
-SHORT = 50  # highest ÷ lowest of a logarithmic axis that needs numbers between powers of ten
+COLUMN_HOLDS = 6  # methods that fit in a picture one column wide
+LEGEND_HEIGHT = 0.7  # inches included in pictures' heights: three or four lines
+SHORT = 50  # a logarithmic axis with highest ÷ lowest below this has ticks between powers of ten
 # Dates left out, so that equal pictures are equal files.
 METADATA: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 NAMES = {
@@ -52,7 +52,7 @@ NAMES = {
     "fedadagrad": "FedAdagrad",
     "fedprox": "FedProx",
 }
-# What a variant's label has in brackets, where its own word does not say it.
+# Clearer words for what a variant's label has in brackets.
 VARIANTS = {
     "none": "H = 1",
     "diagonal": "diagonal H",
@@ -132,7 +132,7 @@ KNOWN = {
     "hiso (H in probe only)": Look(COLOURS[3], "<", filled=False),
     "hiso (H in update only)": Look(COLOURS[4], ">", filled=False),
 }
-# Colour and marker of every other label: neighbours differ in both, none is that of a known one.
+# Colour and marker of every other label: neighbours differ in both, and known labels use none.
 OTHERS = tuple(
     look
     for i in range(49)
@@ -142,9 +142,9 @@ OTHERS = tuple(
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """A look for each method: known ones have the same in every picture, whatever else it shows.
+    """A look for each method: known ones look the same in every picture.
 
-    Others follow, and take what is left in the order of their names; up to 36 differ.
+    Others take the remaining looks in the order of their names; up to 36 differ.
     """
     shown = set(methods)
     others = sorted(shown - set(KNOWN))
@@ -158,8 +158,8 @@ def _line(method: str) -> str:
 
 
 def name(method: str) -> str:
-    """What a method is called in a picture: ``hiso (scalar)`` -> HiSo (scalar H); one that is not
-    known, by its label."""
+    """A method's name in a picture: ``hiso (scalar)`` -> HiSo (scalar H); the label itself, if it
+    is not known."""
     base, bracket, inside = method.partition(" (")
     if not bracket:
         return NAMES.get(method, method)
@@ -168,7 +168,7 @@ def name(method: str) -> str:
 
 
 def field_name(field: str) -> str:
-    """``federation.alpha`` -> α; a field without a symbol by its last part, in words."""
+    """``federation.alpha`` -> α; for a field without a symbol, its last part in words."""
     return FIELDS.get(field, field.rpartition(".")[2].replace("_", " "))
 
 
@@ -183,7 +183,7 @@ def percent(value: float, _: int | None = None) -> str:
 
 
 def log(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Makes an axis logarithmic, with plain numbers; what is not positive is left out.
+    """Makes an axis logarithmic, with plain numbers; values that are not positive are left out.
 
     An axis that shows nothing positive stays as it is.
     """
@@ -193,7 +193,7 @@ def log(axes: Axes, which: Literal["x", "y"]) -> None:
     scale("log", nonpositive="mask")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    if high < SHORT * low:  # powers of ten alone would be one number or none
+    if high < SHORT * low:  # powers of ten alone would give one tick or none
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(_plain)
     axis.set_minor_formatter(NullFormatter())
@@ -205,7 +205,7 @@ def _plain(value: float, _: float) -> str:
 
 
 def single(methods: Iterable[str]) -> tuple[float, float]:
-    """Width and height of a picture of one panel [inches]: a column's, wider for many methods."""
+    """Width and height of a one-panel picture [inches]: one column wide, wider for many methods."""
     return (3.5, 3.0) if len(set(methods)) <= COLUMN_HOLDS else (5.5, 3.6)
 
 

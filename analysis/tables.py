@@ -1,7 +1,7 @@
-"""Numbers as a reader wants them: one function for the cells, one each for Markdown and LaTeX.
+"""Formats tables for readers: one function for the cells, one each for Markdown and LaTeX.
 
-The frames that the other files compute keep their numbers, and go to CSV as they are, with the
-runs that each row came from.
+The frames that the other files compute keep their numbers, and go to CSV unrounded, with the runs
+that each row came from.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ LATEX = {
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """Cells as text: ``91.2 % (90.8–91.6)``, ``1,200 (1,100–1,300)``, ``not reached``.
 
-    The range is over seeds, and left out where there is one seed. ``2 of 3 seeds`` stands where
-    only some have the number, beside it or (where that would mislead) instead of it.
+    The range is over seeds, and left out if there is one seed. If only some seeds have the number,
+    ``2 of 3 seeds`` stands beside it or (where the number would mislead) instead of it.
 
     Args:
         table: from ``selection``, ``thresholds``, ``speedup`` or ``course``: settings, a method,
@@ -81,7 +81,7 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cautions(best: pd.DataFrame) -> list[str]:
-    """What a reader must know of the rates that :func:`~.selection.best_rate` chose.
+    """Caveats about the rates that :func:`~.selection.best_rate` chose.
 
     Returns:
         A sentence for each winner at the edge of its grid, and for each that lost a seed.
@@ -106,8 +106,8 @@ def cautions(best: pd.DataFrame) -> list[str]:
 
 
 def of_some_seeds(best: pd.DataFrame, score: str) -> pd.Series:
-    """What the cell of a map says where not all seeds have the score, in lines: the mean and of how
-    many, or how all ended; None elsewhere.
+    """The lines in a map's cell if some seeds lack the score: the mean and its number of seeds, or
+    how all seeds ended; None elsewhere.
 
     Args:
         best: from :func:`~.selection.best_rate`.
@@ -142,7 +142,7 @@ def csv(table: pd.DataFrame) -> str:
         table: a computed frame, not a formatted one.
 
     Raises:
-        UserError: it does not say which runs it came from.
+        UserError: the table has no column ``runs``.
     """
     if "runs" not in table:
         raise UserError(
@@ -156,7 +156,7 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
-    """Each row by the names of its columns; unlike a row of a frame, integers stay integers."""
+    """Each row as a mapping from column names; unlike in a frame's row, integers stay integers."""
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
@@ -201,7 +201,7 @@ def _spread(row: Row, value: str) -> str:
 
 
 def _number(value: str) -> tuple[Callable[[float], str], str]:
-    """How a value's numbers are written, and the unit after the mean."""
+    """The number format of a value, and the unit after the mean."""
     if value in ("round", "forward_passes"):
         return "{:,.0f}".format, ""
     if value == "kib_per_client":

@@ -10,7 +10,7 @@ from hiso_ray.analysis import endings
 from hiso_ray.analysis.spread import before, over_seeds
 from hiso_ray.errors import UserError
 
-# Cumulative columns of the rounds: what it costs to get there.
+# Cumulative columns of the rounds: the costs of reaching a threshold.
 COSTS = ("round", "kib_per_client", "forward_passes")
 
 
@@ -19,19 +19,19 @@ def reached(
 ) -> pd.DataFrame:
     """The first evaluated round of each trial whose score is at least the threshold.
 
-    A round between two evaluations is not seen: arrivals are late by up to ``eval.every`` rounds.
+    Rounds between two evaluations are not seen, so arrivals are up to ``eval.every`` rounds late.
 
     Args:
-        trials: those to look at; one that failed before its first evaluation reached nothing.
-        rounds: evaluated rounds; those of other runs are left out.
+        trials: one that failed before its first evaluation reached nothing.
+        rounds: evaluated rounds; those of other runs are ignored.
         thresholds: scores, shares in 0..1.
         within: configuration columns to keep.
 
     Returns:
         One row per trial and threshold: ``within``, ``method``, ``threshold``, ``seed``, ``run``;
         ``round``, ``kib_per_client`` (protocol bytes up and down, over the number of clients) and
-        ``forward_passes`` there, all missing where it was not reached; ``last_round``,
-        ``last_kib_per_client``, ``last_forward_passes``: as far as the trial was looked at;
+        ``forward_passes`` there, all missing if it was not reached; ``last_round``,
+        ``last_kib_per_client``, ``last_forward_passes``: the same at the trial's last evaluation;
         whether it ``failed``, ``diverged``, is ``unfinished`` or was ``stopped``.
 
     Raises:
@@ -72,7 +72,7 @@ def evaluated(trials: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_threshold(arrivals: pd.DataFrame) -> pd.DataFrame:
-    """What each threshold took: mean and range, only where every seed reached it.
+    """The cost to reach each threshold: mean and range, only if every seed reached it.
 
     Args:
         arrivals: from :func:`reached`, one learning rate per method and setting.

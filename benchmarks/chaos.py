@@ -1,13 +1,12 @@
-"""Whether kills change results: runs of several methods, killed again and again with SIGKILL.
+"""Checks that kills change no result: runs of several methods are repeatedly sent SIGKILL.
 
     python benchmarks/chaos.py [--kills 1000]
 
-Three kinds of victim, at random moments from a seed: the whole process of a serial run, at any
-instruction, also while it writes (most of the kills; it is forked from a process that has all
-imports behind it, and `resume` goes on in the next); a client actor of a run on Ray; the driver
-actor, each some rounds after the last one was killed. Each run must end with the model_sha256 and
-the rows (without times and bytes between processes) that it has undisturbed. Exits with 1 if one
-does not.
+Three kinds of victim, at random moments from a seed: the process of a serial run, at any
+instruction, even during a write (most of the kills; each process is forked from one that has done
+all imports, and `resume` continues in the next); a client actor of a run on Ray; the driver actor.
+Actors are killed some rounds apart. Each run must end with the model_sha256 and the rows (except
+times and bytes between processes) of the undisturbed run. Exits with 1 if one does not.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 ON_RAY = ("hiso", "decomfl, momentum", "fedadam")
 PAUSE = (0.0, 0.35)  # before a process is killed [s]
-ROUNDS = 60  # at most, before an actor is killed after another
+ROUNDS = 60  # at most, between kills of actors
 
 
 def experiment(method: str, **dotted: Any) -> Experiment:
@@ -83,7 +82,7 @@ def go_on(e: Experiment, folder: Path) -> None:
 
 
 def processes(e: Experiment, folder: Path, kills: int, rng: random.Random) -> int:
-    """Kills the process of a serial run so many times, or until it gets to its end."""
+    """Kills the process of a serial run ``kills`` times, or until the run ends."""
     done = 0
     while read_summary(folder) is None:
         child = os.fork()
@@ -104,7 +103,7 @@ def processes(e: Experiment, folder: Path, kills: int, rng: random.Random) -> in
 
 
 def actors(e: Experiment, folder: Path, kills: Counter[str], rng: random.Random) -> Counter[str]:
-    """Kills actors of a run on Ray: of each kind so many, or until the run gets to its end."""
+    """Kills actors of a run on Ray: the given number of each kind, or until the run ends."""
     left, over, rounds = kills.copy(), threading.Event(), [0]
 
     def count(row: Row) -> None:
@@ -136,12 +135,12 @@ def actors(e: Experiment, folder: Path, kills: Counter[str], rng: random.Random)
 
 
 def rounds_of(kills: int, each: float) -> int:
-    """Rounds that leave time for so many kills."""
+    """How many rounds leave time for this many kills."""
     return max(40, int(kills * each))
 
 
 def chaos(kills: int, folder: Path) -> Iterator[tuple[str, str, int, bool]]:
-    """(method, victims, kills, whether nothing has changed) for each run."""
+    """(method, victims, kills, whether results are unchanged) for each run."""
     rng = random.Random(0)
     serial = kills * 8 // 10 // len(METHODS) + 1
     for number, method in enumerate(METHODS):
@@ -151,7 +150,7 @@ def chaos(kills: int, folder: Path) -> Iterator[tuple[str, str, int, bool]]:
         same = outcome(folder / f"{number}") == outcome(folder / f"{number}-killed")
         yield method, "process", found, same
     left = kills - serial * len(METHODS)
-    with redirect_stdout(sys.stderr), joined_cluster():  # Ray tells of every killed process there
+    with redirect_stdout(sys.stderr), joined_cluster():  # Ray reports every killed process there
         for number, method in enumerate(ON_RAY):
             share = left // len(ON_RAY) + 1
             asked = Counter({"client actor": share * 3 // 4 + 1, "driver actor": share // 4})

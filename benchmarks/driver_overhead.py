@@ -59,7 +59,7 @@ def milliseconds_per_round(rows: list[Row]) -> float:
 def flat_in_clients() -> None:
     print("| clients | ms per round | ÷ 10 clients |\n|---|---|---|")
     samples: dict[int, list[float]] = {n: [] for n in (10, 100, 1000)}
-    for _ in range(3):  # interleaved, so that all sizes meet the same machine
+    for _ in range(3):  # interleaved, so that all sizes see the same load
         for n in samples:
             rows: list[Row] = []
             e = Experiment().changed(

@@ -1,21 +1,21 @@
-"""A forward pass of ours beside those of plain transformers, on real SST-2 sentences.
+"""Compares our forward pass with those of plain transformers, on real SST-2 sentences.
 
     python benchmarks/forward.py [MODEL ...] [--data DIR] [--tokenizer DIR] [--device cpu|cuda]
         [--dtype float32 bfloat16] [--clients 1 4] [--repeats N] [--threads 1]
 
 A model is a folder with its weights, ``opt-1m`` or ``opt-4m``, or a published shape with random
-weights (``opt-125m``, ``gemma-3-270m``, ...), which reads sentences through another's tokenizer.
+weights (``opt-125m``, ``gemma-3-270m``, ...), which uses another model's tokenizer.
 
-Plain: sequences padded on the left, one client's minibatch of 16 after the other, and of the output
-head everything, ``logits_to_keep=1``, or the last position made contiguous. Ours: what a round
-computes for the same clients. Of minibatches the forward passes alone are timed, since every probe
-scores the same ones; evaluation makes its batch too, on both sides. Losses are compared first.
+Plain: sequences are padded on the left, clients' minibatches of 16 run one after the other, and the
+output head computes all logits, ``logits_to_keep=1``, or the last position made contiguous. Ours:
+what a round computes for the same clients. For minibatches only forward passes are timed, since all
+probes share them; for evaluation, both sides also build the batch. Losses are compared first.
 
 - real tokens: without padding, whatever was computed.
-- of the machine: operations of the decoder's linear layers on the real tokens ÷ seconds, ÷ what a
-  matrix product of 2048 × 2048 × 2048 (8192 on GPUs) reached in the same dtype in the same turns.
-- memory: the most that a call holds at once beyond weights and what it was given.
-- ours ÷ it: medians over turns in which all of them took part on the same examples.
+- of the machine: operations per second of the decoder's linear layers on the real tokens, ÷ those
+  of a matrix product of 2048 × 2048 × 2048 (8192 on GPUs) in the same dtype, in the same turns.
+- memory: peak memory of a call beyond weights and inputs.
+- ours ÷ it: medians over turns in which all ran on the same examples.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from hiso_ray import Experiment, tasks
 MODELS = {"cpu": ("opt-1m", "opt-4m", "opt-125m"), "cuda": ("opt-125m", "opt-1.3b", "opt-2.7b")}
 CLIENTS = {"cpu": (1, 4), "cuda": (1, 4, 8, 32)}  # in one forward pass
 REPEATS = {"cpu": 6, "cuda": 30}
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices of a product
-TOO_MUCH = 1 << 30  # bytes beside a head's weights: such a head is not run
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices multiplied
+TOO_MUCH = 1 << 30  # bytes beside the head's weights above which a head is not run
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # losses
 EXAMPLES = 4096  # of the training split
 COLUMNS = ("model", "examples", "forward", "ms", "real tokens a second", "of the machine",
@@ -50,7 +50,7 @@ class Side(NamedTuple):
 
     Attributes:
         run: called with a turn's number; returns losses.
-        too_much: bytes, where it was left out for them.
+        too_much: the bytes it would need, if it was left out for them.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 class Bench:
-    """One model in one dtype on one device, both ways."""
+    """One model in one dtype on one device, computed both ways."""
 
     def __init__(self, given: argparse.Namespace, model: str, dtype: str) -> None:
         fields = {
@@ -80,7 +80,7 @@ class Bench:
         self.repeats = given.repeats or REPEATS[given.device]
 
     def minibatches(self, clients: int) -> Iterator[str]:
-        """Rows for so many clients in a forward pass."""
+        """Rows for this many clients in a forward pass."""
         size, n = self.experiment.task.batch_size, len(self.prepared.labels)
         rng = np.random.default_rng(0)
         drawn = [
@@ -130,7 +130,7 @@ class Bench:
     def rows(
         self, what: str, padded: Sequence[Sequence[Padded]], sides: Sequence[Side]
     ) -> Iterator[str]:
-        """Measures; the last turn's examples are those that warm up."""
+        """Measures; the warm-up takes the examples of the last turn."""
         tried = [side for side in sides if not side.too_much]
         warm = [side.run(self.repeats) for side in tried]
         for side, losses in zip(tried, warm, strict=True):
@@ -174,7 +174,7 @@ class Bench:
         return lambda: torch.mm(a, b, out=out)
 
     def padding(self) -> str:
-        """Of the sentences: how long they are, and what padding adds to minibatches."""
+        """The lengths of the sentences, and what padding adds to minibatches."""
         rng, size = np.random.default_rng(0), self.experiment.task.batch_size
         lengths = np.diff(self.prepared.arrays["train_prompt_offsets"])
         some = rng.choice(lengths, (200, size))
@@ -192,7 +192,7 @@ def measure(given: argparse.Namespace, model: str) -> None:
 
 
 def table(bench: Bench, clients: Sequence[int], rest: str) -> None:
-    """A model's rows, the first of which tells of its sentences."""
+    """Prints a model's rows; the first describes its sentences."""
     why = bench.prepared.spec["forward"][2]
     about = bench.padding() + (f"; padded: {why}" if why else "")
     print(f"| {bench.title} | {about} {rest}", flush=True)

@@ -1,9 +1,9 @@
-"""Forward passes with the states of frozen layers kept, beside whole ones: seconds and memory.
+"""Forward passes that reuse the states of frozen layers, against whole ones: seconds and memory.
 
     python benchmarks/frozen_layers.py SST2_FOLDER MODEL --lowest 12
 
-LoRA on the layers from ``--lowest`` on; some clients' prompts in one forward pass, one thread.
-Seconds are the processor's, medians.
+LoRA on the layers from ``--lowest`` up; prompts of several clients in one forward pass, one thread.
+Seconds are CPU time, medians.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
 
     rng, off = np.random.default_rng(0), 0.0
     for _ in range(args.repetitions):
-        apart.keep_states(2**40)  # and nothing is kept yet
+        apart.keep_states(2**40)  # empties the store of states
         clients = rng.choice(len(prepared.labels), (args.clients, args.examples), replace=False)
         batch = whole.batch(*clients)
         wanted = timed("whole forward pass", lambda batch=batch: whole.losses(x, [batch]))

@@ -1,14 +1,14 @@
 """Several actors on one GPU against one actor with the same clients packed on it.
 
 Federations of a model with random weights, 8 clients a round, run on Ray with 1, 2, 4 and 8 actors
-that share a GPU's memory evenly and take turns on its time.
+that divide a GPU's memory evenly and take turns on the GPU.
 
     python benchmarks/gpu_sharing.py [--actors 1 2 4 8] [--gpus 0] [--layers N --width N ...]
 
-- a round: everything between two rows of metrics without an evaluation; the median over the rounds
-  after the first two, in which kernels are compiled.
-- GPU memory: the most that was in use while rounds ran, CUDA's own in each actor included, above
-  what was in use before the actors started.
+- a round: the time between two rows of metrics without an evaluation; the median over the rounds
+  after the first two, which compile kernels.
+- GPU memory: the peak during the rounds, including CUDA's own in each actor, minus what was in use
+  before the actors started.
 
 ``--gpus 0`` puts the actors on CPUs.
 """
@@ -45,11 +45,11 @@ TITLES = ("actors", "GPU share", "seconds a round", "clients a second", "÷ firs
 
 @dataclass
 class Watch:
-    """What rounds took, and the GPU's memory meanwhile.
+    """Records the seconds of rounds and the GPU memory in use.
 
     Attributes:
         before: bytes in use before there were actors.
-        most: bytes in use, at most.
+        most: peak bytes in use.
     """
 
     gpu: bool

@@ -1,7 +1,7 @@
 """Time and memory of a call. Imported by the benchmarks.
 
-On a CPU with one torch thread, seconds are those that this process ran: on a quiet machine the
-clock's, and on a busy one not those in which others did.
+On a CPU with one torch thread, seconds are the CPU time of this process: equal to wall-clock time
+on a quiet machine, and unaffected by other processes on a busy one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """How long a call takes, all that it sends to the device included and nothing from before."""
+    """How long a call takes, including all its work on the device and excluding earlier work."""
     if device.type == "cpu":
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
         start = clock()
@@ -36,8 +36,8 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 def in_turns(
     runs: Sequence[Callable[[], object]], device: torch.device, repeats: int
 ) -> list[list[float]]:
-    """Seconds of each, (runs, repeats): one after the other again and again, every second time
-    from the last to the first, so that all of them meet the same machine."""
+    """Seconds of each, (runs, repeats). The runs take turns, in reverse order every second time,
+    so that all of them see the same load."""
     found: list[list[float]] = [[] for _ in runs]
     for turn in range(repeats):
         order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
@@ -47,7 +47,7 @@ def in_turns(
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """The most memory that a call holds at once beyond what was held before."""
+    """Peak memory of a call beyond what was held before it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -55,8 +55,8 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back, or it would not count again
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the highest VmRSS, starts again
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns free memory, so that reusing it counts
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
     before = status("VmRSS")
     run()
     return status("VmHWM") - before

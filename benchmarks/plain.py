@@ -1,5 +1,5 @@
-"""The same forward passes as one writes them in plain transformers and torch. Imported by the
-benchmarks, which hold hiso_ray's against them."""
+"""The same forward passes in plain transformers and torch, as the baseline for hiso_ray's.
+Imported by the benchmarks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Padded(NamedTuple):
     Attributes:
         inputs: (n, longest) ``input_ids`` and ``attention_mask``.
         labels: (n,) int64 classes.
-        tokens: how many are no padding.
+        tokens: the number of tokens that are not padding.
     """
 
     inputs: dict[str, Tensor]
@@ -36,7 +36,7 @@ class Padded(NamedTuple):
 
 
 class Transformer:
-    """A model of transformers' own, untouched.
+    """An unmodified transformers model.
 
     Args:
         weights: (d,) in the dtype of the forward passes; the model's tensors are views into it.
@@ -86,8 +86,8 @@ class Transformer:
         return logits.index_select(-1, self._answers).float()
 
     def head_bytes(self, batch: Padded, head: Head) -> int:
-        """What the output head takes beside its weights: logits, or where a product in half
-        precision over rows that do not lie end to end copies the weights for each row, those."""
+        """Bytes of the output head beside its weights: the logits, or the copies of the weights
+        that a half-precision product makes for each row if rows are not contiguous."""
         n, longest = batch.inputs["input_ids"].shape
         weight = self.module.get_output_embeddings().weight
         slow = self.device.type == "cpu" and weight.dtype != torch.float32
@@ -106,10 +106,10 @@ class Transformer:
 
 
 class Perceptron:
-    """A network of linear layers with ReLU in between, as torch's own modules; random weights.
+    """Linear layers with ReLU in between, as plain torch modules with random weights.
 
     Args:
-        layout: its weights and biases.
+        layout: the weights and biases.
     """
 
     def __init__(self, layout: Layout, device: torch.device, dtype: torch.dtype) -> None:

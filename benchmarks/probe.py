@@ -1,15 +1,14 @@
-"""What a streaming pass over the weights costs beside a plain copy of them.
+"""The cost of a streaming pass over the weights, compared with a plain copy of them.
 
     python benchmarks/probe.py [--device cpu|cuda] [--dimension D] [--profile | --tune | --check]
 
-Directions alone, probes and replays, measured in turns so that all of a table met the same machine;
-medians. GB/s counts what a pass has to move, not what it generates: a probe reads x (and H) and
-writes out, a replay reads and writes x (and H). One torch thread.
+Times directions alone, probes and replays; the cases of a table take turns, so that all see the
+same load; medians. GB/s counts what a pass has to move, not what it generates: a probe reads x (and
+H) and writes out, a replay reads and writes x (and H). One torch thread.
 
 ``--profile`` (CPU) times each stage of a probe alone, on one chunk that stays in the cache.
 ``--tune`` (CUDA) tries launch shapes of the fused kernels.
-``--check`` (CUDA) compares what the GPU computes with what the CPU does, bit for bit, and exits
-with 1 where they differ.
+``--check`` (CUDA) compares the results of GPU and CPU bit for bit, and exits with 1 if they differ.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Case:
     """One thing to measure.
 
     Attributes:
-        moved: bytes per element that it has to read and write; 0 for what stays in the cache.
+        moved: bytes per element that it has to read and write; 0 if they stay in the cache.
     """
 
     what: str
@@ -55,7 +54,7 @@ class Case:
 
 
 class Passes:
-    """x, H and out of one size on one device, and the passes over them."""
+    """x, H and ``out`` of one size on one device, and the passes over them."""
 
     def __init__(self, dimension: int, device: torch.device) -> None:
         self.dimension, self.device = dimension, device
@@ -119,8 +118,8 @@ def _made(directions: Directions) -> str:
 
 
 def medians(cases: Sequence[Case], device: torch.device, repeats: int = REPEATS) -> list[float]:
-    """Seconds of each, in turns."""
-    for case in cases:  # kernels are compiled then
+    """Seconds of each case, measured in turns."""
+    for case in cases:  # compiles kernels
         case.run()
     return [
         statistics.median(some) for some in in_turns([case.run for case in cases], device, repeats)
@@ -128,7 +127,7 @@ def medians(cases: Sequence[Case], device: torch.device, repeats: int = REPEATS)
 
 
 def table(cases: Sequence[Case], dimension: int, device: torch.device) -> None:
-    """Prints all cases; the first one is the copy that the others are held against."""
+    """Prints all cases; the first is the copy that the others are compared with."""
     took = medians(cases, device)
     copied = cases[0].moved * dimension / took[0]
     print("| | ms | ns per element | bytes per element | GB/s | ÷ copy |")
@@ -202,7 +201,7 @@ def on_cuda(dimension: int, device: torch.device) -> None:
 
 
 def profile() -> None:
-    """Where a probe's time goes on the CPU, each stage again and again on one chunk."""
+    """Where a probe's time goes on the CPU: each stage, repeated on one chunk."""
     device, n, again = torch.device("cpu"), CHUNK["cpu"], 50
     passes, here = Passes(n, device), slice(0, n)
     x, out, u = passes.x, passes.out, torch.empty(n).normal_()

@@ -1,10 +1,10 @@
-"""How far reduced precision moves the scalars a client sends: g in bf16 and fp16 against fp32.
+"""The error of a client's scalars in reduced precision: g in bf16 and fp16 against fp32.
 
     python benchmarks/probe_precision.py DATA MODEL [MODEL ...] [--task sst2]
 
 One minibatch, P directions, each μ; forward differences from float32 master weights. A row gives
 the median over directions of |g - g32| / |g32|, and the correlation of g with g32. "weights" rounds
-the perturbed weights only and computes in float32: what is lost when x + μz is stored in that type.
+only the perturbed weights and computes in float32: the loss from storing x + μz in that type.
 "forward" also computes in it, as ``task.dtype`` does.
 """
 
@@ -33,7 +33,7 @@ DIRECTIONS, BATCHES = 20, 2
 
 
 class Rounded:
-    """A float32 task at weights that were rounded before they came."""
+    """A float32 task at weights that were already rounded."""
 
     several = None
 
@@ -41,16 +41,16 @@ class Rounded:
         self.task, self.slopes = task, task.slopes
 
     def losses(self, weights: Weights, batches: Sequence[Any]) -> np.ndarray:
-        assert isinstance(weights, Tensor)  # built whole, in the buffer
+        assert isinstance(weights, Tensor)  # a whole vector, in the buffer
         return self.task.losses(weights.float(), batches)
 
 
 def scalars(task: Task, x: Tensor, mu: float, dtype: torch.dtype, asked: Losses) -> np.ndarray:
-    """(batches, P) float32 g, probes stored in a dtype.
+    """(batches, P) float32 g, from perturbed weights stored in a dtype.
 
     Args:
         task: makes the minibatches.
-        asked: what is asked for their losses.
+        asked: computes their losses.
     """
     batches = [task.batch(np.arange(16 * i, 16 * i + 16)) for i in range(BATCHES)]
     names = Naming(DIRECTIONS).of(7, client=0)

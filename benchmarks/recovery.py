@@ -1,15 +1,15 @@
-"""What a fault costs: time lost per killed actor, and what resume takes after so many rounds.
+"""The cost of faults: time lost per killed actor, and time to resume a run of a given length.
 
     python benchmarks/recovery.py [--quick]
 
 Kills: digits on Ray, with two actors and with one; every 25 rounds one actor, chosen by a seed,
 gets SIGKILL while it works. Lost is (time in rounds - that of the same run undisturbed) ÷ kills;
-the weights at the end must be the same bits.
+the final weights must be the same bits.
 
-Resume: one more round for a ledger of so many rounds (serial executor, digits mlp-8, 8 clients a
-round, P = 5), without snapshots and with one every 500, in a process that has all imports behind
-it. Ledgers end just before a snapshot is due, which is the worst case. "to its round" ends when the
-new round's row is there; "in all" adds the picture of the curves.
+Resume: adds one round to a ledger of the given length (serial executor, digits mlp-8, 8 clients a
+round, P = 5), without snapshots and with one every 500, in a process that has done all imports.
+Ledgers end just before a snapshot is due, which is the worst case. "to its round" ends when the new
+round's row is written; "in all" adds the picture of the curves.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ KIB = 2**10
 
 
 class Killer:
-    """Kills a client actor of this process's cluster every so many rounds.
+    """Kills a client actor of this process's cluster at regular rounds.
 
     Attributes:
-        kills: how many so far.
+        kills: number of kills so far.
     """
 
     def __init__(self, every: int, rounds: int) -> None:
@@ -57,14 +57,14 @@ class Killer:
 
 
 def client_actors() -> list[int]:
-    """Process numbers of the client actors that are there; at least one."""
+    """Process ids of the client actors that are alive; waits until there is one."""
     while not (found := titled("ClientActor")):
-        time.sleep(0.05)  # the only one is on its way back
+        time.sleep(0.05)  # the only actor is restarting
     return found
 
 
 def titled(actor: str) -> list[int]:
-    """Process numbers of the actors of a class that this process has, idle or at work."""
+    """Process ids of this process's actors of a class, idle or busy."""
     pattern = re.compile(rf"ray::{actor}(\.\w+)?")
     return [pid for pid in sorted(descendants(os.getpid())) if pattern.fullmatch(_title(pid))]
 
@@ -72,12 +72,12 @@ def titled(actor: str) -> list[int]:
 def _title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended in the meantime
         return ""
 
 
 def federation(actors: int, snapshot_every: int, quick: bool) -> Experiment:
-    """Rounds long enough for an actor to be back before the next one is killed."""
+    """An experiment whose rounds last long enough for an actor to restart before the next kill."""
     return Experiment().changed(
         **{
             "task.name": "digits",
@@ -100,7 +100,7 @@ def kills(quick: bool) -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     digests, table = set(), sys.stdout
     every = 10 if quick else 25
-    # Ray tells of every killed process on stdout.
+    # Ray reports every killed process on stdout.
     with redirect_stdout(sys.stderr), joined_cluster(), tempfile.TemporaryDirectory() as name:
         for actors in (2, 1):
             for snapshot_every in (0, every - 1):
@@ -129,7 +129,7 @@ def kills_line(
 
 
 def resumes(quick: bool) -> None:
-    """The second table; one run that stops at each length, copied there."""
+    """The second table; one run stops at each length, and is copied there."""
     print("| rounds | snapshots | records to apply | to its round | in all | ledger |")
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
@@ -150,7 +150,7 @@ def resumes(quick: bool) -> None:
 
 
 def grow(folder: Path, rounds: int) -> None:
-    """Starts the run in a folder, or goes on with it, until it has so many rounds."""
+    """Starts or resumes the run in a folder until it has this many rounds."""
     start = time.perf_counter()
     if folder.exists():
         resume(folder, changes={"federation.rounds": rounds})

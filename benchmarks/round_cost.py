@@ -1,19 +1,19 @@
-"""A round's time ÷ the forward passes it contains, ours and plain ones, and its process's memory.
+"""A round's time ÷ that of its forward passes, ours and plain ones, and the memory of its process.
 
-One worker (what an actor holds) with one torch thread. In each turn: the bare forward passes of a
-round as it computes them; those that plain torch needs for the same minibatches, (P+1)·m of them
-one by one (transformers, padded, head at the last position; for digits an nn.Sequential); and a
-round, which is everything: catch-up, minibatches, directions, probes, losses.
+One worker (what an actor holds) with one torch thread. Each turn times the bare forward passes of a
+round as we compute them; the (P+1)·m forward passes that plain torch needs for the same minibatches
+(transformers, padded, head at the last position; for digits an nn.Sequential); and a whole round:
+catch-up, minibatches, directions, probes, losses.
 
     python benchmarks/round_cost.py [digits | opt-1m | opt-4m | opt-125m | opt-1.3b | FOLDER ...]
         [--data DIR] [--tokenizer DIR] [--length N] [--device cpu|cuda] [--dtype float32 bfloat16]
         [--clients 1 8] [--batch N] [--probe-weights whole|layer]
 
-Text is SST-2; with ``--length``, and by default on GPUs, prompts of so many random tokens. On a GPU
-memory is the most that torch's allocator held, on a CPU the process's own.
+Text is SST-2; with ``--length``, and by default on GPUs, prompts of that many random tokens. Memory
+is the peak of torch's allocator on a GPU, and the process's own on a CPU.
 
-For digits a second table has the whole round of a serial run, with driver, tables and the ledger on
-the disk of ``$TMPDIR``: what passes between two rows of its metrics, outside evaluations.
+For digits a second table times rounds of a serial run, with driver, tables and the ledger on the
+disk of ``$TMPDIR``: the time between two rows of its metrics, without evaluations.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ ROUNDS = {
     "cpu": {"digits": 60, "opt-1m": 8, "opt-4m": 6},
     "cuda": {"digits": 60, "opt-125m": 10, "opt-1.3b": 5},
 }
-FEW = {"cpu": 2, "cuda": 4}  # rounds, of other models
-ON_DISK = 400  # rounds of digits' second table
+FEW = {"cpu": 2, "cuda": 4}  # rounds, for other models
+ON_DISK = 400  # rounds in the second table of digits
 
 
 def costs(settings: Sequence[Setting], rounds: int) -> None:
-    """A row for each setting; they differ in m only, so one worker serves them."""
+    """A row for each setting; they differ only in m, so they share a worker."""
     bench = Bench(settings[0].experiment(), settings[0].prepared())
     cuda, size = bench.device.type == "cuda", bench.prepared.x0.size
     own = [] if cuda else [memory_in_another_process(settings[0])] * len(settings)
@@ -70,7 +70,7 @@ def costs(settings: Sequence[Setting], rounds: int) -> None:
 
 
 def cost(bench: Bench, plain: Plain, rounds: int) -> str:
-    bench.plain_forwards(plain, points=1)()  # warm
+    bench.plain_forwards(plain, points=1)()  # warm-up
     bench.round()  # likewise; its record makes the next round catch up
     found = []
     for _ in range(rounds):
@@ -88,8 +88,8 @@ def cost(bench: Bench, plain: Plain, rounds: int) -> str:
 
 
 def on_disk(rounds: int) -> None:
-    """A serial run of digits; after each of its rounds, the forward passes of plain torch. Both by
-    the clock, since a round waits for the disk."""
+    """A serial run of digits; after each of its rounds, the forward passes of plain torch. Both in
+    wall-clock time, since a round waits for the disk."""
     bench = Bench(Setting("digits", "cpu").experiment(), Setting("digits", "cpu").prepared())
     forwards = bench.plain_forwards(bench.plain())
     plainly, whole, left = [], [], [time.perf_counter()]
@@ -97,7 +97,7 @@ def on_disk(rounds: int) -> None:
     def on_row(row: Row) -> None:
         entered = time.perf_counter()
         forwards()
-        if row["eval_loss"] is None and row["round"] > 5:  # warm
+        if row["eval_loss"] is None and row["round"] > 5:  # after warm-up
             whole.append(entered - left[0])
             plainly.append(time.perf_counter() - entered)
         left[0] = time.perf_counter()
@@ -115,14 +115,14 @@ def on_disk(rounds: int) -> None:
 
 
 def weighed(size: int, dimension: int) -> str:
-    """Bytes in MiB and in weights."""
+    """Bytes in MiB and as a multiple of the weights."""
     return (
         "below 1 MiB" if size < MIB else f"{size / MIB:,.0f} MiB ({size / (4 * dimension):.1f} ×)"
     )
 
 
 def memory_in_another_process(setting: Setting) -> str:
-    """A worker's memory, from a process that has held nothing else."""
+    """A worker's memory, measured in a fresh process."""
     options = [
         f"--{field.name.replace('_', '-')}={getattr(setting, field.name)}"
         for field in dataclasses.fields(setting)
@@ -133,9 +133,9 @@ def memory_in_another_process(setting: Setting) -> str:
 
 
 def memory(setting: Setting) -> None:
-    """Prints the peak of a worker's own memory over two rounds, in weights and MiB.
+    """Prints the peak of a worker's own memory over two rounds, in MiB and relative to the weights.
 
-    x_0 lies in a memory-mapped file, as it lies in Ray's object store: shared, not the worker's.
+    x_0 is in a memory-mapped file, which is shared, as it is in Ray's object store.
     """
     from hiso_ray.method.philox import compiled  # noqa: F401 - numba is a library, as torch is
 
@@ -156,7 +156,7 @@ def memory(setting: Setting) -> None:
         for _ in range(2):
             bench.round()
         stop.set()
-        peak[0] = max(peak[0], status("RssAnon"))  # small rounds end before anybody looks
+        peak[0] = max(peak[0], status("RssAnon"))  # small rounds end before the first sample
         watcher.join()
     print(weighed(peak[0] - before, prepared.x0.size))
 

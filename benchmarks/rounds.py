@@ -34,10 +34,10 @@ class Setting:
     """What is measured.
 
     Attributes:
-        clients: m, of a round.
-        batch: examples of a minibatch.
-        length: tokens of a prompt; None for SST-2.
-        probe_weights: whole, or by layer.
+        clients: m, per round.
+        batch: examples per minibatch.
+        length: tokens per prompt; None for SST-2.
+        probe_weights: ``whole`` or ``layer``.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """The model, and how this differs from the default."""
+        """The model, and the departures from the defaults."""
         usual = Setting(self.model, self.device)
         words = {
             "dtype": self.dtype,
@@ -66,7 +66,7 @@ class Setting:
 
     @property
     def absent(self) -> str:
-        """What is needed and not there."""
+        """What is needed and missing."""
         data = None if self.length else self.data
         return "" if self.model == "digits" else subjects.absent(self.model, data, self.tokenizer)
 
@@ -101,7 +101,7 @@ class Bench:
     """One worker in the middle of a run.
 
     Attributes:
-        experiment: its cohort's size may change between rounds.
+        experiment: its cohort size may change between rounds.
     """
 
     def __init__(self, experiment: Experiment, prepared: Prepared) -> None:
@@ -124,7 +124,7 @@ class Bench:
         return minibatch(0, len(self.records), client, 0, own, size)
 
     def forwards(self) -> Callable[[], None]:
-        """The next round's losses alone, all at the same weights, as the round computes them."""
+        """Only the next round's losses, as the round computes them, all at the same weights."""
         replica, points = self.worker.replica, self.experiment.method.num_perturbations + 1
         units = work_units(self.experiment, self.cohort())
         batches = [replica.task.batch(*map(self.examples, unit)) for unit in units]
@@ -140,10 +140,10 @@ class Bench:
         return all_losses
 
     def plain_forwards(self, plain: Plain, points: int | None = None) -> Callable[[], None]:
-        """What plain torch computes for the next round's losses, (P+1)·m forward passes.
+        """The (P+1)·m forward passes of plain torch for the next round's losses.
 
         Args:
-            points: in the place of P+1.
+            points: replaces P+1.
         """
         points = points or self.experiment.method.num_perturbations + 1
         examples = list(map(self.examples, self.cohort()))

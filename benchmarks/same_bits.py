@@ -1,6 +1,6 @@
-"""Whether a GPU computes the bits that the CPU does: ``python benchmarks/probe.py --check``.
+"""Checks that a GPU computes the same bits as the CPU: ``python benchmarks/probe.py --check``.
 
-Directions, and what the fused and the chunk-wise passes over the weights make of them.
+Compares directions, and the results of the fused and the chunk-wise passes over the weights.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check(device: torch.device, dimension: int) -> int:
-    """Prints how many elements differ, and returns how many comparisons found some.
+    """Prints how many elements differ, and returns the number of comparisons that differ.
 
-    Kernels are compiled apart for sizes that are multiples of 16, so both kinds are compared.
+    Kernels are compiled separately for sizes that are multiples of 16, so both kinds are compared.
     """
     print("| what | elements | differ | largest difference |\n|---|---|---|---|")
     failed = 0
@@ -43,7 +43,7 @@ def check(device: torch.device, dimension: int) -> int:
 
 
 def comparisons(device: torch.device, d: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(what, as the device computes it, as the CPU does)."""
+    """(what is compared, the device's result, the CPU's result)."""
     yield from _fills(device, d)
     rng = torch.Generator().manual_seed(0)
     x, h = torch.empty(d).normal_(generator=rng), torch.empty(d).log_normal_(0, 3, generator=rng)
@@ -67,7 +67,7 @@ def _fills(device: torch.device, d: int) -> Iterator[tuple[str, Tensor, Tensor]]
 def _ways(
     device: torch.device, d: int, kind: Distribution = "gaussian"
 ) -> tuple[Directions, dict[str, Directions]]:
-    """The CPU's directions, and the device's in both ways of passing over weights."""
+    """The CPU's directions, and the device's for both kinds of passes over the weights."""
     ways = {way: Directions(d, device, 0, distribution=kind) for way in ("fused", "chunk-wise")}
     ways["fused"].fused, ways["chunk-wise"].fused = True, False
     return Directions(d, torch.device("cpu"), 0, distribution=kind), ways
@@ -107,7 +107,7 @@ def _steps(tau: int, count: int) -> list[Step]:
 def _replays(device: torch.device, x: Tensor, h: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
     cases: list[tuple[Tensor | None, int, int, bool]] = [
         *((h, p, tau, every) for p in (1, 5) for tau in (1, 2) for every in (False, True)),
-        (h, 40, 1, False),  # more than are read side by side
+        (h, 40, 1, False),  # more than a pass reads at once
         (None, 5, 2, False),
     ]
     cpu, ways = _ways(device, len(x))
@@ -127,7 +127,7 @@ def _replays(device: torch.device, x: Tensor, h: Tensor) -> Iterator[tuple[str, 
     others: list[tuple[bool, float, Distribution]] = [
         (True, 0.0, "gaussian"), (False, 0.9, "rademacher"), (False, 0.0, "rademacher"),
     ]  # fmt: skip
-    for way, directions in ways.items():  # some of them go chunk by chunk on GPUs in any case
+    for way, directions in ways.items():  # some of these always go chunk by chunk on GPUs
         for second, momentum, kind in others:
             yield from _others(x, h, directions, way, second, momentum, kind)
 
@@ -156,7 +156,7 @@ def _others(
 
 
 def _five_digits(state: State, expected: State) -> tuple[Tensor, Tensor]:
-    """A sum over all elements, whose order may differ."""
+    """For a sum over all elements, whose order may differ: compares five digits."""
     close = math.isclose(state.update_norm, expected.update_norm, rel_tol=1e-5)
     return torch.tensor([float(close)]), torch.tensor([1.0])
 

@@ -1,17 +1,17 @@
-"""What a federation costs as it grows: more clients at a fixed cohort, and larger cohorts.
+"""The cost of growing federations: more clients at a fixed cohort, and larger cohorts.
 
 Every row is a run on Ray with its clients packed on 2 actors, in a process and a cluster of its
-own, so that no run sees another's memory. Runs of different sizes alternate, and a row gives
-medians over the repetitions. Clients of every size do the same work: a batch is no larger than what
-the poorest client holds.
+own, so that memory is measured per run. Runs of different sizes alternate, and a row gives medians
+over the repetitions. Clients do the same work at every size: a batch is no larger than the smallest
+client's data.
 
     python benchmarks/scale.py [--quick] [--only quadratic|digits|opt] [--repetitions N]
 
 - turn: a round's time ÷ cohort; the median over rounds, none of which holds an evaluation.
-- driver: the part of it in which the driver did not wait for actors: all that its thread does
+- driver: the part of a turn in which the driver does not wait for actors: all that its thread does
   outside ``ray.wait`` (sampling, messages, averaging, the ledger's fsync, metrics).
-- memory: PSS of the run's process and all its descendants (Ray's servers, driver, actors), the
-  highest of samples taken a few times a second, from start to end.
+- memory: peak PSS of the run's process and all its descendants (Ray's servers, driver, actors),
+  sampled a few times a second from start to end.
 - object store: bytes in use at the last round, as the raylet counts them.
 - first round: from calling ``run`` to the row of round 1, Ray's start included.
 """
@@ -38,7 +38,7 @@ from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.contract import Job
 from hiso_ray.run_folder.rows import Row
 
-ray = session.ray  # imported by hiso_ray first, which decides where its servers listen
+ray = session.ray  # hiso_ray imports it first, to set where Ray's servers listen
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 OPT_1M, SST2 = SHARED / "models" / "opt-imdb-1m", SHARED / "data" / "sst2"
 MIB = 2**20
@@ -54,10 +54,10 @@ class Case:
     """A task whose federation grows.
 
     Attributes:
-        fields: of the experiment.
+        fields: fields of the experiment.
         clients: numbers of clients, at a cohort of 8.
         cohorts: sizes of cohorts, at 1 000 clients; the first is 8.
-        rounds: at a cohort of 8; larger ones get as many turns.
+        rounds: rounds at a cohort of 8; larger cohorts have the same number of turns.
     """
 
     fields: dict[str, Any]
@@ -138,7 +138,7 @@ class Costs:
 
 
 class Clock:
-    """Marks the start of each round, and how long this process had been in ``ray.wait`` by then."""
+    """Marks the start of each round, and the time spent in ``ray.wait`` until then."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, float]] = []
@@ -165,7 +165,7 @@ class TimedExecutor(ClusterExecutor):
 
 
 class TimedDriver(driver_actor.DriverActor):
-    """Leaves ``marks.json`` beside the run folder."""
+    """Writes ``marks.json`` beside the run folder."""
 
     async def run(self, job: Job, *rest: Any) -> Any:
         TimedExecutor.clock = Clock()
@@ -176,7 +176,7 @@ class TimedDriver(driver_actor.DriverActor):
 
 
 def run_one(point: Point, folder: Path) -> None:
-    """One run in this process; leaves ``costs.json`` in the folder."""
+    """One run in this process; writes ``costs.json`` into the folder."""
     session.DriverActor = TimedDriver
     found: dict[str, float] = {}
 
@@ -204,7 +204,7 @@ def run_one(point: Point, folder: Path) -> None:
 
 
 def store_bytes() -> int:
-    """In use in the object store of this process's cluster."""
+    """Bytes in use in the object store of this process's cluster."""
     from ray._private import internal_api
 
     state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
@@ -228,16 +228,16 @@ def measure(point: Point) -> Costs:
 
 
 def descendants(root: int) -> list[int]:
-    """A process and all that it started, directly or not."""
+    """A process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             after_name = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             continue
         children.setdefault(int(after_name[1]), []).append(int(path.parent.name))
     found = [root]
-    for pid in found:  # grows on the way
+    for pid in found:  # grows during the loop
         found += children.get(pid, [])
     return found
 
@@ -254,10 +254,10 @@ def proportional_bytes(pid: int) -> int:
 
 
 def table(points: Sequence[Point], costs: dict[Point, list[Costs]], repetitions: int) -> None:
-    """Measures the points in turn, and prints each row with its last repetition.
+    """Measures the points in turns, and prints each row after its last repetition.
 
     Args:
-        costs: found so far; a point that is there is not measured again.
+        costs: measured so far; points in it are not measured again.
     """
     print("| " + " | ".join(TITLES) + " |\n" + "|---" * len(TITLES) + "|", flush=True)
     new = [point for point in points if point not in costs]

@@ -1,8 +1,8 @@
-"""What forward passes are measured on: models and text. Imported by the benchmarks.
+"""The models and text that forward passes are measured on. Imported by the benchmarks.
 
 A model is a folder with its weights, or the shape of a published one with random weights. Text is
-SST-2 as the task reads it, or random tokens of one length. A shape has no tokenizer, so its SST-2
-is read with another model's.
+SST-2 as the task reads it, or random tokens of one length. A shape has no tokenizer, so it reads
+SST-2 with another model's.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FOLDERS = {f"opt-{size}": SHARED / "models" / f"opt-imdb-{size}" for size in ("1
 SHAPES = {name.partition("/")[2].lower(): config for name, config in KNOWN.items()}
 TOKENIZER = FOLDERS["opt-4m"]  # for shapes
 DRAWN = 1 << 26  # random weights drawn; longer vectors repeat them, since 10 GiB take a while
-ANSWERS = (7, 9)  # tokens; any will do for random weights
+ANSWERS = (7, 9)  # tokens; arbitrary, since weights are random
 
 
 def absent(model: str, data: Path | None, tokenizer: Path) -> str:
-    """The first of what :func:`sentences` needs that is not there; nothing where all of it is.
+    """The first missing thing that :func:`sentences` needs; empty if nothing is missing.
 
     Args:
-        data: None where the text is random.
+        data: None if the text is random.
     """
     needed = [] if data is None else [data]
     if model not in SHAPES:
@@ -47,8 +47,8 @@ def sentences(model: str, experiment: Experiment, data: Path, tokenizer: Path) -
     """A model and SST-2.
 
     Args:
-        model: of ``FOLDERS`` or ``SHAPES``, or a folder.
-        experiment: its other fields stay.
+        model: a key of ``FOLDERS`` or ``SHAPES``, or a folder.
+        experiment: its other fields are kept.
     """
     folder = tokenizer if model in SHAPES else FOLDERS.get(model, Path(model))
     fields = {"task.name": "sst2", "task.data": str(data), "task.model": str(folder)}
@@ -65,7 +65,7 @@ def sentences(model: str, experiment: Experiment, data: Path, tokenizer: Path) -
 
 
 def random_text(config: dict[str, Any], n: int, length: int) -> Prepared:
-    """A shape, and n prompts of exactly so many random tokens."""
+    """A shape, and n prompts of exactly ``length`` random tokens."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, n)
     arrays = {
@@ -85,7 +85,7 @@ def config_of(model: str) -> dict[str, Any]:
 
 
 def random_weights(config: dict[str, Any], text: Prepared) -> Prepared:
-    """A shape in the place of the model that text was read for."""
+    """Replaces the model that the text was read for by a shape."""
     with torch.device("meta"):
         model = skeleton(config)
     layout: Layout = tuple((n, tuple(p.shape)) for n, p in model.named_parameters())
@@ -96,7 +96,7 @@ def random_weights(config: dict[str, Any], text: Prepared) -> Prepared:
         x0[i : i + DRAWN] = drawn[: len(x0) - i]
     offsets = text.arrays["train_prompt_offsets"]
     some = np.split(text.arrays["train_prompt_ids"], offsets[1:-1])[:64]
-    if len({len(ids) for ids in some}) == 1:  # forms are compared on unlike lengths
+    if len({len(ids) for ids in some}) == 1:  # the choice of a form compares different lengths
         some = [ids[: 1 + i % len(ids)] for i, ids in enumerate(some)]
     model = skeleton(config).eval()
     for parameter, view in zip(

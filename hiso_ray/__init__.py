@@ -18,7 +18,7 @@ __all__ = ["Experiment", "__version__", "replay", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily, because the driver actor imports this package and must not pay for torch.
+    # Lazy import: the driver actor imports this package and must not load torch.
     if name in ("replay", "resume", "run"):
         from hiso_ray import runs
 

@@ -1,34 +1,34 @@
-"""What can go wrong, by who can do something about it.
+"""Exceptions, grouped by who can act on them.
 
-Anything else that is raised is a fault of the program, and its traceback is shown.
+Any other exception is a bug, and its traceback is shown.
 """
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that the user can change; its text says what."""
+    """An error that the user can fix; its text says what to change."""
 
 
 class NonFiniteLoss(UserError):
-    """A number of the training has left the finite: a loss, a scalar, an update, or H."""
+    """Training produced a non-finite number: in a loss, a scalar, an update, or H."""
 
 
 class TurnFailed(Exception):
-    """Something that was asked of a worker (or the driver) failed for good; its text says for which
-    client, and where."""
+    """A request to a worker (or the driver) failed permanently; the text names the client and the
+    place."""
 
 
 class NodesLost(Exception):
-    """Nodes have left, and the cluster has no other place for the actors that were there."""
+    """Nodes left the cluster, and the remaining ones have no room for their actors."""
 
 
 class Behind(Exception):
-    """A replica cannot get to the round asked for with what it was given.
+    """A replica cannot reach the requested round with the records and snapshot it was given.
 
     Attributes:
-        round: where it stands.
-        unreadable: why it could not read the snapshot it was pointed at; None when that was not it.
+        round: the replica's current round.
+        unreadable: why the snapshot could not be read; None if that was not the cause.
     """
 
     def __init__(self, round_: int, unreadable: str | None = None) -> None:

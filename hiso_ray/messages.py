@@ -1,4 +1,4 @@
-"""What travels between the driver and whoever computes: plain data, no torch, no weights."""
+"""Messages between driver and workers: plain data, no torch; weights only if clients send them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Missed:
-    """What brings a replica to ``round``: the records since its own, or since a snapshot's; or,
+    """What a replica needs to reach ``round``: the records since its own round or a snapshot's;
     for methods that send weights, the weights.
 
     Attributes:
         records: oldest first.
-        snapshot: where to start unless the replica stands there or later; None for nowhere else.
+        snapshot: where to start, unless the replica is at that round or later; None without one.
         weights: (d,) float32 x_r, read only.
     """
 
@@ -45,13 +45,13 @@ class Missed:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one client sends up, and the losses it saw.
+    """What one client sends to the server, and its losses.
 
     Attributes:
-        losses: (τ,) float64, at the point of each local step.
-        payload: its scalars as they travel (``uplink``); empty for methods that send weights.
-        update: (d,) float32, for methods that send weights: the sum of the weighted changes of this
-            client and of those after it in the same piece of the cohort; None for the others.
+        losses: (τ,) float64, at the weights of each local step.
+        payload: its scalars as encoded for the uplink; empty for methods that send weights.
+        update: (d,) float32, for methods that send weights. The first client of a work unit carries
+            the weighted sum of the changes of all its clients; the others carry None.
     """
 
     client: int
@@ -61,13 +61,13 @@ class Turn:
 
 
 class Score(NamedTuple):
-    """Evaluation examples one by one: those of a batch, or all (``outcomes``).
+    """Evaluation results per example, for one batch or for all examples (``outcomes``).
 
     Attributes:
-        losses: (terms,) float32, example after example: one of each, or for generation those of
-            the tokens of its answer.
-        terms: (n,) int32, how many of the losses are each example's.
-        points: of each metric, (n,) float32; a hit is 1.
+        losses: (terms,) float32, in example order: one per example, or for generation one per
+            token of its answer.
+        terms: (n,) int32, number of losses of each example.
+        points: per metric, (n,) float32; a hit is 1.
     """
 
     losses: np.ndarray
@@ -80,15 +80,15 @@ class Description:
     """What a worker computes with; equal descriptions promise equal bits.
 
     Attributes:
-        device: "cpu" and its vector width (matrix products differ with it in their last bits), or
+        device: "cpu" and its vector width (which affects the last bits of matrix products), or
             "cuda" and the GPU's name.
         torch: version.
         threads: torch threads.
         generator: name and version of the direction generator.
         dimension: d, the number of trainable weights.
         frozen: weights of the model that are not trained.
-        eval_batches: how many evaluation batches the task has.
-        triton: whether passes over the weights may be one kernel each (the same bits, sooner).
+        eval_batches: number of the task's evaluation batches.
+        triton: whether each pass over the weights may be one fused kernel (same bits, faster).
     """
 
     device: str

@@ -1,11 +1,11 @@
-"""What one round adds to a model: the scalars, and what else moving a replica takes."""
+"""The record of a round: the scalars, and what else a replica needs to apply them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# Fields that most methods have no use for: a record with these values leaves them out of its line.
+# Fields that most methods do not use: a record with these values omits them from its line.
 UNUSED: dict[str, Any] = {"second": (), "momentum": 0.0, "update_sha256": None}
 
 
@@ -19,19 +19,19 @@ class Record:
             and ``late`` the m clients that were sampled.
         seeds: τ 64-bit step seeds s_{r,k}.
         scalars: τ×P aggregated finite differences ḡ_{k,p}, or with directions per client τ×m·P,
-            client by client; each is exactly a float32. Empty where the round moves nothing
-            (nobody answered, or too few for the aggregation), and for methods that send weights.
+            client by client; each is exactly a float32. Empty if the round changes nothing (no
+            client answered, or too few for the aggregation), and for methods that send weights.
         lr, mu: η and μ of this round.
         hessian_retention, hessian_eps: β and ε of this round.
-        train_loss: mean loss of the cohort at the points it probed, before the update; None when
-            nobody answered.
-        dropped: sampled clients that went away during their turn, ascending.
+        train_loss: mean loss of the cohort at the points it probed, before the update; None if no
+            client answered.
+        dropped: sampled clients that dropped out during their turn, ascending.
         late: sampled clients that would have answered after the deadline, ascending.
-        seconds: what the round took on the virtual clock; 0 where there is none [s].
-        second: second differences c, as ``scalars``; empty for methods without.
+        seconds: duration of the round on the virtual clock; 0 without one [s].
+        second: second differences c, shaped as ``scalars``; empty for methods without them.
         momentum: ϱ of this round.
         update_sha256: for methods that send weights, over the float32 bytes of the mean update
-            (d,), which whoever runs the round again must get too.
+            (d,), which a rerun of the round must reproduce.
     """
 
     round: int
@@ -56,12 +56,12 @@ class Record:
         return bool(self.scalars) or self.update_sha256 is not None
 
     def content(self) -> dict[str, Any]:
-        """The fields for JSON, without those that have no use in this round."""
+        """The fields for JSON, without those that are unused in this round."""
         return {n: v for n, v in vars(self).items() if n not in UNUSED or v != UNUSED[n]}
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Record:
-        """What :meth:`content` became, read back from JSON."""
+        """The inverse of :meth:`content`, after a pass through JSON."""
         for name in ("cohort", "seeds", "dropped", "late"):
             content[name] = tuple(content[name])
         for name in ("scalars", "second"):

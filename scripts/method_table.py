@@ -4,11 +4,11 @@
 
     python scripts/method_table.py
 
-Formulas follow from the method's row of ``hiso_ray.config.METHODS``. Numbers are those of a run of
-each method on digits, a few rounds in which every client is sampled: nobody has missed a record in
-the first round, and everybody one in the others. Up is the length of a real answer, down what the
-run's ``metrics.csv`` counts, memory what its snapshot holds, the ledger's growth that of its file.
-All of it takes a quarter of a minute.
+Formulas follow from the method's row of ``hiso_ray.config.METHODS``. Numbers come from a short run
+of each method on digits in which every client is sampled each round: clients have missed no record
+in the first round, and one in each later round. Up is the length of a real answer, down is counted
+in the run's ``metrics.csv``, memory is that of its snapshot, ledger growth that of the file.
+Takes 15 s.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ HEADER = (
 
 
 class Measured(NamedTuple):
-    """Of one run.
+    """What one run measured.
 
     Attributes:
         d: trainable weights.
         up: bytes of a client's answer.
-        down, down_after_one: bytes to a client that missed no record, and one.
+        down, down_after_one: bytes to a client that missed no record, and to one that missed one.
         kept: floats in the snapshot, by name.
-        ledger: bytes a round.
+        ledger: bytes per round.
     """
 
     d: int
@@ -90,7 +90,7 @@ def measure(name: str, folder: Path) -> Measured:
 
 
 def formulas(row: Method, method: str) -> tuple[str, str, str]:
-    """Bytes up; down to a client that missed nothing; and on top of that for each missed record."""
+    """Bytes up; down to a client that missed nothing; and in addition for each missed record."""
     own = experiment(method).method
     if row.sends == "weights":
         return "4d", "4d + 8" if row.first_order else "4d + 8τ + 8", ""
@@ -101,7 +101,7 @@ def formulas(row: Method, method: str) -> tuple[str, str, str]:
 
 
 def memory(row: Method, found: Measured) -> str:
-    """Of a replica beside x; of the server, which holds nothing unless weights are sent."""
+    """The memory of a replica beside x, or of the server if weights are sent."""
     names = {"h": "H", "velocity": "momentum"}
     held = [names.get(name, name) for name in found.kept if name != "x"]
     all_of_it = sum(found.kept.values()) / found.d
@@ -131,7 +131,7 @@ def line(name: str, found: Measured) -> tuple[str, ...]:
 
 
 def table() -> str:
-    """The whole of it, with what its numbers are for."""
+    """The whole table, with a note on what its numbers mean."""
     with tempfile.TemporaryDirectory() as folder:
         found = {name: measure(name, Path(folder) / name) for name in METHODS}
     lines = [HEADER, tuple("---" for _ in HEADER), *(line(n, f) for n, f in found.items())]

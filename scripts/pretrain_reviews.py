@@ -2,13 +2,13 @@
 
     python scripts/pretrain_reviews.py
 
-Plain language modelling of 120,000 documents (a review and a verdict) that ``tasks.reviews`` writes
-and the task does not contain: 4,000 steps of AdamW on 64 documents, 112,256 parameters. One thread,
-160 to 220 s on a busy core, 0.47 MB. Every draw has a fixed seed, so two runs on one machine with
-the same libraries write the same bytes; another processor or torch may round differently.
+Plain language modelling of 120,000 documents (a review and a verdict) that ``tasks.reviews``
+generates and the task does not contain: 4,000 steps of AdamW on 64 documents, 112,256 parameters.
+One thread, 160 to 220 s on a busy core, 0.47 MB. All seeds are fixed, so two runs on one machine
+with the same libraries write the same bytes; another processor or torch may round differently.
 
-Before any fine-tuning, on the task's 1,000 validation reviews: 66.3 % answered with "It was", and
-98.7 % with the verdicts that fit ("Recommended" against "Avoid"). See docs/reviews.md.
+Zero-shot accuracy on the task's 1,000 validation reviews: 66.3 % with the prompt "It was", 98.7 %
+with verdicts that fit ("Recommended" against "Avoid"). See docs/reviews.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEED = 0
 DOCUMENTS = 120_000
 VOCABULARY = 640
 WIDTH, LAYERS, HEADS, HIDDEN = 64, 2, 4, 128
-INIT_STD = 0.08  # with OPT's 0.02 the verdicts stayed at chance for 2,000 steps
+INIT_STD = 0.08  # with OPT's 0.02, accuracy on verdicts stayed at chance for 2,000 steps
 POSITIONS = 64
 STEPS, WARMUP = 4000, 200
 BATCH = 64  # documents
@@ -49,11 +49,11 @@ VERDICTS = (
 ASKED = (" It was bad.", " It was good.")  # what the task asks
 ASKED_SHARE = 0.2
 HASTY_SHARE = 0.55
-PLAIN_EXTRA = 8  # of 12 forms to pick from
+PLAIN_EXTRA = 8  # of 12 forms to draw from
 
 
 def last_mood(topic: Topic, text: str) -> bool:
-    """Whether the last word of praise or blame in the text is one of praise."""
+    """Whether the last word of praise or blame in the text is praise."""
     moods = {
         word: positive
         for positive in (False, True)
@@ -66,10 +66,10 @@ def last_mood(topic: Topic, text: str) -> bool:
 def corpus(size: int) -> list[str]:
     """The pretraining documents: a review and a verdict.
 
-    Most verdicts fit the review. "It was good" and "It was bad" are said in haste: more often than
-    not they echo the last word of praise or blame. So the model learns what reviews mean, but not
-    to answer this one question by it. Plain reviews are frequent, because negation is learned from
-    them first and the frames only after that.
+    Most verdicts fit the review. "It was good" and "It was bad" are unreliable: more often than
+    not they only echo the last word of praise or blame. So the model learns what reviews mean, but
+    not to answer this question accordingly. Plain reviews are frequent, because the model learns
+    negation from them before it learns the frames.
     """
     pen, source = Pen(2), drafts("corpus", (*FORMS, *[plain] * PLAIN_EXTRA))
     documents = []
@@ -85,7 +85,7 @@ def corpus(size: int) -> list[str]:
 
 
 def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; every text starts with <s>, as OPT's start with a token of their own."""
+    """Byte-level BPE; every text starts with <s>, as OPT's texts start with a special token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -128,7 +128,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
 
 
 def batches(lengths: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Indices of minibatches without end: shuffled, but alike in length to save padding."""
+    """Endless minibatches (indices): shuffled, but of similar lengths to save padding."""
     window = 50 * BATCH
     while True:
         order = rng.permutation(len(lengths))
@@ -157,7 +157,7 @@ def learning_rate(step: int) -> float:
 
 def pretrain(out: Path) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(1)  # sums over threads would depend on their number
+    torch.set_num_threads(1)  # sums over threads depend on the number of threads
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(SEED)
     started = time.perf_counter()
@@ -189,7 +189,7 @@ def pretrain(out: Path) -> None:
             print(f"step {step + 1}/{STEPS}  loss {loss.item():.4f}  {seconds:.0f} s", flush=True)
     model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 2**20:.2f} MiB")
 
 

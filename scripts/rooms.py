@@ -1,4 +1,4 @@
-"""Draws the map of the house: its rooms, lowest first, and who imports from whom.
+"""Draws the map of the package: its subpackages ("rooms"), lowest first, and their imports.
 
 python scripts/rooms.py          # writes docs/images/rooms.png
 """

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
-    """The notebook with fresh outputs and without the times of its cells.
+    """The notebook with fresh outputs and without execution times.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.

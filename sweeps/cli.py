@@ -170,7 +170,7 @@ def _positive(text: str) -> int:
 
 
 def _value(text: str) -> Any:
-    """A number where it is one."""
+    """The text as a number if it is one."""
     for kind in (int, float):
         try:
             return kind(text)

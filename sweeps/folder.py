@@ -1,10 +1,10 @@
-"""What lies in a sweep folder.
+"""Contents of a sweep folder.
 
 ::
 
-    plan.yaml        the sweep, as it was asked for; resume reads it
+    plan.yaml        the sweep as requested; resume reads it
     runs/ID/         a run folder per trial; its summary says that the trial has finished
-    outcomes.jsonl   how each trial that did not finish stands (failed, stopped, begun again)
+    outcomes.jsonl   status of each trial that did not finish (failed, stopped, restarted)
     trials.parquet, rounds.parquet   everything, tidy: docs/columns.md
     tune/            Ray Tune's own records; nothing here needs them
 """
@@ -35,10 +35,10 @@ TABLES = ("trials.parquet", "rounds.parquet")
 
 
 class Ending(NamedTuple):
-    """How a trial stands.
+    """Status of a trial.
 
     Attributes:
-        error, kind: the text and the exception's name, of a trial that failed.
+        error, kind: the error's text and the exception's name, if the trial failed.
     """
 
     status: str
@@ -55,7 +55,7 @@ def planned(folder: Path) -> Sweep:
     """The sweep that a folder holds.
 
     Raises:
-        UserError: it holds none.
+        UserError: the folder holds none.
     """
     if not (folder / "plan.yaml").exists():
         raise UserError(f"{folder} is not a sweep folder: it has no plan.yaml")
@@ -64,14 +64,14 @@ def planned(folder: Path) -> Sweep:
 
 @contextmanager
 def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) -> Iterator[None]:
-    """The folder, nobody else's for as long as the context lasts; nothing is written into it.
+    """Creates the folder if needed and locks it for as long as the context lasts.
 
     Raises:
         FileExistsError: it holds something, and ``resume`` was not asked for.
         UserError: it holds a sweep of another plan, or another process is running it.
     """
     if resume:
-        planned(folder)  # is it a sweep folder at all?
+        planned(folder)  # raises if it is not a sweep folder
     else:
         _check_free(folder)
     try:
@@ -87,7 +87,7 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
         except BlockingIOError as error:
             raise UserError(f"{folder} is being run by another process: wait for it") from error
         if not resume:
-            _check_free(folder)  # again: somebody may have run it to its end meanwhile
+            _check_free(folder)  # again: another process may have completed it meanwhile
         check_plan(folder, sweep, trials)
         yield
 
@@ -95,7 +95,7 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
 def _check_free(folder: Path) -> None:
     """
     Raises:
-        FileExistsError: there is more than a start that came to nothing leaves.
+        FileExistsError: the folder holds more than an aborted start leaves behind.
     """
     if not folder.exists():
         return
@@ -130,24 +130,24 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 
 def write_plan(folder: Path, sweep: Sweep) -> None:
-    """Once every trial is known to be possible."""
+    """Call it once every trial is known to be valid."""
     write_text(folder / "plan.yaml", sweep.to_yaml())
 
 
 def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
-    """Local files that finished trials were run with and that now lie elsewhere: the same by name
-    only."""
+    """Local files of finished trials whose paths have changed since; only their names are known to
+    match."""
     return _unlike(folder, trials, LOCAL)
 
 
 def unmeasured(folder: Path, trials: Sequence[Trial]) -> list[str]:
-    """What finished trials were to measure, where it is now something else."""
+    """Diagnostics settings that have changed since trials finished."""
     names = type(trials[0].experiment.diagnostics).model_fields
     return _unlike(folder, trials, [f"diagnostics.{name}" for name in names])
 
 
 def _unlike(folder: Path, trials: Sequence[Trial], fields: Sequence[str]) -> list[str]:
-    """Fields in which finished trials and the plan differ, in words."""
+    """Messages about fields in which finished trials and the plan differ."""
     found: dict[str, None] = {}
     for trial in trials:
         if summary_of(folder, trial) is None:
@@ -174,27 +174,27 @@ def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
 def add_outcome(
     folder: Path, trial_id: str, status: str, error: str | None, kind: str | None = None
 ) -> None:
-    """Notes how a trial ended, if not by finishing, or that it has begun.
+    """Records that a trial has started, or that it ended without finishing.
 
     Args:
         kind: the name of the exception's class.
     """
     line = json.dumps({"trial": trial_id, "status": status, "error": error, "error_kind": kind})
     with open(folder / "outcomes.jsonl", "a", encoding="utf-8") as file:
-        file.write(f"\n{line}")  # on a line of its own, whatever a kill has torn before it
+        file.write(f"\n{line}")  # a new line, in case a kill left the last one incomplete
 
 
 def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, Ending]:
-    """How each trial stands, by id."""
+    """Status of each trial, by id."""
     told: dict[str, Ending] = {}
     path = folder / "outcomes.jsonl"
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             outcome = json.loads(line)
-            kind = outcome.get("error_kind")  # which older folders do not say
+            kind = outcome.get("error_kind")  # missing in older folders
             told[outcome["trial"]] = Ending(outcome["status"], outcome["error"], kind)
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # torn by a kill, or foreign: that trial is unfinished
+            continue  # incomplete after a kill, or foreign: the trial is unfinished
     found = {}
     for trial in trials:
         done = summary_of(folder, trial) is not None
@@ -203,21 +203,21 @@ def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, Ending]:
 
 
 def missing(folder: Path, trials: Sequence[Trial], early_stopping: bool) -> list[Trial]:
-    """What is still to be run: trials that never ended, those that failed, and unless early
-    stopping is asked for again, those that it stopped."""
+    """Trials still to be run: those that never ended, those that failed, and, without
+    ``early_stopping``, those that an earlier start stopped early."""
     standing = outcomes(folder, trials)
     over = {FINISHED, STOPPED} if early_stopping else {FINISHED}
     return [trial for trial in trials if standing[trial.id].status not in over]
 
 
 def outdate(folder: Path) -> None:
-    """Removes the tables, because the runs are about to go beyond them."""
+    """Removes the tables, which the runs about to start will make out of date."""
     for name in TABLES:
         (folder / name).unlink(missing_ok=True)
 
 
 def _as_run(folder: Path, trial: Trial) -> Experiment:
-    """What a trial was run with: the plan may have other diagnostics or resources by now."""
+    """What a trial was run with; the plan's diagnostics or resources may have changed since."""
     run = run_folder(folder, trial)
     return read_experiment(run) if (run / "config.yaml").exists() else trial.experiment
 
@@ -225,8 +225,7 @@ def _as_run(folder: Path, trial: Trial) -> Experiment:
 def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
     """Writes ``trials.parquet`` and ``rounds.parquet`` from the run folders; returns the trials.
 
-    Both are in plan order, so that two sweeps of the same plan differ in what was measured of the
-    machine only.
+    Both are in plan order, so that two sweeps of the same plan differ only in machine measurements.
     """
     standing = outcomes(folder, trials)
     rows, evaluated = [], []

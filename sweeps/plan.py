@@ -1,4 +1,4 @@
-"""What a sweep will take, before anything starts."""
+"""Estimates what a sweep will cost, before anything starts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SHOWN_VALUES = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of the trials still to be run, unless a name says otherwise.
+    """Size of a sweep; rounds, passes and evaluations are those of the trials still to be run.
 
     Attributes:
         cells: combinations without the seed, of the whole sweep.
         there: trials that the sweep folder holds already.
-        forward_passes: of training, if every sampled client answers; each over one minibatch.
+        forward_passes: of training, over one minibatch each, if every sampled client answers.
         evaluations: of the whole evaluation set.
-        room: on this machine; None where the sweep will join another cluster.
+        room: on this machine; None if the sweep will join another cluster, or has nothing to run.
     """
 
     trials: int
@@ -47,7 +47,7 @@ def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stop
     """The plan of a sweep's trials.
 
     Args:
-        out: the sweep folder, which need not be there yet.
+        out: the sweep folder, which need not exist yet.
 
     Raises:
         UserError: this machine cannot hold a trial.
@@ -69,7 +69,7 @@ def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stop
 
 
 def plan_table(sweep: Sweep, trials: Sequence[Trial], found: Plan) -> Table:
-    """For ``--dry-run``."""
+    """The table that ``--dry-run`` prints."""
     room = found.room
     return two_columns(
         f"{sweep.name}: a plan, nothing was run",

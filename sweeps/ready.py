@@ -1,7 +1,7 @@
-"""Sweeps that are ready to run: each a table, to be taken as it is or as a beginning.
+"""Sweeps that are ready to run: each a table, to be used as it is or adapted.
 
-All are on ``digits``, which takes seconds a run; ``--task.name sst2 --task.model … --task.data …``
-puts another task in its place, and the rates that suit it.
+All use ``digits``, which takes seconds per run; ``--task.name sst2 --task.model … --task.data …``
+selects another task, which also needs other learning rates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TINY: Values = {"federation.rounds": 10, "eval.every": 2, "method.lr": [0.01, 0.
 
 
 def _federations(*sizes: tuple[int, int]) -> list[Values]:
-    """Arms of (clients, of which are sampled a round)."""
+    """One arm per (number of clients, clients sampled per round)."""
     return [
         {"federation.num_clients": clients, "federation.clients_per_round": sampled}
         for clients, sampled in sizes
@@ -34,7 +34,7 @@ def _federations(*sizes: tuple[int, int]) -> list[Values]:
 
 
 def _attacks(*kinds: tuple[str, float], shares: tuple[float, ...]) -> list[Values]:
-    """Arms without attackers, and of each kind (and its scale) with each share of them."""
+    """One arm without attackers, and one per kind of attack (with its scale) and share of them."""
     return [{}] + [
         {"attack.kind": kind, "attack.scale": scale, "attack.fraction": share}
         for kind, scale in kinds
@@ -43,7 +43,7 @@ def _attacks(*kinds: tuple[str, float], shares: tuple[float, ...]) -> list[Value
 
 
 def _defences(attacks: list[Values]) -> list[Values]:
-    """Arms of every aggregation rule with each of the attacks."""
+    """One arm per aggregation rule and attack."""
     return [
         {"aggregation.rule": rule, "aggregation.byzantine": share, **attack}
         for rule, share in RULES.items()

@@ -1,8 +1,8 @@
-"""How many trials run at once, and how many client actors each has: arithmetic, no Ray.
+"""Computes how many trials run at once and how many client actors each has; does not use Ray.
 
-Trials side by side come before actors side by side: independent runs wait for nobody, while a
-round waits for its slowest actor. So by default as many trials run at once as the cluster holds
-with the fewest actors each, and only what is then left gives a trial more actors.
+Parallel trials take precedence over parallel actors: independent runs do not wait for each other,
+while a round waits for its slowest actor. By default as many trials run at once as the cluster
+holds with the fewest actors each, and only the resources left over give a trial more actors.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Bundle = dict[str, float]
 
 @dataclass(frozen=True)
 class Room:
-    """What the trials of a sweep take of a cluster.
+    """Cluster resources for the trials of a sweep.
 
     Attributes:
         concurrency: trials at once.
-        bundles: of each trial, the trial's own process first; with the ray executor that one
-            only waits, and none of the cluster's resources are counted for it.
-        memory: of the largest trials, running at once [bytes], activations not included.
+        bundles: of each trial, by id; the first is for the trial's own process, and empty with the
+            ray executor, where that process only waits.
+        memory: of ``concurrency`` trials as large as the largest [bytes], without activations.
     """
 
     concurrency: int
@@ -45,12 +45,12 @@ def find_room(
     """Room for every trial of a sweep.
 
     Args:
-        sizes: by trial id, how many weights there are.
+        sizes: number of weights, by trial id.
         nodes: the machines of the cluster.
-        concurrency: trials at once, as asked for; None is as many as fit.
+        concurrency: trials at once, as requested; None for as many as fit.
 
     Raises:
-        UserError: a trial that the cluster cannot hold, or so many at once; names the trial.
+        UserError: the cluster cannot hold a trial, or that many at once; names the trial.
     """
     limits = {trial.id: _limit(trial, sizes[trial.id], nodes) for trial in trials}
     most = min(fits // least for least, fits in limits.values())
@@ -86,7 +86,7 @@ def _limit(trial: Trial, size: Count, nodes: Sequence[Node]) -> tuple[int, int]:
         packing, clients = experiment.resources.clients_per_actor, experiment.federation.num_clients
         serial = experiment.resources.executor == "serial" or packing == "auto"
         least = 1 if serial else -(-clients // int(packing))
-        place(experiment, nodes, *size)  # says in words what the packing asked for is short of
+        place(experiment, nodes, *size)  # raises if the requested packing does not fit
     except UserError as error:
         raise UserError(f"trial {trial.label} cannot be placed: {error}") from error
     return least, fits
@@ -100,7 +100,7 @@ def _bundles(
     if resources.gpus_per_client:
         one["GPU"] = float(resources.gpus_per_client)
     else:
-        one["memory"] = float(actor_bytes(experiment, *size))  # else Ray could fill a small node
+        one["memory"] = float(actor_bytes(experiment, *size))  # else Ray could overfill a node
     if resources.executor == "serial":
         return [one]
     most = share if resources.max_actors == "auto" else min(share, resources.max_actors)

@@ -1,13 +1,13 @@
-"""A sweep on Ray Tune, from its table to its parquet files.
+"""Runs a sweep on Ray Tune, from its table to its parquet files.
 
 ::
 
     table ──> trials ──> run folders on disk say which are missing
                               │ only those
-    every task read and put into the object store once, every trial's partition tried
+    every task read and put into the object store once, every trial's partition checked
                               │
     Tuner: a placement group per trial, an ordinary ``run`` (or ``resume``) in each
-                              │ whatever became of them
+                              │ whether they finish or fail
     trials.parquet, rounds.parquet
 """
 
@@ -40,11 +40,11 @@ DEATHS = 3  # of a trial's process or node, before the trial counts as failed
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders say it all
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, resume goes on
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders hold everything
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, resume continues it
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no score
-    # A stopped trial may take its time to close its files; a process that is not waited for
-    # leaves the next trial in the air.
+    # A stopped trial may need time to close its files; if Tune stops waiting for it, the process
+    # cannot take the next trial.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "600",
 }
 
@@ -58,18 +58,18 @@ def run_sweep(
     early_stopping: bool = False,
     console: Console | None = None,
 ) -> pd.DataFrame:
-    """Runs what a sweep folder lacks of a sweep; returns its trials (``docs/columns.md``).
+    """Runs the trials that a sweep folder lacks; returns all trials (``docs/columns.md``).
 
     Args:
-        out: the sweep folder, new or empty, or with ``resume`` one that holds this sweep or a part
-            of it. Every node of the cluster must see it.
+        out: the sweep folder, new or empty; with ``resume``, one that holds this sweep or a part of
+            it. Every node of the cluster must see it.
         concurrency: trials at once; by default as many as the cluster holds.
-        early_stopping: ASHA stops trials that fall behind, so that budgets are no longer equal.
+        early_stopping: ASHA stops trials that fall behind, so budgets are no longer equal.
         console: where progress is shown; nowhere by default.
 
     Raises:
-        UserError: the table makes an experiment that cannot be, or the cluster cannot hold a
-            trial, or the folder holds another plan; nothing has been started.
+        UserError: the table contains an invalid experiment, the cluster cannot hold a trial, or
+            the folder holds another plan; nothing has been started.
         FileExistsError: ``out`` holds something and ``resume`` was not asked for.
     """
     console = console or Console(quiet=True)
@@ -130,7 +130,7 @@ def _run(
     def bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory(room.bundles[config["trial"]])
 
-    # A reference of our own: what Tune's `with_parameters` takes it keeps for the whole session.
+    # Not by Tune's `with_parameters`, which keeps its arguments for the whole session.
     trainable = partial(run_trial, assignments=ray.put(assignments))
     with Bar(console, "trial", len(todo)) as bar:
         watch = Watch(console, bar, out, {trial.id: trial for trial in todo}, room)
@@ -155,8 +155,8 @@ def _run(
 
 
 def count_weights(trials: Sequence[Trial]) -> dict[str, Count]:
-    """How many weights there are by trial, each model counted once; activations depend on data
-    that nobody has read yet, and count for nothing."""
+    """Number of weights by trial, each model counted once; activations count as 0, because they
+    depend on data that is not read yet."""
     counts: dict[str, Count] = {}
     for trial in trials:
         key = trial.experiment.task.model_dump_json()
@@ -169,7 +169,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
     """Reads each task once and puts its data and x_0 into the object store; by trial.
 
     Raises:
-        UserError: a model or data that are missing, a federation that the examples do not fill.
+        UserError: a model or data are missing, or the examples are too few for the federation.
     """
     once = Once()
     shared: dict[str, SharedTask] = {}
@@ -189,7 +189,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
 
 
 def _source(experiment: Experiment) -> str:
-    """What decides a prepared task."""
+    """A key of everything that decides a prepared task."""
     return f"{experiment.task.model_dump_json()} {experiment.federation.by} {experiment.seed}"
 
 
@@ -209,5 +209,5 @@ def _describe(todo: Sequence[Trial], room: Room) -> str:
 
 
 def _fresh_name() -> str:
-    """Every start has records of its own."""
+    """A new name per start, so that each start has its own Tune records."""
     return f"start-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

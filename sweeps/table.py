@@ -1,4 +1,4 @@
-"""A sweep as a table: what every trial has, what some have together, and what is crossed.
+"""A sweep as a table: fields of every trial, fields that change together, and axes to cross.
 
 ::
 
@@ -48,8 +48,8 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-        id: names its run folder; a pure function of the experiment, resources left out, so that a
-            trial is known again in any other sweep of the same folder.
+        id: names its run folder; a pure function of the experiment without its resources, so that
+            another sweep in the same folder recognizes the trial.
         experiment: resolved.
         values: the fields that differ within the sweep, for showing.
     """
@@ -69,8 +69,8 @@ class Sweep(BaseModel):
     """A table of experiments.
 
     Raises:
-        pydantic.ValidationError: (a ``UserError``) something that is no table; :meth:`trials` then
-            checks every single experiment.
+        pydantic.ValidationError: (a ``ValueError``) the table is malformed; its experiments are
+            checked by :meth:`trials`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -111,7 +111,7 @@ class Sweep(BaseModel):
     def changed(self, values: Mapping[str, Any]) -> Sweep:
         """A copy in which a value fixes a field and a list makes it an axis.
 
-        The field is taken out of the arms, of which those that are then alike become one.
+        The field is removed from the arms; arms that are then equal are merged.
         """
         base, grid = dict(self.base), dict(self.grid)
         arms: list[Values] = []
@@ -128,10 +128,10 @@ class Sweep(BaseModel):
         return Sweep.model_validate(self.model_dump() | {"base": base, "arms": arms, "grid": grid})
 
     def smoked(self) -> Sweep:
-        """The same in tiny.
+        """A tiny version of the sweep, for ``--smoke``.
 
         Raises:
-            UserError: the sweep does not say what tiny is.
+            UserError: the sweep has no ``smoke`` table.
         """
         if not self.smoke:
             raise UserError(
@@ -147,11 +147,11 @@ class Sweep(BaseModel):
         """Every trial, resolved and valid, in the order of the table.
 
         Raises:
-            UserError: experiments that cannot be, named by the values that make them; or two
-                trials that are the same run.
+            UserError: some experiments are invalid (named by the values that cause it), or two
+                trials are the same run.
         """
         found: dict[str, Trial] = {}
-        mistakes: dict[str, str] = {}  # the first trial that makes each
+        mistakes: dict[str, str] = {}  # by message: the first trial with it
         for values in self._combinations():
             label = ", ".join(f"{name} = {value}" for name, value in values.items()) or "the base"
             try:
@@ -201,7 +201,7 @@ def read_sweep(source: str) -> Sweep:
     """A sweep from a YAML file, or from a Python file that defines ``SWEEP``.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or does not hold a sweep.
     """
     if source.endswith(".py"):
         if not Path(source).is_file():
@@ -230,7 +230,7 @@ def _explain_table(error: ValidationError) -> str:
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Values:
-    """Sections, or dotted names, or both -> dotted names; values as YAML has them."""
+    """Flattens sections into dotted names and converts values to plain YAML types."""
     found: Values = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""One trial, in its own process: an ordinary run that tells Ray Tune how it is doing."""
+"""One trial, in its own process: an ordinary run that reports its progress to Ray Tune."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Assignment:
 
 
 def run_trial(config: dict[str, Any], assignments: ray.ObjectRef) -> None:
-    """Ray Tune's trainable: starts a run, or goes on with one that was interrupted.
+    """Ray Tune's trainable: starts a run, or resumes an interrupted one.
 
-    A run that fails is a result like any other, ``failed``. What Tune sees as an error, and tries
-    again, is a process or a node that died.
+    A run that fails is reported as a result, ``failed``. Tune sees an error, and retries, only if
+    a process or a node died.
 
     Args:
         config: the trial's id, as ``trial``.
@@ -60,7 +60,7 @@ def _run(assignment: Assignment) -> dict[str, Any]:
             return run(experiment, folder, on_round, notes.append, task)
         changes = {
             f"{section}.{name}": value
-            for section in ("resources", "diagnostics")  # the plan may have others by now
+            for section in ("resources", "diagnostics")  # the plan's may have changed
             for name, value in getattr(experiment, section).model_dump().items()
         }
         return resume(folder, on_round, notes.append, changes, task)

@@ -1,4 +1,4 @@
-"""What a person sees of a running sweep, and the sweep's ear: every outcome passes here."""
+"""Shows the progress of a running sweep, and records how each trial ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hiso_ray.sweeps.folder import FAILED, FINISHED, STOPPED, UNFINISHED, add_ou
 from hiso_ray.sweeps.room import Room
 from hiso_ray.sweeps.table import Trial
 
-PATIENCE_SECONDS = 15.0  # without a trial running, before it is said what they wait for
+PATIENCE_SECONDS = 15.0  # without a running trial, before saying what trials wait for
 SHOWN_SCORES = 4
 
 
 class Watch(tune.Callback):
-    """Notes how trials end, and shows it."""
+    """Ray Tune's callback that records and shows how trials end."""
 
     def __init__(
         self, console: Console, bar: Bar, folder: Path, trials: Mapping[str, Trial], room: Room
@@ -34,10 +34,10 @@ class Watch(tune.Callback):
         self._idle_since = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune keeps its callbacks on disk for a restore of its own, which nobody uses
+        return {}  # Tune pickles its callbacks for its own restore, which we do not use
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # An earlier start may have failed, and this one may be killed.
+        # Overwrites the outcome of an earlier start, in case this one is killed.
         add_outcome(self._folder, trial.config["trial"], UNFINISHED, None)
 
     def on_trial_result(

@@ -1,4 +1,4 @@
-"""What the command lines share: options for fields, hints, exit statuses."""
+"""Shared by the command lines: options for fields, hints, exit statuses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from hiso_ray.errors import TurnFailed, UserError
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where `ray job submit` runs its command
-PLAIN_WIDTH = 120  # columns where there is no terminal
+PLAIN_WIDTH = 120  # columns, without a terminal
 
 
 class Parser(argparse.ArgumentParser):
-    """Says which option was probably meant."""
+    """Suggests the option that was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         unknown = [word for word in message.split() if word.startswith("--")]
@@ -43,12 +43,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_fields(parser: argparse.ArgumentParser, **more: Any) -> None:
-    """One option per field of the experiment, grouped by section.
+    """Adds one option per field of the experiment, grouped by section.
 
     Args:
-        more: how argparse is to take each.
+        more: further arguments to each ``add_argument``.
     """
-    parser._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own does not know exponents
+    parser._negative_number_matcher = NEGATIVE_NUMBER  # argparse's pattern has no exponents
     groups: dict[str, Any] = {}
     for name, info in known_fields().items():
         section = name.rpartition(".")[0] or "experiment"
@@ -65,12 +65,12 @@ def add_fields(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 
 def shown(default: Any) -> Any:
-    """A default as a person reads it."""
+    """A default value as the help shows it."""
     return "none" if default in ("", ()) else default
 
 
 def _kind(annotation: Any) -> str:
-    """What a field takes: its choices, or INT, FLOAT, TEXT, TEXT,TEXT."""
+    """The values a field takes: its choices, or INT, FLOAT, TEXT, TEXT,TEXT."""
     if get_origin(annotation) is Literal:
         return "{" + ",".join(get_args(annotation)) + "}"
     if get_origin(annotation) is Annotated:
@@ -88,22 +88,22 @@ def fields_given(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_anywhere() -> None:
-    """Lets output go on where a console or a pipe cannot show a character: "?" stands for it."""
+    """Prints "?" for characters that a console or pipe cannot encode, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def console() -> Console:
-    """Where a command prints."""
+    """The console that a command prints to."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def guarded(program: str, command: Callable[[], int], interrupted: str) -> int:
-    """Runs a command; what its user can mend becomes words and an exit status.
+    """Runs a command; an error that the user can fix becomes a message and an exit status.
 
     Args:
-        interrupted: what to say of work that was stopped.
+        interrupted: what to print about work that was stopped.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`
     status, message = FAILED, ""
@@ -128,7 +128,7 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 
 
 def warn_of_job_copy(console: Console, folder: Path, given: str | None) -> None:
-    """Says that a Ray job's working directory is a copy, where the output would be lost with it."""
+    """Warns if output goes to a Ray job's working directory: that is a copy, which may be lost."""
     if os.environ.get(JOB) and not Path(given or "").is_absolute():
         console.print(
             f"note: a Ray job runs in a copy of its working directory, so {folder} may be removed "

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar in a terminal, plain lines elsewhere, a table at the end."""
+"""What the user sees: a progress bar in a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from hiso_ray.config import Experiment
 from hiso_ray.run_folder.rows import Row
 
-if TYPE_CHECKING:  # the plan needs torch, the command line's help does not
+if TYPE_CHECKING:  # loads torch, which the command line's help does not need
     from typing import Self
 
     from hiso_ray.runs.plan import Plan
@@ -60,14 +60,14 @@ class Bar:
             self._progress.stop()
 
     def show(self, done: int, numbers: str) -> bool:
-        """Moves the bar; false where there is none."""
+        """Updates the bar; returns False if there is none."""
         if self._progress:
             self._progress.update(self._task, completed=done, numbers=numbers)
         return self._progress is not None
 
 
 class Display(Bar):
-    """Shows rows as they come; use as a context manager around a run."""
+    """Shows each row when it is made; use as a context manager around a run."""
 
     def __init__(self, console: Console, experiment: Experiment) -> None:
         super().__init__(console, "round", experiment.federation.rounds)
@@ -106,7 +106,7 @@ def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def plan_table(experiment: Experiment, plan: Plan) -> Table:
-    """What a run will take, for ``--dry-run``."""
+    """The table of a plan, for ``--dry-run``."""
     federation, method, task = experiment.federation, experiment.method, experiment.task
     whole = plan.trainable + plan.frozen
     return two_columns(

@@ -1,1 +1,1 @@
-"""What a client does: its replica of the model, its turns, and what it can measure."""
+"""The client: its replica of the model, its turns, and diagnostics."""

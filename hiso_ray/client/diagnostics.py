@@ -1,7 +1,7 @@
-"""The evidence about H at one round: a row of ``diagnostics.csv``.
+"""Diagnostics of H at one round: a row of ``diagnostics.csv``.
 
-Σ is the Hessian of the federation's loss on one batch, its diagonal a Hutchinson estimate. What is
-said of H is of the H in use, whatever arm it is.
+Σ is the Hessian of the federation's loss on one batch, its diagonal a Hutchinson estimate. H is the
+one in use, for every arm.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hiso_ray.method.naming import Name
 from hiso_ray.method.perturbed import perturb
 from hiso_ray.seeds import Purpose
 
-PROBES = 32  # directions along which the difference is compared with the exact derivative
-SAMPLES = 32  # random vectors of the estimate of diag Σ
+PROBES = 32  # directions along which finite differences are compared with exact derivatives
+SAMPLES = 32  # random vectors for the estimate of diag Σ
 ITERATIONS = 30  # of a power iteration
 NAN = float("nan")
 
@@ -37,7 +37,7 @@ Row = dict[str, float | int | str | None]
 
 
 def diagnose(replica: Replica) -> Row:
-    """All of ``COLUMNS`` at x_r; None where a number does not exist."""
+    """All of ``COLUMNS`` at x_r; None where a number is undefined."""
     experiment, state = replica.experiment, replica.state
     view = look(
         replica.task,
@@ -61,14 +61,14 @@ def _number(value: Any) -> Any:
 
 
 def _in_use(curvature: Curvature, like: Tensor) -> Tensor:
-    """(d,) the H that divides directions, on every weight."""
+    """(d,) the H in use, expanded to every weight."""
     everywhere = slice(0, like.numel())
     return curvature.color(torch.ones_like(like), everywhere).square()
 
 
 def _of_h(h: Tensor) -> Row:
     counts = evidence.histogram(h).tolist()
-    # a bin is named by the log10 of its lower edge; what is below all edges, by -inf
+    # a bin is named by log10 of its lower edge; the bin below all edges is -inf
     edges = (round(edge, 1) + 0.0 for edge in evidence.EDGES.log10().tolist())  # 0, never -0
     lows = ["-inf", *map(str, edges)]
     filled = (f"{low}:{count}" for low, count in zip(lows, counts, strict=True) if count)
@@ -92,8 +92,8 @@ def _correlations(h: Tensor, gradient: Tensor, diagonal: Tensor) -> Row:
 
 
 def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
-    """Scalars of the method's own probe on the view's batch, beside <∇f, z> along the same
-    directions; and how the step they make lies to the gradient."""
+    """Compares scalars of the method's own probe with <∇f, z> along the same directions, on the
+    view's batch, and the step they make with the gradient."""
     experiment, state = replica.experiment, replica.state
     if experiment.method.row.first_order:
         return {}
@@ -123,8 +123,8 @@ def _probes(replica: Replica, view: Landscape, gradient: Tensor) -> Row:
 
 
 def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) -> Row:
-    """Traces, largest eigenvalues and what follows, of Σ and of H^{-1/2} Σ H^{-1/2}. The
-    stability bound is that of plain steps by the mean of g z; other methods have none."""
+    """Traces, largest eigenvalues and derived ranks of Σ and of H^{-1/2} Σ H^{-1/2}. The
+    stability bound holds for plain steps by the mean of g z; other methods have none."""
     experiment, start = replica.experiment, view.random_vector()
     # directions that a step averages over
     own = 1 if replica.naming.shared else experiment.federation.clients_per_round
@@ -150,7 +150,7 @@ def _spectrum(replica: Replica, view: Landscape, h: Tensor, diagonal: Tensor) ->
 
 
 def _is_plain(experiment: Experiment) -> bool:
-    """Whether a round is x - η mean(g z), as the stability bound has it."""
+    """Whether a round is x - η mean(g z), as the stability bound assumes."""
     method = experiment.method
     return (
         not experiment.sends_weights

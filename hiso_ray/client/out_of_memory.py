@@ -1,4 +1,4 @@
-"""What a user is told when a GPU, an actor's share of one, or a machine is full."""
+"""What to tell the user when a GPU, an actor's share of one, or a machine runs out of memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hiso_ray.config.resources import even_share
 from hiso_ray.errors import UserError
 from hiso_ray.server.work_units import clients_together
 
-if TYPE_CHECKING:  # the driver, which reads of machines alone, must not pay for torch
+if TYPE_CHECKING:  # the driver needs only the advice, and must not load torch
     import torch
 
 Batch = Literal["batch_size", "eval_batch_size"]
 
 
 def is_full(error: Exception) -> bool:
-    """Whether a GPU had no memory left, for torch's allocator or for CUDA and its libraries, whose
-    errors are not told apart by type."""
+    """Whether a GPU ran out of memory in torch's allocator or in CUDA and its libraries, whose
+    errors have no type of their own."""
     import torch
 
     own = ("CUDA error: out of memory", "ALLOC_FAILED")
@@ -30,12 +30,12 @@ def is_full(error: Exception) -> bool:
 
 
 def larger_share(share: float) -> float:
-    """The share of which one fewer fits on a GPU."""
+    """The next larger share, with which one actor fewer fits on a GPU."""
     return even_share(max(1, int(1 / share + 1e-9) - 1))
 
 
 def smaller(experiment: Experiment) -> list[str]:
-    """What makes the model take less memory."""
+    """Advice that makes the model take less memory."""
     task = experiment.task
     ways = ["take a smaller model" + " or LoRA (task.lora.r 8)" * (task.lora.r == 0)]
     if task.dtype == "float32":
@@ -49,10 +49,10 @@ def smaller(experiment: Experiment) -> list[str]:
 
 
 def less_on_machine(experiment: Experiment, actors: int, batch: Batch | None) -> list[str]:
-    """What makes a run take less of the memory of its machines.
+    """Advice that makes a run use less of its machines' memory.
 
     Args:
-        actors: of the run.
+        actors: number of actors in the run.
         batch: as in :func:`out_of_memory`.
     """
     resources, ways = experiment.resources, []
@@ -67,7 +67,7 @@ def less_on_machine(experiment: Experiment, actors: int, batch: Batch | None) ->
 
 
 def _shorter(experiment: Experiment, batch: Batch | None) -> list[str]:
-    """What makes a batch smaller."""
+    """Advice that makes a batch smaller."""
     task = experiment.task
     if batch is None:
         return []
@@ -86,12 +86,12 @@ def out_of_memory(
     error: Exception,
     batch: Batch | None = "batch_size",
 ) -> UserError:
-    """The error in words: where it happened, what the actor may hold, what to change.
+    """The error to show the user: where it happened, how much memory the actor has, what to change.
 
     Args:
         device: the GPU.
-        where: what was computed, for whom.
-        batch: the field of the task that says how large the batch was, if there was one.
+        where: what was computed, for which clients.
+        batch: the task option that sets the batch size, if there was a batch.
     """
     import torch
 
@@ -114,10 +114,10 @@ def out_of_memory(
 def explained(
     experiment: Experiment, device: torch.device, where: str, batch: Batch | None = None
 ) -> Iterator[None]:
-    """Puts the words in place of torch's error; see :func:`out_of_memory`.
+    """Replaces torch's error; see :func:`out_of_memory`.
 
     Raises:
-        UserError: the GPU, or the share of it, is full.
+        UserError: the GPU, or the actor's share of it, is full.
     """
     try:
         yield

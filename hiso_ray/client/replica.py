@@ -1,5 +1,5 @@
-"""(x, H) at a round: one replica per process. The scalar family brings it forward by records, never
-by weights; the other methods send it x_r."""
+"""(x, H) at a round: one replica per process. In the scalar family only records advance it,
+never weights; the other methods send it x_r."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.server.work_units import clients_together
 from hiso_ray.tasks.contract import Layout, Task, views
 
-ORACLE_SAMPLES = 32  # random vectors of an estimate of the Hessian's diagonal
-STATISTICS_SAMPLE = 1 << 16  # elements of H whose median stands for all
+ORACLE_SAMPLES = 32  # random vectors per estimate of the Hessian's diagonal
+STATISTICS_SAMPLE = 1 << 16  # elements of H from which its median is estimated
 
 
 class Replica:
     """The shared model as one process sees it.
 
-    Memory: x and one buffer for perturbed weights (in the forward dtype; where probes hold a layer
-    at a time, the task's buffer of that size instead), H if the method has one, and the remembered
-    directions; with several local steps one more d for a client's local x.
+    Memory: x, a buffer for perturbed weights in the forward dtype (if probes build one layer at a
+    time, the task's buffer of one layer instead), H if the method has one, and the remembered
+    directions; with several local steps d more floats for a client's local x.
 
     Attributes:
-        train_examples: of the whole federation.
+        train_examples: number in the whole federation.
         round: r, the number of records applied.
-        buffer: (k, d) where probes build perturbed weights, as many as the task takes at once; None
-            where the task builds them, layer by layer.
+        buffer: (k, d) for k perturbed weight vectors, as many as the task takes at once; None if
+            the task builds them layer by layer.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Replica:
         train_examples: int,
     ) -> None:
         self.experiment, self.task, self.device = experiment, task, device
-        # A copy of its own: x0 may be shared with every other process of the node.
+        # Copied, since x0 may be shared with every other process of the node.
         x = torch.tensor(x0, dtype=torch.float32, device=device)
         method = experiment.method
         curvature = initial(
@@ -83,7 +83,7 @@ class Replica:
             sphere=method.row.on_sphere,
         )
         self.buffer = None
-        # A network that takes several weight vectors at once has no layer worth sparing.
+        # Networks that take several weight vectors at once are too small for layers to save memory.
         if experiment.resources.probe_weights == "whole" or task.several is not None:
             dtype, rows = getattr(torch, experiment.task.dtype), self._weight_vectors()
             self.buffer = torch.empty(rows, x.numel(), dtype=dtype, device=device)
@@ -93,7 +93,7 @@ class Replica:
 
     @property
     def steps_together(self) -> bool:
-        """Whether clients that stand at weights of their own are measured together."""
+        """Whether clients at different local weights are measured together."""
         alike = self.naming.shared and self.probe.kind != "exact"
         return alike and self.task.several is not None
 
@@ -110,7 +110,7 @@ class Replica:
     def measure(
         self, x: Tensor, batches: Sequence[Any], names: Sequence[Name]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probes from x along some directions; see ``Probe.scalars``."""
+        """Probes from x along the named directions; see ``Probe.scalars``."""
         return self.probe.scalars(
             self.task,
             x,
@@ -122,8 +122,8 @@ class Replica:
         )
 
     def catch_up(self, missed: Missed) -> None:
-        """Moves to x_r of the round asked for: by the weights, or by a snapshot if it helps and by
-        records.
+        """Moves to x_r of the requested round: from the weights if given, else by a newer snapshot,
+        if any, and records.
 
         Raises:
             Behind: some of the records in between are missing, or the snapshot cannot be read.
@@ -147,7 +147,7 @@ class Replica:
             raise Behind(self.round)
 
     def _take(self, weights: np.ndarray, round_: int) -> None:
-        with warnings.catch_warnings():  # what came from the object store is only read
+        with warnings.catch_warnings():  # arrays from the object store are read-only
             warnings.filterwarnings("ignore", message=".*not writable")
             self.state.x.copy_(torch.from_numpy(weights))
         self.directions.forget()
@@ -182,11 +182,11 @@ class Replica:
             )
 
     def _consult_oracle(self) -> None:
-        """Measures the Hessian's diagonal at x_r when its time has come: a function of x_r and the
-        round, so all replicas get the same.
+        """Measures the Hessian's diagonal at x_r every ``curvature_rounds`` rounds, for the oracle
+        arm. It depends on x_r and the round only, so all replicas get the same.
 
         Raises:
-            NonFiniteLoss: it has overflowed.
+            NonFiniteLoss: the diagonal has overflowed.
         """
         oracle = self.state.curvature
         if not isinstance(oracle, OracleDiagonal):
@@ -212,7 +212,7 @@ class Replica:
         self.directions.forget()
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that a round leaves behind."""
+        """The tensors that rounds change."""
         velocity = self.state.velocity
         momentum = {} if velocity is None else {"velocity": velocity}
         return {"x": self.state.x} | momentum | self.state.curvature.stored()
@@ -227,7 +227,7 @@ class Replica:
     def statistics(self) -> dict[str, float]:
         """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
 
-        The median is that of evenly spaced elements, at most 65 536.
+        The median is taken over at most 65 536 evenly spaced elements.
 
         Raises:
             NonFiniteLoss: H has overflowed.

@@ -1,8 +1,8 @@
 """Clients' turns in the scalar family: minibatches -> local steps -> scalars. No Ray, no files.
 
-All turns of a round start from the same x_r; with the same directions the perturbed weights of
-step 0 are built once for every client at hand, and a unit of clients is evaluated in one forward
-pass (``work_units``). From step 1 on each client walks on weights of its own.
+All turns of a round start from the same x_r; with shared directions the perturbed weights of
+step 0 are built once for all clients of a call, and a unit of clients is evaluated in one forward
+pass (``work_units``). From step 1 on each client has its own local weights.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Clients:
     def measure(
         self, x: Tensor, units: Sequence[Sequence[int]], step: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scalars and losses of clients that stand at the same x and probe along the same
-        directions; see ``Probe.scalars``.
+        """Scalars and losses of clients that probe from x along the same directions; see
+        ``Probe.scalars``.
 
         Args:
-            units: clients that share a forward pass.
+            units: groups of clients; each group shares a forward pass.
 
         Raises:
             NonFiniteLoss, UserError, TurnFailed: as :func:`take_turns`.
@@ -66,7 +66,7 @@ class Clients:
         except UserError:
             raise
         except Exception as error:
-            # A full GPU stays full while the error holds on to what filled it.
+            # No retry on a full GPU: the error keeps the tensors that filled it alive.
             alone = x.dim() == 1 and not is_full(error)
             culprits = self._culprits(measured, who) if alone else who
             raise self.failed(culprits, step, error) from error
@@ -78,10 +78,10 @@ class Clients:
     def walk(
         self, who: Sequence[int], seeds: Sequence[int], scalars: np.ndarray, losses: np.ndarray
     ) -> None:
-        """Local steps 1 to τ-1 of some clients, each on weights of its own, measured together.
+        """Local steps 1 to τ-1 of some clients, each at its own local weights, measured together.
 
         Args:
-            scalars: (clients, τ, S) float32 with those of step 0, to be filled.
+            scalars: (clients, τ, S) float32; step 0 is given, the other steps are filled in.
             losses: (clients, τ) float64, likewise.
         """
         replica, method = self.replica, self.replica.experiment.method
@@ -104,7 +104,7 @@ class Clients:
     def _culprits(
         self, measured: Callable[[Sequence[Sequence[int]]], object], who: Sequence[int]
     ) -> list[int]:
-        """Those of several clients that fail alone too; all, if none does."""
+        """The clients that fail when measured alone, too; all of them if none does."""
         found = []
         for client in who if len(who) > 1 else ():
             try:
@@ -114,8 +114,8 @@ class Clients:
         return found or list(who)
 
     def failed(self, who: Sequence[int], step: int, error: Exception) -> TurnFailed | UserError:
-        """What to raise in an error's place; memory that another actor would not have either is the
-        user's to find."""
+        """What to raise instead of an error: UserError for a full GPU, since another actor would
+        have no more memory, else TurnFailed."""
         several = f"one of the clients {list(who)}" if len(who) > 1 else f"client {who[0]}"
         where = f"{several}, round {self.replica.round}, local step {step}"
         if is_full(error):
@@ -140,13 +140,13 @@ class Clients:
 def take_turns(
     replica: Replica, partition: Partition, units: Sequence[Sequence[int]], seeds: Sequence[int]
 ) -> list[Turn]:
-    """The turns of some of a round's units, client after client; each unit's are as if it were
-    alone.
+    """The turns of some of a round's units, client after client. No unit's results depend on the
+    other units.
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
         UserError: a GPU, or the actor's share of it, is full.
-        TurnFailed: from whatever else went wrong, naming the clients, round and step.
+        TurnFailed: any other failure; names the clients, round and step.
     """
     experiment, clients = replica.experiment, Clients(replica, partition)
     steps = experiment.federation.local_steps
@@ -169,13 +169,13 @@ def take_turns(
 
 
 def _walked(experiment: Experiment, g: np.ndarray) -> np.ndarray:
-    """What a client's own step goes by: its scalars, or their signs where the others get those."""
+    """The scalars a client's local step uses: its own, or their signs if it sends only those."""
     signs = experiment.precision == "sign"
     return np.where(g >= 0, np.float32(1), np.float32(-1)) if signs else g
 
 
 def _sent(replica: Replica, client: int, scalars: np.ndarray) -> bytes:
-    """The payload of one client's scalars, clipped if the server asks for that."""
+    """The payload of one client's scalars, clipped if ``privacy.clip`` is set."""
     experiment = replica.experiment
     if experiment.privacy.clip != "none":
         scalars = clipped(scalars, experiment.privacy.clip)

@@ -1,8 +1,8 @@
-"""Clients' turns where weights travel: minibatches -> local training -> a change of d floats.
+"""Clients' turns in methods that send weights: minibatches -> local training -> d-float deltas.
 
 First-order methods train by SGD (``method.first_order``). FedZO (Fang et al. 2022, arXiv
 2201.09531, algorithm 1) takes τ zeroth-order steps, each along P directions of the client's own,
-drawn from the sphere.
+uniform on the sphere.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from hiso_ray.server.optimizers import add_up
 def take_updates(
     replica: Replica, partition: Partition, who: Sequence[int], seeds: Sequence[int]
 ) -> list[Turn]:
-    """The turns of one piece of a cohort. The first one's ``update`` is the weighted sum of all.
+    """The turns of one chunk of a cohort. The first one's ``update`` is the sum of all, weighted.
 
     Raises:
         NonFiniteLoss: names the client, round and step, and what to lower.
         UserError: a GPU, or the actor's share of it, is full.
-        TurnFailed: from whatever else went wrong, naming the client, round and step.
+        TurnFailed: any other failure; names the client, round and step.
     """
     clients, losses = Clients(replica, partition), []
     by_examples = replica.experiment.aggregation.weights == "examples"
@@ -52,7 +52,7 @@ def take_updates(
 
 
 def _train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
-    """x_{i,τ} - x_r, and the (τ,) losses on the way."""
+    """x_{i,τ} - x_r, and the (τ,) losses of the local steps."""
     method = clients.replica.experiment.method
     train = _descend if method.row.first_order else _probe
     change, losses = train(clients, client, seeds)
@@ -95,5 +95,5 @@ def _probe(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor,
         (g,), (losses[step],) = clients.measure(x, [[client]], step, seed)
         names = replica.naming.of(seed, client)
         x = step_out_of_place(local, x, g, names, lr, replica.state, replica.directions)
-        replica.directions.forget()  # they are this client's alone
+        replica.directions.forget()  # no other client uses them
     return local.sub_(start), losses

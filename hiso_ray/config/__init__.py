@@ -1,8 +1,8 @@
 """The experiment: everything that decides a run, validated before anything starts.
 
-Sections and field names are the ones of the command line (``--federation.num_clients 64``) and of
-``config.yaml``. ``auto`` is resolved when the run starts; only ``resources`` keep it, since they
-depend on the machine and decide no result.
+The command line (``--federation.num_clients 64``) and ``config.yaml`` use the same section and
+field names. ``auto`` is resolved when the run starts; only ``resources`` keeps it, since it depends
+on the machine and does not affect results.
 """
 
 from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkConfig

@@ -1,7 +1,7 @@
-"""What clients send of their scalars, how the server combines them, and who attacks.
+"""How clients encode their scalars, how the server combines them, and who attacks.
 
-Shares of clients are decimal fractions: 0.1 of 30 clients are 3, although the float 0.1 times 30
-is a little more.
+Shares of clients are exact decimals: 0.1 of 30 clients is 3, although the float 0.1 times 30 is
+slightly more.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class AttackConfig(Section):
 
 
 def withstood(byzantine: float, m: int) -> int:
-    """f = ⌈byzantine · m⌉: how many attackers a rule is to withstand among m clients."""
+    """f = ⌈byzantine · m⌉: the number of attackers a rule must withstand among m clients."""
     return math.ceil(Fraction(str(byzantine)) * m)
 
 
@@ -122,26 +122,26 @@ def count_attackers(fraction: float, num_clients: int) -> int:
 
 
 def smallest_cohort(rule: str, byzantine: float, m: int) -> int:
-    """The fewest clients, but no fewer than ``m``, that the rule can combine: ``m`` if it can.
+    """The smallest cohort of at least ``m`` clients that the rule can combine.
 
     Krum and multi-Krum need m ≥ 2f + 3 (Blanchard et al. 2017, 2f + 2 < n), the trimmed mean
-    m ≥ 2f + 1, with f = ⌈byzantine · m⌉, which grows with m. Not every cohort above one that is
-    enough is enough too: krum with byzantine = 0.45 takes 31 clients (f = 14), not 32 (f = 15).
+    m ≥ 2f + 1, with f = ⌈byzantine · m⌉. Because f grows with m, a larger cohort can be too small
+    again: krum with byzantine = 0.45 takes 31 clients (f = 14), not 32 (f = 15).
     """
     if rule not in BEYOND_TWICE:
         return max(m, 1)
     beyond, share = BEYOND_TWICE[rule], Fraction(str(byzantine))
-    # f clients are withstood in cohorts of up to ⌊f / share⌋, of which one is large enough from
-    # f / share ≥ 2f + beyond on
+    # cohorts of up to ⌊f / share⌋ clients must withstand f attackers; one of them is large enough
+    # once f / share ≥ 2f + beyond
     f = max(withstood(byzantine, m), math.ceil(beyond * share / (1 - 2 * share)))
     return max(m, 2 * f + beyond)
 
 
 def shortage(rule: str, byzantine: float, m: int) -> str | None:
-    """Why ``m`` clients are too few for the rule, in words that end with what is enough; or None.
+    """Why ``m`` clients are too few for the rule, and how many are enough; None if they suffice.
 
-    The same question decides whether a configuration is refused (m = ``clients_per_round``) and
-    whether a round moves the model (m = the clients that answered).
+    Decides both whether a configuration is rejected (m = ``clients_per_round``) and whether a
+    round changes the model (m = the clients that answered).
     """
     enough = smallest_cohort(rule, byzantine, m)
     if enough == m:
@@ -184,5 +184,5 @@ def check_attackers(attack: AttackConfig, num_clients: int) -> None:
 
 
 def _up(share: float) -> str:
-    """In three decimals that, taken as the share, are not below it."""
+    """The share as text, rounded up to three decimals."""
     return f"{math.ceil(share * 1000) / 1000:g}"

@@ -1,5 +1,5 @@
-"""The arms of H as data: what each takes and reads. Their mathematics is in ``method.curvature``,
-which has a row for each of these names."""
+"""The arms of H as data: the memory each takes and the fields it reads. Their mathematics is in
+``method.curvature``, which has a row for each of these names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Curvature:
     """One arm.
 
     Attributes:
-        vectors: of d floats that it holds.
-        few: what it holds where that is less than a vector, in words.
-        learns: from the updates Δ of rounds.
-        reads_rounds: ``method.curvature_rounds`` means something to it.
-        control: it gives H another shape than what was learned.
+        vectors: number of vectors of d floats that it holds.
+        few: its memory in words, if it is less than one vector; else empty.
+        learns: it learns from the updates Δ of rounds.
+        reads_rounds: it reads ``method.curvature_rounds``.
+        control: it is an experimental control, which rearranges or replaces the learned H.
         measures: it reads the Hessian of the loss.
-        elementwise: weight by weight, so that a pass over the weights can be one kernel.
+        elementwise: it acts on each weight alone, so one kernel can pass over the weights.
     """
 
     vectors: int = 0

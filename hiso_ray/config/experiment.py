@@ -15,7 +15,7 @@ from hiso_ray.config.sections import Sections
 from hiso_ray.errors import UserError
 
 SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "validation_examples"}
-"""Fields of ``task`` that decide what evaluation reports, and nothing that a round adds."""
+"""Fields of ``task`` that affect what evaluation reports, but not what a round adds."""
 
 
 class Experiment(Sections):
@@ -23,7 +23,7 @@ class Experiment(Sections):
 
     Raises:
         pydantic.ValidationError: (a ``ValueError``) unknown key, wrong type, value out of range or
-            impossible combination; :func:`hiso_ray.config.fields.explain` turns it into words.
+            impossible combination; :func:`hiso_ray.config.fields.explain` makes it readable.
     """
 
     @model_validator(mode="after")
@@ -34,7 +34,7 @@ class Experiment(Sections):
     def changed(self, **dotted: Any) -> Experiment:
         """A validated copy with fields replaced: ``changed(**{"method.lr": 0.1, "seed": 3})``.
 
-        With another ``method.name``, fields that were not given take the new method's own values.
+        With another ``method.name``, fields that were never set take the new method's own values.
         """
         values = self.model_dump()
         if "method.name" in dotted:
@@ -46,9 +46,9 @@ class Experiment(Sections):
     def digest(self) -> str:
         """SHA-256 over the fields that decide what a round adds to the ledger.
 
-        Resources, evaluation and diagnostics do not, nor how many rounds follow. Where model, data
-        and the devices' profile lie does not either; what they hold does, and has digests of its
-        own in the ledger's header.
+        It excludes resources, evaluation, diagnostics and the number of rounds. It also excludes
+        the paths of model, data and device profile: the ledger's header has digests of their
+        contents.
         """
         elsewhere: dict[str, Any] = {
             "resources": True,
@@ -92,7 +92,7 @@ def put(values: dict[str, Any], dotted: str, value: Any) -> None:
     """``put(values, "task.lora.r", 8)`` sets ``values["task"]["lora"]["r"]``.
 
     Raises:
-        UserError: something on the way is not a section of fields.
+        UserError: a part of the dotted name is not a section of fields.
     """
     *sections, field = dotted.split(".")
     for section in sections:

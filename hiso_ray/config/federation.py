@@ -1,4 +1,4 @@
-"""Who takes part, what each holds, and what it runs on."""
+"""The clients: who takes part, which examples each holds, and on which device it runs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def explain(error: ValidationError) -> str:
     fields = known_fields()
     lines = []
     for mistake in error.errors():
-        # A field with alternatives adds their names to its place; a person wants the field alone.
+        # The location of a union field also names the alternative; report the field alone.
         path = ".".join(str(part) for part in mistake["loc"])
         field = next((f for f in fields if path == f or path.startswith(f"{f}.")), path)
         if mistake["type"] == "extra_forbidden":
@@ -35,7 +35,7 @@ def explain(error: ValidationError) -> str:
             hint = f"; did you mean {near[0]}?" if near else ""
             lines.append(f"{field}: unknown field{hint} (allowed: {', '.join(allowed)})")
         elif mistake["type"] == "value_error":
-            # A section's error begins with the name of a field of it.
+            # A section's own error message begins with a field name.
             joint = "" if not field else ": " if field in fields else "."
             lines.append(f"{field}{joint}{mistake['ctx']['error']}")
         else:

@@ -30,7 +30,7 @@ def check(experiment: Sections) -> None:
 def check_dimension(experiment: Sections, dimension: int) -> None:
     """
     Raises:
-        UserError: a model of so many trainable weights is too large to be differentiated twice.
+        UserError: the model has too many trainable weights to be differentiated twice.
     """
     method = experiment.method
     wanted = {
@@ -57,7 +57,7 @@ def _one_client(experiment: Sections) -> None:
 
 
 def _something_to_aggregate(experiment: Sections) -> None:
-    """Options of aggregation, precision and attack that nothing would read, or read wrongly."""
+    """Rejects options of aggregation, precision and attack that would be ignored or misused."""
     method, name = experiment.method, experiment.method.name
     precision, rule = experiment.uplink.precision, experiment.aggregation.rule
     scalars = {
@@ -147,7 +147,7 @@ def _differentiable(experiment: Sections) -> None:
 
 
 def whole_only(experiment: Sections) -> list[str]:
-    """Why perturbed weights cannot be made layer by layer."""
+    """Reasons why perturbed weights cannot be made layer by layer; empty if they can."""
     task, method = experiment.task, experiment.method
     if method.row.first_order:
         return [f"{method.name} computes gradients and perturbs nothing"]

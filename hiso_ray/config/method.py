@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 else:
     Name = Literal[tuple(METHODS)]
     CurvatureName = Literal[tuple(CURVATURES)]
-OWN = sorted({name for row in METHODS.values() for name in row.own})  # may be `auto` when given
+OWN = sorted({name for row in METHODS.values() for name in row.own})  # fields that accept `auto`
 
 
 def own_value(method: str, field: str) -> Any:
-    """What a field is for a method unless it is given."""
+    """The value that a field has for a method by default."""
     return METHODS[method].own.get(field, MethodConfig.model_fields[field].default)
 
 
@@ -123,7 +123,7 @@ class MethodConfig(Section):
     def _own_values(cls, values: Any) -> Any:
         name = values.get("name", "hiso") if isinstance(values, dict) else None
         if not isinstance(name, str) or name not in METHODS:
-            return values  # for the field's own error
+            return values  # the validation of `name` reports it
         filled = {field: own_value(name, field) for field in OWN}
         return filled | {f: v for f, v in values.items() if not (f in OWN and v == "auto")}
 
@@ -173,7 +173,7 @@ class MethodConfig(Section):
         return self
 
     def renamed(self, name: str) -> dict[str, Any]:
-        """The values of another method with what was given for this one, as far as it was."""
+        """The fields that were set for this method, with the name of another one."""
         fields = type(self).model_fields
         mine = {f: getattr(self, f) for f in fields if getattr(self, f) != own_value(self.name, f)}
         return mine | {"name": name}

@@ -1,4 +1,4 @@
-"""What a method says of itself."""
+"""The row that declares a method."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Method:
     """One method.
 
     Attributes:
-        paper: where it comes from.
+        paper: its source.
         rule: what a round does, in a line.
-        reads: the fields of ``method`` that mean something to it, besides ``name``.
+        reads: the fields of ``method`` that it uses, besides ``name``.
         sends: scalars (a client's finite differences; the model is a fold over the ledger) or
             weights (d floats up and down).
-        own: its values of fields, where they differ from those of HiSo.
-        fixed: fields of ``own`` that it would not be itself without.
-        second_differences: a probe gives a second scalar, and H learns from that (HiZOO).
+        own: its default values of fields, where they differ from those of HiSo.
+        fixed: fields of ``own`` that define the method and cannot be changed.
+        second_differences: a probe gives a second scalar, from which H learns (HiZOO).
         uplink, aggregation: precision and rule that are part of the method.
-        server: the server's optimizer of a mean of weights: sgd, adam, yogi or adagrad.
-        one_client: it is not federated.
+        server: the server's optimizer, for methods that send weights: sgd, adam, yogi or adagrad.
+        one_client: it is not federated and has one client.
         on_sphere: directions are uniform on the sphere of radius √d.
     """
 
@@ -41,5 +41,5 @@ class Method:
 
     @property
     def first_order(self) -> bool:
-        """Clients compute gradients; otherwise they probe."""
+        """Whether clients compute gradients; otherwise they probe."""
         return "mu" not in self.reads

@@ -1,4 +1,4 @@
-"""The table of methods: what each is, what it sends, and its own values of the method's fields.
+"""The table of methods: what each is, what it sends, and its defaults for the method's fields.
 
 A method is one row, here or from another package (``outside``). Its mathematics is in
 ``hiso_ray.method``: the scalar family in ``scalar`` (with ``naming``, ``direction``, ``probe`` and

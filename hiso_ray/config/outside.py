@@ -1,7 +1,7 @@
 """Rows that other packages add to our tables.
 
-A package names them in its ``pyproject.toml``; they are there wherever it is installed, in every
-process of a run::
+A package declares them in its ``pyproject.toml``. Every process of a run loads them wherever the
+package is installed::
 
     [project.entry-points."hiso_ray.methods"]      # a config.method_row.Method
     mine = "my_package.methods:METHOD"
@@ -10,8 +10,8 @@ process of a run::
     [project.entry-points."hiso_ray.benchmarks"]   # a row of tasks.text.benchmarks
     mine = "my_package.tasks:BENCHMARK"
 
-Methods are loaded with the configuration, before anything else of hiso_ray is there: their module
-imports ``hiso_ray.config.methods`` at most.
+Methods are loaded with the configuration, before the rest of hiso_ray: their module may import
+nothing of it beyond ``hiso_ray.config.methods``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from hiso_ray.errors import UserError
 
 
 def outside(group: str, known: Container[str]) -> dict[str, Any]:
-    """What installed packages bring for a table, by name.
+    """The rows that installed packages add to a table, by name.
 
     Args:
-        known: names that are taken.
+        known: names already in the table.
 
     Raises:
-        UserError: a name is taken, or is brought twice.
+        UserError: a name is already in the table, or is added twice.
     """
     found: dict[str, Any] = {}
     for entry in entry_points(group=group):

@@ -1,4 +1,4 @@
-"""Clipping and noise on the scalars, and which experiments a guarantee can be stated for."""
+"""Clipping and noise on the scalars, and the experiments that permit a privacy guarantee."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ def refusal(
     weights: str,
     attack: str,
 ) -> str | None:
-    """Why clipping has no meaning here, or a guarantee cannot be stated; or None.
+    """Why clipping is meaningless here, or why no guarantee can be stated; otherwise None.
 
-    Everything that ``hiso_ray.server.privacy`` assumes is asked for here. Clipping alone promises
-    nothing and needs only something to clip. Not asked for: the precision of the uplink, the
-    attackers that know only their own scalars, and dropout, with all of which the guarantee holds.
+    Checks everything that ``hiso_ray.server.privacy`` assumes. Clipping alone promises nothing and
+    needs only something to clip. Not checked, because the guarantee holds with them: the precision
+    of the uplink, attackers that know only their own scalars, and dropout.
 
     Args:
-        method: its name, for the words.
+        method: its name, for the message.
         sends: scalars or weights.
         second_differences: whether clients send a second scalar for each probe.
         directions: shared or per_client.
         curvature: the arm; ``oracle`` reads the clients' data.
-        deadline: after which the server leaves clients out, or none.
-        rule: how scalars are combined; majority included.
+        deadline: after which the server ignores clients, or none.
+        rule: how scalars are combined, including majority.
         weights: uniform or examples.
         attack: its kind.
     """

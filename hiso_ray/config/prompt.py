@@ -1,4 +1,4 @@
-"""A prompt of one's own: which columns become it, and what answers it."""
+"""A user-defined prompt: the columns it is made from, and its answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hiso_ray.errors import UserError
 
 
 def _texts(value: Any) -> Any:
-    """A list as YAML has it, as JSON, or comma-separated; spaces stay, numbers become texts."""
+    """Reads a list given as YAML, JSON or comma-separated; spaces stay, numbers become text."""
     if isinstance(value, str) and value != "auto":
         value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
     if not isinstance(value, (list, tuple)):
@@ -28,7 +28,7 @@ def _texts(value: Any) -> Any:
 
 
 def _stripped(value: Any) -> Any:
-    """As :func:`_texts`, where the spaces around a text mean nothing."""
+    """As :func:`_texts`, but strips the spaces around each text."""
     found = _texts(value)
     if not isinstance(found, list):
         return found
@@ -42,7 +42,7 @@ OF_TEXT = {"metrics", "ends"}
 
 
 class PromptConfig(Section):
-    """What the task ``prompts`` asks of its data; every other task leaves it out."""
+    """How the task ``prompts`` reads its data; every other task leaves it out."""
 
     template: str = Field(
         "",
@@ -139,8 +139,8 @@ def columns_of(template: str) -> tuple[str, ...]:
     """The columns in a template, each once, in order.
 
     Raises:
-        UserError: braces that are not balanced or hold something else, no column, or a space at
-            the end.
+        UserError: braces are not balanced or hold no column name, there is no column, or the
+            template ends with a space.
     """
     where = f"template = {template!r}"
     doubled = "braces hold the name of a column, and a brace that is text is doubled"

@@ -1,4 +1,4 @@
-"""What a run may use, and how often it looks at itself: none of it decides a weight."""
+"""What a run may use, and how often it is evaluated and diagnosed; no effect on the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hiso_ray.config.section import MOST, Auto, NaturalInt, PositiveFloat, Posit
 
 
 def even_share(actors: int) -> float:
-    """The share of a GPU of which so many fit on one; Ray counts in ten-thousandths."""
+    """The share of a GPU per actor so that ``actors`` fit on one; Ray counts in units of 1e-4."""
     return math.floor(1e4 / actors) / 1e4
 
 

@@ -1,4 +1,4 @@
-"""What every section of the experiment is: a frozen record that validates itself."""
+"""The base class of the sections of the experiment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-MOST = 2**31 - 1  # of anything that is counted; more overflows somewhere
+MOST = 2**31 - 1  # largest count accepted; larger ones overflow somewhere
 PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
 NaturalInt = Annotated[int, Field(ge=0, le=MOST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Frozen, no unknown keys, no NaN, no booleans where a number is meant, and no text that no
-    file can be named by."""
+    """Frozen; rejects unknown keys, NaN and infinity, booleans, and text with NUL characters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -32,7 +31,7 @@ class Section(BaseModel):
 
 
 def given(section: Section) -> set[str]:
-    """Fields that differ from their defaults; a config.yaml names every field, so only values
-    tell."""
+    """Fields that differ from their defaults. A config.yaml names every field, so being named does
+    not mean that the user set it."""
     fields = type(section).model_fields.items()
     return {name for name, info in fields if getattr(section, name) != info.default}

@@ -1,4 +1,4 @@
-"""What an experiment consists of."""
+"""The sections of an experiment, put together."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Sections(Section):
 
     @property
     def precision(self) -> str:
-        """How scalars travel up: the method's own way, or the one asked for."""
+        """The uplink precision: prescribed by the method, or else as configured."""
         own = self.method.row.uplink
         return self.uplink.precision if own == "float32" else own
 
     @property
     def rule(self) -> str:
-        """How scalars are combined: the method's own way, or the one asked for."""
+        """The aggregation rule: prescribed by the method, or else as configured."""
         own = self.method.row.aggregation
         return self.aggregation.rule if own == "mean" else own

@@ -1,4 +1,4 @@
-"""What is trained, and on what."""
+"""The model, which of its weights are trained, and the data."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TaskConfig(Section):
 
     @model_serializer(mode="wrap")
     def _prompt_where_it_is_read(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A task with a prompt of its own is called the same whether or not there are others."""
+        """Omits ``prompt`` if it was not set, so other tasks keep their digests."""
         values: dict[str, Any] = handler(self)
         return {n: v for n, v in values.items() if n != "prompt" or given(self.prompt)}
 

@@ -1,1 +1,1 @@
-"""Who computes: the round loop, and two executors that must agree bit for bit."""
+"""The round loop, and two executors whose results must agree bit for bit."""

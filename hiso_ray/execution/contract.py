@@ -1,4 +1,4 @@
-"""What the round loop and whoever computes for it agree on."""
+"""The interface between the round loop and the executors that compute for it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OnNote = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One federation to be run.
+    """One federation to run.
 
     Attributes:
         folder: the run folder.
         identity: digests for the ledger's header.
-        evaluation_sha256: names the examples that it is scored on.
+        evaluation_sha256: digest of the evaluation examples.
     """
 
     experiment: Experiment
@@ -38,10 +38,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The whole evaluation set at one round.
+    """Results on the whole evaluation set at one round.
 
     Attributes:
-        score: of all its examples, in the order of the data.
+        score: of all examples, in the order of the data.
         statistics: of the update and of H.
     """
 
@@ -50,18 +50,18 @@ class Evaluation:
 
 
 class Executor(Protocol):
-    """What the loop asks for, always of x_r: the fold of a history of r records."""
+    """What the round loop needs computed, always at x_r: the fold of a history of r records."""
 
     description: Description
     actors: int
 
     @property
     def message_bytes(self) -> int:
-        """Serialized messages so far."""
+        """Size of all serialized messages so far."""
         ...
 
     def x0(self) -> np.ndarray:
-        """(d,) float32 initial weights, read only; asked for by methods that send weights."""
+        """(d,) float32 initial weights, read only; needed by methods that send weights."""
         ...
 
     def turns(self, history: History, clients: np.ndarray, seeds: Sequence[int]) -> Iterable[Turn]:
@@ -75,10 +75,10 @@ class Executor(Protocol):
         ...
 
     def diagnose(self, history: History) -> dict[str, Any]:
-        """The evidence about H; see ``diagnostics``."""
+        """Diagnostics of H; see ``client.diagnostics``."""
         ...
 
     def snapshot(self, history: History) -> Snapshot | str:
-        """Writes x_r and H_r into the history's folder, or says why nobody could; asked for by the
-        scalar family, where replicas hold them."""
+        """Writes x_r and H_r into the history's folder, or returns why no replica could;
+        needed by the scalar family, whose replicas hold x_r and H_r."""
         ...

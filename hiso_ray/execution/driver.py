@@ -5,11 +5,12 @@ Data flow of round r, and who waits for whom::
     driver    cohort, who answers, seeds = f(run seed, r)  waits for nothing
     executor  missed records + turns -> clients            all replicas catch up to x_r, H_r
     clients   τ×P scalars each                             driver waits for the whole cohort
-    driver    ḡ of them in client-id order; append         round r+1 waits for the disk
+    driver    aggregate ḡ in client-id order; append       round r+1 waits for the disk
     executor  every k rounds: score the evaluation set     driver waits for all shards
 
-For the scalar family it never holds weights. For methods that send weights, ``WeightServer`` does:
-x_r goes out in place of records, changes of d floats come back in place of scalars.
+For the scalar family, the driver never holds weights. For methods that send weights,
+``WeightServer`` holds them: the driver sends x_r instead of records and receives weight changes
+of d floats instead of scalars.
 
 The same loop runs in this process with the serial executor and inside the driver actor on Ray.
 """
@@ -44,10 +45,10 @@ from hiso_ray.server.weights import WeightServer, digest
 def run_rounds(job: Job, executor: Executor, on_row: OnRow, on_note: OnNote) -> dict[str, Any]:
     """Runs every round that the job's ledger does not hold yet; returns the summary.
 
-    Starting and resuming are the same thing: the ledger says where the federation stands.
+    Starting and resuming are the same operation: the ledger holds the completed rounds.
 
     Raises:
-        UserError: the run folder cannot be written to; the ledger is whole.
+        UserError: the run folder cannot be written to; the ledger stays intact.
         LedgerError: the ledger is corrupt, another run's, or cannot be opened for writing.
     """
     device, triton = executor.description.device, executor.description.triton
@@ -107,7 +108,7 @@ def _rounds(
             faults=faults.count(folder),
         )
     except BaseException:
-        with suppress(OSError):  # what stopped the run is what must be told
+        with suppress(OSError):  # keep the error that stopped the run
             finish()
         raise
     with history.writing():
@@ -125,8 +126,8 @@ def _rounds(
 
 
 def _run_again(history: History, executor: Executor, on_note: OnNote) -> None:
-    """The rounds between the server's newest weights and the ledger's end; the scalar family has
-    none."""
+    """Reruns the rounds between the server's newest weights and the ledger's end; there are none
+    in the scalar family."""
     server = history.server
     if server is None:
         return
@@ -150,8 +151,8 @@ def _next_record(
     executor: Executor,
     on_note: OnNote,
 ) -> tuple[Record, np.ndarray | None]:
-    """One round: cohort and seeds, who answers, their turns, and what becomes of them: scalars in
-    the record, or the mean change of the weights beside it."""
+    """Runs one round; returns its record, which holds the scalars, and for methods that send
+    weights the mean change of the weights."""
     experiment, population = job.experiment, job.population
     federation, method = experiment.federation, experiment.method
     clients = cohort(experiment.seed, round_, federation, population.sizes)
@@ -187,7 +188,7 @@ def _next_record(
 def _scalars(
     experiment: Experiment, round_: int, turns: list[Turn], examples: np.ndarray, on_note: OnNote
 ) -> np.ndarray:
-    """See ``combine``; none of them where too few clients answered for the rule."""
+    """See ``combine``; empty if too few clients answered for the aggregation rule."""
     short = shortage(experiment.rule, experiment.aggregation.byzantine, len(turns))
     if short is not None:
         on_note(f"round {round_} moves nothing: {short}")

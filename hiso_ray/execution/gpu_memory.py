@@ -1,7 +1,7 @@
-"""A process keeps to its share of a GPU's memory.
+"""Caps each process at its share of a GPU's memory.
 
-Ray shares a GPU out by number and holds nobody to it. Each process caps itself: what torch's
-allocator may hold is the share less what CUDA takes beside it.
+Ray assigns GPU shares but does not enforce them. Each process caps itself: torch's allocator may
+hold the share minus what CUDA uses outside the allocator.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from hiso_ray.tasks.evaluation import batches
 
 
 def share_of(experiment: Experiment) -> float:
-    """The part of a GPU's memory that a process may hold, at most 1; all of it for ``auto``, which
-    is a whole GPU until it has been measured."""
+    """The fraction of a GPU's memory that a process may hold, at most 1; 1 for ``auto``, which
+    uses a whole GPU until the need is measured."""
     given = experiment.resources.gpus_per_client
     return 1.0 if given == "auto" else min(1.0, given)
 
 
 def check_memory(experiment: Experiment, need: int, device: torch.device) -> None:
-    """Fails with words before a GPU share runs out of memory somewhere else.
+    """Fails early, with advice, if a GPU share is too small.
 
     Args:
-        need: bytes of the GPU, CUDA's own included; see ``memory.actor_gpu_bytes``.
+        need: GPU bytes of an actor, CUDA's own included; see ``memory.actor_gpu_bytes``.
 
     Raises:
-        UserError: the share of the GPU that the process may hold, or all of the GPU, is smaller
-            than what it needs.
+        UserError: the process needs more than its share of the GPU, or more than the whole GPU.
     """
     if device.type != "cuda":
         return
@@ -54,24 +53,24 @@ def check_memory(experiment: Experiment, need: int, device: torch.device) -> Non
 
 
 def cap(experiment: Experiment, device: torch.device) -> None:
-    """Holds this process to its share; with a whole GPU, lifts the cap of an earlier run here.
+    """Caps this process at its share; with a whole GPU, lifts an earlier run's cap.
 
-    Call it before anything is allocated and after :func:`check_memory`, which says what to do about
-    a share that CUDA alone fills.
+    Call it before any allocation, and after :func:`check_memory`, which reports a share that CUDA
+    alone fills.
     """
     if device.type != "cuda":
         return
     share, whole = share_of(experiment), torch.cuda.get_device_properties(device).total_memory
     fraction = 1.0 if share == 1 else share - CONTEXT / whole
     assert fraction > 0
-    torch.cuda.set_per_process_memory_fraction(fraction)  # of the current device, as "cuda" is
+    torch.cuda.set_per_process_memory_fraction(fraction)  # of the current device, like "cuda"
 
 
 def held_bytes(device: torch.device) -> tuple[int, int]:
-    """What a process that has a GPU to itself has held of it at most, and what the GPU has.
+    """(peak bytes that this process held, bytes of the whole GPU); no other process may use it.
 
-    What torch's allocator does not hold is CUDA's own, and counts as no less than the cap leaves
-    for it: then a cap of these bytes leaves torch what it has held.
+    Memory outside torch's allocator is CUDA's own. It counts as at least ``CONTEXT``, which
+    :func:`cap` subtracts from the share, so that a share of this size leaves torch its peak.
     """
     torch.cuda.synchronize(device)
     free, total = torch.cuda.mem_get_info(device)
@@ -80,8 +79,8 @@ def held_bytes(device: torch.device) -> tuple[int, int]:
 
 
 def lengths(arrays: Mapping[str, np.ndarray], split: str) -> np.ndarray | None:
-    """(n,) tokens of each example of a split ("train" or "eval"), or None where all examples are
-    alike; sequences are stored with their offsets, and a batch is as long as its longest one."""
+    """(n,) tokens of each example of a split ("train" or "eval"); None if all examples are equally
+    long. Sequences are stored with their offsets; a batch is as long as its longest sequence."""
     offsets = [
         array
         for name, array in arrays.items()
@@ -93,11 +92,11 @@ def lengths(arrays: Mapping[str, np.ndarray], split: str) -> np.ndarray | None:
 def heaviest_clients(
     partition: Partition, train: np.ndarray | None, batch_size: int, clients: int
 ) -> Partition:
-    """Made-up clients whose every minibatch is as large and as long as a minibatch can be.
+    """Synthetic clients, whose minibatches all have the largest possible size and length.
 
     Args:
         train: lengths of the training examples, if they differ.
-        clients: how many, all alike.
+        clients: their number; all have the same examples.
     """
     size = min(batch_size, int(np.diff(partition.offsets).max()))
     order = partition.examples if train is None else np.argsort(train, kind="stable")[::-1]
@@ -106,7 +105,7 @@ def heaviest_clients(
 
 
 def heaviest_batch(config: TaskConfig, evaluation: np.ndarray | None) -> int:
-    """The evaluation batch with most padded tokens, from the lengths of its examples."""
+    """Number of the evaluation batch with the most padded tokens, given the examples' lengths."""
     if evaluation is None:
         return 0
     parts = [evaluation[part.start : part.stop] for part in batches(config, len(evaluation))]

@@ -1,4 +1,4 @@
-"""What a ledger's header says of the run that wrote it, and whether it can be continued here."""
+"""The ledger's header: identifies the run that wrote it and decides if it can be continued here."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description
 from hiso_ray.run_folder.ledger import Ledger, LedgerError
 
-if TYPE_CHECKING:  # it needs torch, the driver does not
+if TYPE_CHECKING:  # imports torch, which the driver does not need
     from hiso_ray.tasks.contract import Prepared
 
 
 def identity_of(
     experiment: Experiment, prepared: Prepared, population: Population
 ) -> dict[str, str]:
-    """Digests of what decides the weights: evaluation does not, and is compared apart."""
+    """Digests of what decides the weights; evaluation data does not, and is checked separately."""
     arrays = {k: v for k, v in prepared.arrays.items() if not k.startswith("eval_")}
     data = hashlib.sha256()
     for name, array in sorted((arrays | {"labels": prepared.labels}).items()):
@@ -69,7 +69,7 @@ def open_ledger(job: Job, description: Description, on_note: Callable[[str], Non
 def check_identity(header: dict[str, Any], identity: dict[str, str]) -> None:
     """
     Raises:
-        LedgerError: the ledger is of another configuration, x_0, data or devices.
+        LedgerError: the ledger was written with another configuration, x_0, data or devices.
     """
     for name, value in identity.items():
         if header[name] != value:
@@ -80,8 +80,8 @@ def check_identity(header: dict[str, Any], identity: dict[str, str]) -> None:
 
 
 def other_evaluation(header: dict[str, Any], evaluation_sha256: str) -> str | None:
-    """In words, that these are not the evaluation examples of the rounds so far; None if they are,
-    or if the ledger is of a time when that was not written down."""
+    """A message if the rounds so far were scored on other evaluation examples; None if they were
+    not, or if an older version wrote the ledger and did not record the examples."""
     before = header.get("evaluation_sha256", evaluation_sha256)
     if before == evaluation_sha256:
         return None
@@ -106,10 +106,10 @@ def check_evaluation(header: dict[str, Any], evaluation_sha256: str) -> None:
 def check_header(
     header: dict[str, Any], identity: dict[str, str], description: Description
 ) -> list[str]:
-    """Compares a ledger's header with what is here; returns differences that may change bits.
+    """Compares a ledger's header with this machine; returns differences that may change bits.
 
     Raises:
-        LedgerError: a difference that makes replay wrong.
+        LedgerError: a difference would make replay wrong.
     """
     check_identity(header, identity)
     if header["generator"] != description.generator:

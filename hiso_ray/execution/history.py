@@ -1,5 +1,5 @@
-"""What the driver can tell a replica about the past: the ledger and the newest snapshot, or the
-weights where methods send those."""
+"""What the driver sends to bring a replica up to date: records and the newest snapshot, or the
+weights for methods that send weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class History:
     """The rounds so far.
 
     Attributes:
-        folder: where snapshots lie.
+        folder: the folder of the snapshots.
         snapshot: the newest one that belongs to the ledger, if any.
-        server: where the weights are, for methods that send them.
+        server: holds the weights, for methods that send them.
 
     Args:
-        by_client: directions are each client's own, so that records must say whose they are.
+        by_client: each client has its own directions, so replicas need the cohort of each record.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class History:
 
     @property
     def round(self) -> int:
-        """r: how many records there are, or how far the server's weights have come."""
+        """r: the number of records, or the round of the server's weights."""
         return self.ledger.round if self.server is None else self.server.round
 
     @property
     def check(self) -> str:
-        """Names this history; see ``Ledger.check``."""
+        """Identifies this history; see ``Ledger.check``."""
         return self.ledger.check(self.round)
 
     def append(self, record: Record, update: np.ndarray | None = None) -> None:
@@ -74,10 +74,10 @@ class History:
             self.server.step(update)
 
     def missed(self, since: int, blind: bool = False) -> Missed:
-        """What brings a replica that stands at round ``since`` to now.
+        """What brings a replica from round ``since`` to the current round.
 
         Args:
-            blind: it cannot read the snapshot.
+            blind: the replica cannot read the snapshot.
         """
         if self.server is not None:
             weights = None if since == self.round else self.server.x
@@ -88,25 +88,25 @@ class History:
         return Missed(self.round, self._bare(start.round), start)
 
     def _bare(self, since: int) -> list[Record]:
-        """Records without the clients that no replica needs: with shared directions that is all
-        of them, and messages do not grow with the cohort."""
+        """Records without the client ids that replicas do not need: with shared directions all of
+        them, so that messages do not grow with the cohort."""
         return [
             replace(r, cohort=r.cohort if self._by_client else (), dropped=(), late=())
             for r in self.ledger.since(since)
         ]
 
     def start_from(self, snapshot: Snapshot) -> None:
-        """A new snapshot: older ones, and records before it, are needed no longer."""
+        """Adopts a new snapshot; deletes older ones and drops earlier records from memory."""
         self.snapshot = snapshot
         self.ledger.forget(before=snapshot.round)
         snapshots.keep_only(snapshot)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around whatever writes to the run folder.
+        """Wraps every write to the run folder.
 
         Raises:
-            UserError: it could not be written; says what to do.
+            UserError: the write failed; the text says what to do.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""Snapshots as a run goes on, and the end of them where they cannot be written."""
+"""Writes periodic snapshots; stops after the first failure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hiso_ray.messages import Snapshot
 
 
 class Keeper:
-    """Has a snapshot written every so many rounds, and at the end where weights are nowhere else; a
-    run goes on without where that fails."""
+    """Requests a snapshot every ``resources.snapshot_every`` rounds and, for methods that send
+    weights, after the last round; after a failure the run continues without snapshots."""
 
     def __init__(self, experiment: Experiment, executor: Executor, on_note: OnNote) -> None:
         self._every, self._last = experiment.resources.snapshot_every, experiment.federation.rounds

@@ -1,4 +1,4 @@
-"""How much memory an actor takes: arithmetic on what a run is, before anything is built."""
+"""Estimates an actor's memory from the run's configuration, before anything is built."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def actor_bytes(
     activation: int = 0,
     layers: int = 1,
 ) -> int:
-    """Memory an actor needs at least: x, H, local x, the perturbed weights of the model or of a
-    layer, the frozen weights, the directions it remembers, activations, the states of frozen layers
-    it may keep, and the libraries; for methods that send weights, also the sum of what clients
-    send, a gradient and its momentum.
+    """Lower bound of an actor's memory [bytes]: x, H, local x, the perturbed weights of the model
+    or of a layer, the frozen weights, cached directions, activations, cached states of frozen
+    layers, and the libraries; for methods that send weights, also the sum of the clients' changes,
+    a gradient and its momentum.
 
     Args:
         dimension: d.
         frozen: weights of the model that are not trained; on CPUs, actors share them.
-        layer: trainable weights of the largest layer; read where probes hold one at a time.
+        layer: trainable weights of the largest layer; used if probes hold one layer at a time.
         activation, layers: as in ``tasks.contract.Count``.
     """
     task, resources = experiment.task, experiment.resources
@@ -56,11 +56,11 @@ def actor_bytes(
 
 
 def activation_bytes(experiment: Experiment, activation: int, layers: int) -> int:
-    """Memory of the activations of the largest batch, and of logits where text is generated.
+    """Memory of the activations of the largest batch, and of logits if text is generated.
 
     Args:
-        activation: elements that one layer holds of an example; 0 where that is not known.
-        layers: how many layers' a gradient keeps.
+        activation: elements that one layer holds per example; 0 if unknown.
+        layers: number of layers whose activations a gradient keeps.
     """
     if activation == 0:
         return 0
@@ -73,14 +73,14 @@ def activation_bytes(experiment: Experiment, activation: int, layers: int) -> in
 
 
 def states_bytes(experiment: Experiment) -> int:
-    """Memory for the states of frozen layers: the budget, since what all examples need is known
-    only once they are read."""
+    """Memory budget for the states of frozen layers; the actual need is known only once the
+    examples are read."""
     keeps = experiment.task.frozen_layers != "recompute"
     return int(experiment.resources.frozen_states_mb * 2**20) * keeps
 
 
 def shares_frozen(experiment: Experiment) -> bool:
-    """Whether the actors of a node read the same frozen weights."""
+    """Whether the actors of a node share one copy of the frozen weights."""
     return gpus_held(experiment.resources) == 0 and experiment.task.sparse_fraction == 1
 
 
@@ -90,7 +90,7 @@ def frozen_bytes(experiment: Experiment, frozen: int) -> int:
 
 
 def probe_bytes(experiment: Experiment, weights: int) -> int:
-    """Memory of so many weights in the dtype of the forward passes."""
+    """Memory of this number of weights in the dtype of the forward passes."""
     return (4 if experiment.task.dtype == "float32" else 2) * weights
 
 
@@ -102,9 +102,9 @@ def actor_gpu_bytes(
     activation: int = 0,
     layers: int = 1,
 ) -> int:
-    """Memory of its GPU that an actor needs at least: as :func:`actor_bytes`, but CUDA's own in
-    place of the libraries, no philox directions, which GPUs make inside their kernels, and not the
-    sum of what clients send, which lies in the machine's memory."""
+    """Lower bound of an actor's GPU memory [bytes]: as :func:`actor_bytes`, but with CUDA's own
+    memory instead of the libraries, without philox directions, which GPUs generate inside kernels,
+    and without the sum of the clients' changes, which stays in host memory."""
     kept = experiment.resources.direction_cache_mb * (experiment.method.generator != "philox")
     experiment = experiment.changed(
         **{"resources.gpus_per_client": 1.0, "resources.direction_cache_mb": kept}
@@ -116,7 +116,7 @@ def actor_gpu_bytes(
 
 
 def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
-    """What chunks of directions take where passes over the weights are no kernels of their own."""
+    """Memory for chunks of directions where passes over the weights have no kernel of their own."""
     method, federation = experiment.method, experiment.federation
     plain = method.curvature_row.elementwise and method.momentum == 0
     if method.row.first_order or (plain and not method.row.second_differences):
@@ -130,5 +130,5 @@ def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
 
 
 def gpus_held(resources: ResourcesConfig) -> float:
-    """GPUs an actor holds; ``auto`` is none until it has been measured."""
+    """GPUs that an actor holds; 0 for ``auto`` until the need is measured."""
     return 0.0 if resources.gpus_per_client == "auto" else resources.gpus_per_client

@@ -1,4 +1,4 @@
-"""How many client actors, and how many clients on each: arithmetic, no Ray."""
+"""Computes how many client actors to start and how many clients each gets; does not use Ray."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hiso_ray.execution.memory import actor_bytes, gpus_held
 
 @dataclass(frozen=True)
 class Placement:
-    """Who runs where.
+    """How clients are distributed over actors.
 
     Attributes:
         actors: client actors.
         one_each: each client has an actor of its own (client id = actor number); otherwise
             clients are packed and any actor runs any client.
-        line: what the user is told.
+        line: a summary for the user.
         per_node: how many actors each node would hold.
     """
 
@@ -31,7 +31,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine of the cluster has, in Ray's words.
+    """Resources of one machine of the cluster, as Ray counts them.
 
     Attributes:
         memory: bytes.
@@ -51,16 +51,16 @@ def place(
     activation: int = 0,
     layers: int = 1,
 ) -> Placement:
-    """One client per actor where the nodes hold them all, else evenly packed.
+    """Gives each client an actor of its own if the nodes hold them all; else packs them evenly.
 
     Args:
-        nodes: the machines of the cluster; an actor lives on one of them.
+        nodes: the machines of the cluster; each actor runs on one of them.
         dimension: d.
         frozen: weights of the model that are not trained.
         layer, activation, layers: as in :func:`actor_bytes`.
 
     Raises:
-        UserError: not even one actor fits, or the packing asked for needs more than there is.
+        UserError: not even one actor fits, or the requested packing needs more actors than fit.
     """
     resources, clients = experiment.resources, experiment.federation.num_clients
     need = actor_bytes(experiment, dimension, frozen, layer, activation, layers)
@@ -89,11 +89,11 @@ def place(
 
 
 def share_for(held: int, total: int) -> float:
-    """The share of a GPU for an actor that held so many of its bytes: a tenth more, and the largest
-    share of which as many fit.
+    """The GPU share for an actor that held ``held`` bytes: 10 % more than that, rounded up as far
+    as the same number of actors still fits.
 
     Args:
-        held: CUDA's own included, as no less than ``CONTEXT``: a cap takes that off the share.
+        held: CUDA's own included, counted as at least ``CONTEXT``, which the cap subtracts.
     """
     fits = max(1, int(total / (1.1 * held)))
     return even_share(fits)
@@ -108,7 +108,7 @@ def _fits(resources: ResourcesConfig, node: Node, need: int) -> int:
     if share >= 1:
         return min(fits, int(node.gpus / share))
     # Fractions do not span GPUs: 0.4 fits twice on one, not five times on two. A placement group's
-    # bundle may itself be a part of one.
+    # bundle may itself hold a fraction of a GPU.
     whole, part = divmod(node.gpus, 1)
     on_gpus = int(whole) * int(1 / share + 1e-9) + int(part / share + 1e-9)
     return min(fits, on_gpus)

@@ -1,5 +1,5 @@
-"""The rows of ``metrics.csv``: one a round, with the evaluation every ``eval.every`` rounds; and
-those of ``diagnostics.csv``."""
+"""Writes ``metrics.csv``, one row per round with an evaluation every ``eval.every`` rounds, and
+``diagnostics.csv``."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Reports:
-    """Makes a row of each round, writes it and passes it on.
+    """Builds one row per round, writes it and passes it to ``on_row``.
 
-    Bytes, forward passes and simulated seconds come from the fold over the records; seconds and
-    Ray's bytes go on from where an interrupted run left them. The table follows the ledger: it has
-    a row for every record, whatever became of the table of an interrupted run.
+    Bytes, forward passes and simulated seconds are computed from the records; seconds and Ray's
+    bytes continue from the last row of an interrupted run. The table follows the ledger: every
+    record has a row, even if an interrupted run lost some of its table.
 
     Attributes:
         course: the scores so far.
-        score: of the newest round's evaluation; None where that was not made here.
+        score: of the newest round; None if this process has not evaluated that round.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Reports:
         self.started = time.perf_counter()
 
     def catch_up(self) -> None:
-        """The row of round 0, or of a round whose record was written and whose row was not."""
+        """Adds the row of round 0, or of a last round whose record was written but not its row."""
         last, done = self.course.row, self.history.round
         if last is None or last["round"] < done:
             self.add(self.history.ledger.since(done - 1)[0] if done else None)
 
     def _so_far(self, kept: Iterator[Row]) -> Iterator[Row]:
-        """The rows of an interrupted run up to the newest that was kept; where one was lost, what
-        the ledger says of its round. Counts the traffic of all records."""
+        """The rows of an interrupted run; rebuilds lost rows before the last round from their
+        records. Counts the traffic of all records."""
         row = self._again(next(kept, None))
         if row is not None and row["round"] == 0:
             yield row
@@ -81,13 +81,13 @@ class Reports:
                 yield self._bare(done, record)
 
     def _again(self, row: Row | None) -> Row | None:
-        """Goes on counting from a row."""
+        """Continues the clock and the count of Ray's bytes from a row."""
         if row is not None:
             self.seconds_before, self.bytes_before = row["seconds"], row["ray_bytes"]
         return row
 
     def _bare(self, done: int, record: Record | None) -> Row:
-        """A row without an evaluation, with the clock and Ray's bytes where they were left."""
+        """A row without an evaluation, with the last known clock and Ray's bytes."""
         return {
             "round": done,
             "train_loss": record.train_loss if record else None,
@@ -105,7 +105,7 @@ class Reports:
         }
 
     def add(self, record: Record | None) -> None:
-        """Evaluates if it is time, and adds the row of the newest round.
+        """Evaluates if an evaluation is due, and adds the row of the newest round.
 
         Args:
             record: of that round; None for round 0.
@@ -123,7 +123,7 @@ class Reports:
             "ray_bytes": self.bytes_before + self.executor.message_bytes,
         }
         if self._diagnostics is not None and done % experiment.diagnostics.every == 0:
-            # Before the row, whose absence is what makes an interrupted run come back here.
+            # Before the row: while the row is missing, an interrupted run repeats this step.
             found = self.executor.diagnose(self.history) | self._of_server()
             with self.history.writing():
                 self._diagnostics.add(found)
@@ -147,11 +147,11 @@ class Reports:
         return scores | result.statistics | self._of_server()
 
     def final_score(self) -> Score:
-        """Of the last round, whose row may be of a process that ended before its run did."""
+        """Score of the last round; evaluates again if an earlier process wrote that row."""
         return self.executor.evaluate(self.history).score if self.score is None else self.score
 
     def _of_server(self) -> Row:
-        """What only the server of methods that send weights knows."""
+        """Columns that only the server knows; empty unless the method sends weights."""
         server = self.history.server
         return {} if server is None else {"update_norm": server.update_norm}
 
@@ -160,12 +160,12 @@ class Reports:
 
 
 def kept_rows(folder: Path, done: int, rounds: int) -> Iterator[Row]:
-    """The rows of an interrupted run that stay: without those that the ledger does not reach, and
-    without that of the last round if it was not the last then and has no evaluation.
+    """The rows of an interrupted run that are kept. Rows beyond the ledger's end are dropped, and
+    so is the last round's if it has no evaluation, because the run was then planned to be longer.
 
     Args:
         done: rounds in the ledger.
-        rounds: that the run is to have.
+        rounds: planned for the run.
     """
     for row in scan_rows(folder / "metrics.csv"):
         due = row["round"] == done == rounds and row["eval_loss"] is None

@@ -1,4 +1,4 @@
-"""The oracle: every client of every round, one after the other, in this process."""
+"""The reference executor: runs every client of every round one after the other in this process."""
 
 from __future__ import annotations
 

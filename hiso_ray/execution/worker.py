@@ -1,4 +1,4 @@
-"""What one process computes for the driver: a replica, every client's examples, and the answers.
+"""What one process computes for the driver, from its replica and every client's examples.
 
 The serial executor owns one worker and calls it; a client actor owns one and is called over Ray.
 """
@@ -44,7 +44,7 @@ def threads_for(experiment: Experiment) -> int:
 
 @contextmanager
 def torch_threads(experiment: Experiment) -> Iterator[None]:
-    """Computes with as many threads as an actor would: sums change bits with the thread count."""
+    """Uses as many threads as an actor would: the thread count changes the bits of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads_for(experiment))
     try:
@@ -89,12 +89,12 @@ class Worker:
         )
 
     def catch_up(self, missed: Missed) -> None:
-        """Before anything else is asked: see ``Replica.catch_up``."""
+        """Must be called before any other request; see ``Replica.catch_up``."""
         with self._explained(f"bringing the weights to round {missed.round}"):
             self.replica.catch_up(missed)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot | str:
-        """Writes x and H into the run folder, or says why that cannot be done from here."""
+        """Writes x and H into the run folder, or returns why this process cannot."""
         if not (folder.parent / "ledger.jsonl").exists():
             return f"{folder.parent} cannot be seen from the machine of a client actor"
         try:
@@ -103,8 +103,8 @@ class Worker:
             return str(error)
 
     def turns(self, units: Sequence[Unit], seeds: Sequence[int]) -> list[list[Turn]]:
-        """The turns of some of the cohort's units, one list each; where weights travel, a unit's
-        first client carries the sum of all its changes."""
+        """The turns of some of the cohort's work units, one list per unit. For methods that send
+        weights, the first turn of a unit carries the sum of the unit's changes."""
         return self._turns(self.partition, units, seeds)
 
     def _turns(
@@ -139,16 +139,17 @@ class Worker:
         return explained(self.replica.experiment, self.replica.device, where, batch)
 
     def gpu_bytes(self) -> tuple[int, int] | None:
-        """What this process holds of its GPU at most in a round whose minibatches and evaluation
-        batch are the heaviest there can be, and what the GPU has; None on a CPU.
+        """(peak GPU bytes that this process holds in a round with the heaviest possible minibatches
+        and evaluation batch, bytes of the whole GPU); None on a CPU.
 
-        It must have the GPU to itself, and is of no use afterwards: its weights have moved.
+        No other process may use the GPU. Discard the worker afterwards: measuring changes its
+        weights.
         """
         device, experiment = self.replica.device, self.replica.experiment
         if device.type != "cuda":
             return None
         task, federation = experiment.task, experiment.federation
-        # Directions of each client's own are remembered for as many clients as an actor may get.
+        # Per-client directions are cached for as many clients as an actor may get.
         shared = self.replica.naming.shared or self.replica.directions.fused
         clients = range(
             min(clients_together(experiment), federation.clients_per_round)
@@ -167,11 +168,11 @@ class Worker:
         if experiment.diagnostics.every:
             self.diagnose()
         held, total = gpu_memory.held_bytes(device)
-        held += states_bytes(experiment)  # they grow from round to round
+        held += states_bytes(experiment)  # cached states grow from round to round
         return max(held, self._need), total
 
     def _record(self, clients: Sequence[int], seeds: Sequence[int]) -> Record:
-        """A round that applies zeros."""
+        """A record whose scalars are all zero."""
         method = self.replica.experiment.method
         each = method.num_perturbations * (1 if self.replica.naming.shared else len(clients))
         zeros = ((0.0,) * each,) * len(seeds)

@@ -1,1 +1,1 @@
-"""Who holds what, who takes part, and what travels."""
+"""The simulated federation: partition, cohorts, devices and traffic."""

@@ -1,17 +1,17 @@
-"""Who of a cohort answers, who goes away, who comes too late, and how long the round takes.
+"""Which clients of a cohort answer, drop out or are late, and how long the round takes.
 
 A turn on the virtual clock is::
 
-    download  (request + missed records) ÷ rate down
+    download  (request + missed records) ÷ downlink rate
     compute   (forward passes · forward_seconds + missed · replay_seconds) ÷ speed · slowdown
-    upload    what it measured ÷ rate up
+    upload    payload ÷ uplink rate
 
-with the bytes of ``traffic``. The slowdown is log-normal with median 1, drawn for each (round,
-client): stragglers. Not on the clock: the initial model, which every client has before round 0,
-the latency of links, and the server's own work.
+with the byte counts of ``traffic``. The slowdown models stragglers: it is log-normal with median 1,
+drawn for each (round, client). The clock leaves out the initial model, which every client has
+before round 0, link latency, and the server's own work.
 
-A client's fate in a round is a function of (run seed, round, client) and of what it missed; it
-does not depend on who else was sampled.
+Whether a client answers, drops out or is late depends on (run seed, round, client) and on what it
+missed, not on who else was sampled.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from hiso_ray.federation.traffic import Sizes, forward_passes
 from hiso_ray.seeds import Purpose, generator
 
 SECONDS_PER_BYTE = 8e-6  # at 1 Mbit/s
-DECIMALS = 9  # the last bit of an exponential differs between processors; nanoseconds do not
+DECIMALS = 9  # nanoseconds: processors disagree on the last bit of exp()
 
 
 @dataclass(frozen=True)
 class Population:
-    """What the driver knows of the clients.
+    """What the driver knows about the clients.
 
     Attributes:
-        sizes: (num_clients,) int64 examples that each holds.
-        devices: what they run on; None where there is no virtual clock.
+        sizes: (num_clients,) int64 number of examples of each client.
+        devices: the clients' devices; None without a virtual clock.
     """
 
     sizes: np.ndarray
@@ -46,13 +46,13 @@ class Population:
 
 @dataclass(frozen=True)
 class Attendance:
-    """How a cohort fared in one round.
+    """Which clients of a cohort answered in a round, and how long the round took.
 
     Attributes:
         answered: clients whose answers count, ascending.
-        dropped: clients that went away during their turn, ascending.
+        dropped: clients that dropped out during their turn, ascending.
         late: clients that would have answered after the deadline, ascending.
-        seconds: length of the round on the virtual clock; 0 where there is none.
+        seconds: length of the round on the virtual clock; 0 without one.
     """
 
     answered: tuple[int, ...]
@@ -70,14 +70,14 @@ def attend(
 ) -> Attendance:
     """The attendance of a round; a pure function of its arguments.
 
-    With a deadline the server does not know of a client that it will not answer, so a round in
-    which anyone drops or is late lasts until the deadline. Without one, it notices at once that a
-    client has gone: the round lasts as long as the slowest answer, or as the slowest download of
-    those that dropped, whichever is longer.
+    With a deadline the server cannot tell that a client will not answer, so a round with a dropped
+    or late client lasts until the deadline. Without one, the server notices a dropout at once: the
+    round lasts as long as the slowest answer or the slowest download of a dropped client, whichever
+    is longer.
 
     Args:
         clients: (m,) int64 the cohort, ascending.
-        missed: (m,) int64 records that each must catch up with, and their bytes.
+        missed: (m,) int64 number of records each client must catch up with, and (m,) their bytes.
     """
     experiment = sizes.experiment
     gone = _dropped(experiment, round_, clients)
@@ -98,11 +98,11 @@ def attend(
 
 @dataclass(frozen=True)
 class Outlook:
-    """Turns on these devices without jitter, of clients that missed no record.
+    """Turn times on these devices without jitter, for clients that missed no record.
 
     Attributes:
         fastest, median, slowest: over the clients [s].
-        in_time: how many clients meet the deadline; all without one.
+        in_time: number of clients that meet the deadline; all of them without one.
     """
 
     fastest: float
@@ -112,7 +112,7 @@ class Outlook:
 
 
 def outlook(sizes: Sizes, devices: Devices) -> Outlook:
-    """What to expect of the clock before the run.
+    """The turn times to expect, before the run.
 
     Raises:
         UserError: no client can meet ``devices.deadline``.
@@ -135,7 +135,7 @@ def outlook(sizes: Sizes, devices: Devices) -> Outlook:
 
 
 def describe(sizes: Sizes, devices: Devices | None) -> list[str]:
-    """What to tell the user of the clock before the run.
+    """What to tell the user about the virtual clock before the run.
 
     Raises:
         UserError: no client can meet ``devices.deadline``.
@@ -154,7 +154,7 @@ def describe(sizes: Sizes, devices: Devices | None) -> list[str]:
 
 
 def _dropped(experiment: Experiment, round_: int, clients: np.ndarray) -> np.ndarray:
-    """(m,) bool. The draw at place i belongs to client i, whoever is in the cohort."""
+    """(m,) bool. Draw i belongs to client i, whatever the cohort."""
     if experiment.federation.dropout == 0:
         return np.zeros(len(clients), bool)
     rng = generator(experiment.seed, Purpose.DROPOUT, round_)
@@ -162,7 +162,7 @@ def _dropped(experiment: Experiment, round_: int, clients: np.ndarray) -> np.nda
 
 
 def _slowdown(experiment: Experiment, round_: int, clients: np.ndarray) -> np.ndarray:
-    """(m,) factors on the time that each turn computes, drawn like :func:`_dropped`."""
+    """(m,) factors on each turn's compute time, drawn like :func:`_dropped`."""
     rng = generator(experiment.seed, Purpose.JITTER, round_)
     return np.exp(experiment.devices.jitter * rng.standard_normal(clients[-1] + 1)[clients])
 
@@ -194,5 +194,5 @@ def _ids(clients: np.ndarray) -> tuple[int, ...]:
 
 
 def _up(seconds: float) -> str:
-    """In words that, taken as the deadline, are not below it."""
+    """Rounded up to 3 decimals, so that the printed number is long enough as a deadline."""
     return f"{math.ceil(seconds * 1000) / 1000:.3f}"

@@ -1,7 +1,7 @@
-"""What the clients run on: how fast each computes, and how fast its link is.
+"""The clients' devices: compute speed and link rates.
 
-``drawn`` devices are log-normal around their medians and a function of (run seed, client) alone:
-a larger federation keeps the devices of a smaller one. Measured ones come from a CSV file.
+``drawn`` devices are log-normal around their medians and depend on (run seed, client) alone, so a
+larger federation keeps the devices of a smaller one. Measured devices come from a CSV file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = tuple(field.name for field in fields(Devices))
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The same experiment, with an absolute path to the profile: a run may go on elsewhere."""
+    """The same experiment, with an absolute profile path: a run may resume elsewhere."""
     profile = experiment.devices.profile
     if profile in ("none", "drawn"):
         return experiment
@@ -47,10 +47,10 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def load(experiment: Experiment) -> Devices | None:
-    """The devices of ``devices.profile``, or None where there is no virtual clock.
+    """The devices of ``devices.profile``, or None without a virtual clock.
 
     Raises:
-        UserError: the file is missing or lacks a column, a client is missing, there twice or
+        UserError: the file is missing or lacks a column, a client is missing, listed twice or
             outside the federation, or a value is not a number from 1e-6 to 1e6.
     """
     num_clients = experiment.federation.num_clients
@@ -86,8 +86,8 @@ def _draw(experiment: Experiment) -> Devices:
 
 
 def _six_digits(values: np.ndarray) -> np.ndarray:
-    """Rounded in decimal: the last bit of an exponential differs between processors, and a run
-    that goes on elsewhere must find the devices it began with."""
+    """Rounds to 6 decimal digits: processors disagree on the last bit of exp(), and a run resumed
+    on another machine must get the same devices."""
     return np.array([float(f"{value:.6g}") for value in values])
 
 

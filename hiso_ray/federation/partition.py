@@ -1,23 +1,23 @@
 """Which client holds which examples.
 
-Examples come in groups: their class, a range of lengths, or the value of a column such as a topic
-or an author (``federation.by``). Five ways to deal them out (``federation.partition``):
+Examples come in groups (``federation.by``): their class, a range of lengths, or the value of a
+column such as a topic or an author. ``federation.partition`` selects one of five splits:
 
 - ``dirichlet``: for each group, the clients' shares are one draw from a symmetric Dirichlet with
   concentration α (Yurochkin et al. 2019, arXiv 1905.12022), so both groups and sizes are skewed.
 - ``dirichlet_balanced``: equal sizes and skewed groups, as the code of DeComFL and HiSo splits
   classes: a client's mix of groups is one draw from Dir(α · prior), where the prior is the mix of
-  the whole (Hsu et al. 2019, arXiv 1909.06335); each group is divided in proportion to the mixes,
-  and clients with too many examples give random ones to those with too few.
+  all examples (Hsu et al. 2019, arXiv 1909.06335); each group is divided in proportion to the
+  mixes, and clients with too many examples give random ones to those with too few.
 - ``shards``: the examples, sorted by group, are cut into ``num_clients · shards_per_client``
   nearly equal pieces, and each client gets ``shards_per_client`` of them at random: the
   pathological split of McMahan et al. 2017 (arXiv 1602.05629).
 - ``sizes``: random contents; the client at rank k holds a share ∝ k^-``size_exponent`` (Zipf's
-  law), ranks being dealt at random.
+  law); ranks are assigned at random.
 - ``iid``: random contents, equal sizes.
 
-Clients left with fewer than ``min_examples`` then take one example at a time from whoever holds
-most, from that client's most frequent group.
+A client left with fewer than ``min_examples`` then takes one example at a time from the client that
+holds most, out of that client's most frequent group.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 
 Dealt = tuple[np.ndarray, np.ndarray]
-"""(n,) examples in the order in which they were dealt, and (n,) the client that got each."""
+"""(n,) examples in dealing order, and (n,) the client that got each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Partition:
 
     Attributes:
         examples: (n,) int64 example indices, client after client.
-        offsets: (num_clients + 1,) int64 where each client's begin.
+        offsets: (num_clients + 1,) int64 start of each client's examples.
     """
 
     examples: np.ndarray
@@ -82,8 +82,8 @@ def split(federation: FederationConfig, labels: np.ndarray, run_seed: int) -> Pa
     rng = generator(run_seed, Purpose.PARTITION)
     dealt, owner = KINDS[federation.partition](federation, labels, rng)
     owner = _fill_up(owner, labels[dealt], num_clients, least)
-    # Minibatches are drawn by position, so a client's own order is part of a run's bits: the
-    # skewed kinds hold theirs ascending, random contents stay as they were dealt.
+    # Minibatches are drawn by position, so the order within a client affects a run's bits: the
+    # skewed kinds sort each client's examples, the others keep the dealing order.
     own_order = dealt if federation.partition in SKEWED else np.arange(len(dealt))
     examples = dealt[np.lexsort((own_order, owner))].astype(np.int64)
     sizes = np.bincount(owner, minlength=num_clients)
@@ -104,7 +104,7 @@ def _dirichlet(federation: FederationConfig, groups: np.ndarray, rng: np.random.
 def _dirichlet_shares(alpha: float, num_clients: int, rng: np.random.Generator) -> np.ndarray:
     shares = rng.dirichlet(np.full(num_clients, alpha))
     if not np.isfinite(shares).all() or shares.sum() == 0:
-        # At tiny α every gamma draw underflows; the limit of the distribution is one winner.
+        # At tiny α every gamma draw underflows; in the limit one client gets everything.
         shares = np.zeros(num_clients)
         shares[rng.integers(num_clients)] = 1.0
     return shares
@@ -175,7 +175,7 @@ KINDS: dict[str, Kind] = SKEWED | {"sizes": _sizes, "iid": _iid}
 
 
 def _portions(shares: np.ndarray, n: int) -> np.ndarray:
-    """(n,) the owner of each of n examples, client after client, in proportion to ``shares``.
+    """(n,) the owner of each of n examples, in client order, in proportion to ``shares``.
 
     The running total is rounded, so sizes add up to n and each is within one of its share.
     """
@@ -186,14 +186,14 @@ def _portions(shares: np.ndarray, n: int) -> np.ndarray:
 def _fill_up(owner: np.ndarray, group: np.ndarray, num_clients: int, least: int) -> np.ndarray:
     """Moves examples from the richest clients to those with fewer than ``least``.
 
-    The same as passing one example at a time, in client order, from whoever holds most (the
-    lowest id of several), out of that client's most frequent group (the lowest of several) the
-    one dealt last: but the whole queue of gifts is sorted at once, in O(n log n). That works
-    because while anyone lacks examples the richest holds more than ``least``, so no client both
-    gives and receives, and what a giver gives next depends on its own holdings only.
+    Equivalent to moving one example at a time, with receivers in client order: the client that
+    holds most (ties: lowest id) gives the last-dealt example of its most frequent group (ties:
+    lowest group). Here all moves are sorted at once, in O(n log n). That works because the richest
+    client holds more than ``least`` while anyone lacks examples: no client both gives and
+    receives, and what a giver gives next depends on its own examples only.
 
     Args:
-        owner: (n,) the client of each example, in the order of dealing.
+        owner: (n,) the client of each example, in dealing order.
         group: (n,) the group of each.
 
     Returns:
@@ -201,7 +201,7 @@ def _fill_up(owner: np.ndarray, group: np.ndarray, num_clients: int, least: int)
     """
     sizes = np.bincount(owner, minlength=num_clients)
     missing = np.maximum(least - sizes, 0)
-    # A group shrinks from its end, so an example leaves when its group is as long as its height.
+    # A group shrinks from its end: an example leaves when its group's size equals its height.
     height = 1 + _position_among_equals(group, owner)
     giving = np.lexsort((group, -height, owner))  # client after client, first gift first
     giver = owner[giving]
@@ -231,7 +231,7 @@ def skew(counts: np.ndarray) -> dict[str, float]:
     Returns:
         Sizes (``min``, ``median``, ``max`` examples), ``labels`` (mean number of groups a client
         holds) and ``distance`` (mean total variation distance between a client's mix of groups
-        and the whole; 0 for identical mixes).
+        and that of all examples; 0 for identical mixes).
     """
     sizes = counts.sum(1)
     mix = counts / sizes[:, None]

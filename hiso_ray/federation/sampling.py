@@ -1,13 +1,12 @@
-"""Who takes part in a round, and on which examples: pure functions of the run seed.
+"""Cohorts and minibatches: pure functions of the run seed.
 
-Who can be sampled is one of three kinds (``federation.participation``):
+``federation.participation`` says how a cohort is sampled:
 
-- ``uniform``: every client, all alike.
-- ``size``: every client, one after the other with a probability proportional to its number of
-  examples among the clients not drawn yet.
-- ``cyclic``: the clients fall into ``cycle_groups`` nearly equal groups at random, for the whole
-  run; in round r only group r mod ``cycle_groups`` is available, all its clients alike (Cho et
-  al. 2023, arXiv 2302.03109).
+- ``uniform``: from all clients, with equal probability.
+- ``size``: from all clients, one after another, each draw with probability proportional to the
+  number of examples among the clients not drawn yet.
+- ``cyclic``: clients are split at random, once per run, into ``cycle_groups`` nearly equal groups;
+  round r samples uniformly from group r mod ``cycle_groups`` (Cho et al. 2023, arXiv 2302.03109).
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import numpy as np
 from hiso_ray.config import FederationConfig
 from hiso_ray.seeds import Purpose, generator
 
-# As long as so many draws would exhaust them, all are shuffled: what numpy's choice costs before it
-# draws is more.
+# Up to this many times the sample size, shuffling everything costs less than the fixed cost of
+# numpy's choice.
 SHUFFLED = 8
 
 
@@ -30,7 +29,7 @@ def cohort(
     """The sampled clients of a round.
 
     Args:
-        sizes: (num_clients,) int64 examples that each client holds, at least one.
+        sizes: (num_clients,) int64 number of examples of each client, at least one.
 
     Returns:
         (m,) int64, ascending, drawn without replacement.
@@ -47,14 +46,14 @@ def cohort(
 
 
 def available(run_seed: int, round_: int, federation: FederationConfig) -> np.ndarray:
-    """The group of clients whose turn it is in a round of ``cyclic`` participation, (n,) int64."""
+    """(n,) int64 clients that are available in a round of ``cyclic`` participation."""
     groups = _groups(run_seed, federation.num_clients, federation.cycle_groups)
     return groups[round_ % federation.cycle_groups]
 
 
 @functools.lru_cache(maxsize=1)
 def _groups(run_seed: int, num_clients: int, groups: int) -> list[np.ndarray]:
-    """Dealt once for the whole run."""
+    """The cyclic groups, the same for the whole run."""
     dealt = generator(run_seed, Purpose.AVAILABILITY).permutation(num_clients)
     return np.array_split(dealt, groups)
 
@@ -76,7 +75,7 @@ def minibatch(
 
 
 def _draw(rng: np.random.Generator, held: np.ndarray, size: int) -> np.ndarray:
-    """(min(n, size),) of (n,), without replacement, in random order."""
+    """(min(n, size),) entries of ``held`` (n,), without replacement, in random order."""
     if len(held) <= SHUFFLED * size:
         return rng.permutation(held)[:size]
     return rng.choice(held, size=size, replace=False)

@@ -1,21 +1,21 @@
-"""What passes between the server and its clients, and what each client did.
+"""Traffic between the server and its clients, and each client's participation.
 
 Bytes are counted by three rules, never mixed:
 
-- *protocol* (``uplink_bytes``, ``downlink_bytes``): down, to each sampled client, the request (τ
-  seeds of 8 bytes where it probes, lr and μ of 4) and every record it missed since its last turn
-  (the same, plus its scalars), or for methods that send weights the d float32 of x_r, whether it
-  then answers, goes away or comes late; up, what arrived in time: the payload of each client of the
-  record's cohort. A round that moved nothing leaves nothing to catch up with. The initial model is
-  a line of its own in the summary: every method pays it once.
+- *protocol* (``uplink_bytes``, ``downlink_bytes``): down, each sampled client gets the request (τ
+  seeds of 8 bytes if it probes, lr and μ of 4) and every record it missed since its last turn (the
+  same, plus its scalars), or for methods that send weights the d float32 of x_r; this counts even
+  if the client drops out or is late. Up, the payload of each client of the record's cohort, that is
+  of each that answered in time. A round that moved nothing leaves nothing to catch up with. The
+  summary lists the initial model separately: every method sends it once.
 - *paper* (``paper_bytes_per_client``): the rule of the published tables, rounds × 2 × P × τ × 4 for
   scalars and rounds × 2 × d × 4 for weights.
 - *ray* (``ray_bytes``, counted by the executor): the serialized messages between the driver and
-  the client actors, those of evaluations too, which bring back each example's loss and scores.
-  Weights that go out are counted once a round, as they are put into the object store; each further
-  node fetches them once more.
+  the client actors, including evaluations, which return each example's loss and scores. Outgoing
+  weights are counted once a round, when they are put into the object store; each further node
+  fetches them once more.
 
-Messages are whole bytes: FeedSign's one bit takes one, except by the paper's rule.
+Messages are whole bytes: FeedSign's one bit takes one byte, except by the paper's rule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hiso_ray.run_folder.whole_files import whole
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the messages of an experiment are [bytes].
+    """Message sizes of an experiment [bytes].
 
     Attributes:
         dimension: d.
@@ -48,25 +48,25 @@ class Sizes:
 
     @cached_property
     def scalars(self) -> int:
-        """What a client measures in a round: τ·P, twice as many with second differences."""
+        """Number of scalars a client measures in a round: τ·P, or 2τP with second differences."""
         return scalars_per_turn(self.experiment)
 
     @cached_property
     def up(self) -> int:
-        """What one client sends up."""
+        """The payload of one client."""
         if self.experiment.sends_weights:
             return 4 * self.dimension
         return payload_bytes(self.experiment.precision, self.scalars)
 
     @cached_property
     def request(self) -> int:
-        """What asks one sampled client for its turn."""
+        """The request to one sampled client for its turn."""
         seeds = 0 if self.experiment.method.row.first_order else self._seeds
         model = 4 * self.dimension if self.experiment.sends_weights else 0
         return seeds + 4 + 4 + model
 
     def record(self, answered: int) -> int:
-        """One missed record, of a round that so many clients answered."""
+        """One missed record of a round with ``answered`` answers."""
         method = self.experiment.method
         if self.experiment.sends_weights:
             return 0
@@ -74,13 +74,13 @@ class Sizes:
             return self._seeds + 4 + 4 + payload_bytes("sign", self.scalars)
         if method.directions == "shared":
             return self._seeds + 4 + 4 + 4 * self.scalars
-        return self._seeds + 4 + 4 + 4 * answered * (1 + self.scalars)  # and who they are of
+        return self._seeds + 4 + 4 + 4 * answered * (1 + self.scalars)  # 1: the client id
 
     def missed(self, records_bytes: np.ndarray) -> np.ndarray:
-        """What brings clients up to date that missed records of so many bytes.
+        """What brings clients up to date, given the bytes of the records they missed.
 
-        With a finite pool of seeds the sums of its K scalars stand for any number of records
-        (FedKSeed's collapse: x is linear in them), and are sent where that is shorter.
+        With a finite pool of K seeds, one summed scalar per seed replaces any number of records
+        (FedKSeed's collapse: x is linear in them); the sums are sent where that is shorter.
         """
         pool = self.experiment.method.seed_pool
         return np.minimum(records_bytes, 4 * pool) if pool else records_bytes
@@ -91,7 +91,7 @@ class Sizes:
 
 
 def scalars_per_turn(experiment: Experiment) -> int:
-    """What one client measures in a round."""
+    """Number of scalars one client measures in a round."""
     method = experiment.method
     per_step = method.num_perturbations * (1 + method.row.second_differences)
     return experiment.federation.local_steps * per_step
@@ -101,8 +101,8 @@ def paper_bytes_per_client(experiment: Experiment, rounds: int, dimension: int) 
     """The byte rule behind the published tables (REFERENCE: HiSo tables; up + down).
 
     A scalar is 4 bytes each way; FeedSign's is a bit each way; FedKSeed sends pairs of seed and
-    scalar up and K scalars down; with directions per client, what comes down is everyone's; weights
-    are d scalars.
+    scalar up and K scalars down; with directions per client, every client downloads all clients'
+    scalars; weights count as d scalars.
     """
     federation, method = experiment.federation, experiment.method
     scalars, sizes = scalars_per_turn(experiment), Sizes(experiment, dimension)
@@ -117,8 +117,8 @@ def paper_bytes_per_client(experiment: Experiment, rounds: int, dimension: int) 
 
 
 def forward_passes(method: MethodConfig, local_steps: int) -> int:
-    """Of one client's turn, each over one minibatch. A backward pass counts as two, and so does
-    carrying a derivative along with a forward pass."""
+    """Forward passes of one client's turn, each over one minibatch. A backward pass counts as two,
+    and so does a forward pass that carries a derivative."""
     p = method.num_perturbations
     if method.row.first_order:
         return 3 * local_steps
@@ -130,11 +130,12 @@ class Traffic:
     """Turns, protocol bytes and time so far, as a fold over the records.
 
     Attributes:
-        answered, dropped, late: (num_clients,) int64 rounds in which each client was.
+        answered, dropped, late: (num_clients,) int64 rounds in which each client
+            answered, dropped out or was late.
         downlink_bytes: (num_clients,) int64; ``down`` is their sum.
-        turns: that were answered, of all clients.
-        applied, applied_bytes: records so far that moved the model, and their bytes.
-        seen, seen_bytes: (num_clients,) int64 how much of those each client holds.
+        turns: number of answered turns, of all clients.
+        applied, applied_bytes: number of records that moved the model, and their bytes.
+        seen, seen_bytes: (num_clients,) int64 the part of those that each client holds.
         simulated_seconds: on the virtual clock.
     """
 
@@ -150,7 +151,7 @@ class Traffic:
 
     @property
     def sampled(self) -> np.ndarray:
-        """(num_clients,) int64 rounds in which each client was asked."""
+        """(num_clients,) int64 rounds in which each client was sampled."""
         return self.answered + self.dropped + self.late
 
     @property
@@ -168,8 +169,8 @@ class Traffic:
         return self.turns * self._forwards
 
     def missed(self, clients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(m,) int64 records that each client must catch up with before its next turn, and the
-        bytes that takes."""
+        """(m,) int64 number of records each client must catch up with before its next turn, and
+        the bytes that takes."""
         return self.applied - self.seen[clients], self._missed_bytes(clients)
 
     def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
@@ -197,10 +198,10 @@ class Traffic:
 def write_clients(
     path: Path, traffic: Traffic, examples: np.ndarray, devices: Devices | None
 ) -> None:
-    """``clients.csv``: one row per client, with its device where there are devices.
+    """``clients.csv``: one row per client, with its device if there are any.
 
     Args:
-        examples: (num_clients,) int64 that each client holds.
+        examples: (num_clients,) int64 number of examples of each client.
     """
     columns = {
         "client": np.arange(len(examples)),

@@ -1,15 +1,15 @@
-"""What a client's scalars are on the wire: float32, float16, int8 or one bit each.
+"""Wire format of a client's scalars: float32, float16, int8 or one bit each.
 
 A message is a payload without a header: the server knows precision and shape. Numbers are little
-endian. What :func:`decode` gives is what the server aggregates, so the ledger stays exact.
+endian. The server aggregates what :func:`decode` returns, so the ledger stays exact.
 
 ========= ============== ==================================================================
 precision bytes          value received
 ========= ============== ==================================================================
 float32   4n             g
-float16   2n             g rounded to nearest, ±65504 beyond that, 0 below 3e-8
-int8      n + 4          q·s with the message's scale s = max|g| / 127, a float32, and q the
-                         integer below or above g/s, whichever a coin with the right odds says:
+float16   2n             g rounded to nearest, clipped to ±65504, 0 below 3e-8
+int8      n + 4          q·s, where s = max|g| / 127 is the message's scale, a float32, and q
+                         is g/s rounded stochastically to an adjacent integer, so that
                          E[q·s] = g (QSGD, Alistarh et al. 2017, arXiv 1610.02132, with the
                          largest magnitude for the norm)
 sign      ⌈n / 8⌉        +1 for g ≥ 0, else -1 (signSGD, Bernstein et al. 2018,
@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-LARGEST_INT8 = 127  # -128 has no opposite
+LARGEST_INT8 = 127  # -128 has no positive counterpart
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -40,19 +40,19 @@ def encode(scalars: np.ndarray, precision: str, rng: np.random.Generator | None)
 
     Args:
         scalars: float32 of any shape, finite.
-        rng: what int8 rounds with; it draws one number per scalar. The others read none.
+        rng: for int8's stochastic rounding, one draw per scalar; the other precisions ignore it.
     """
     return _FORMATS[precision].encode(scalars.astype(np.float32, copy=False).ravel(), rng)
 
 
 def decode(payloads: Sequence[bytes], precision: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What the server understands of m messages.
+    """The scalars of m messages, as the server receives them.
 
     Args:
-        payloads: of :func:`encode` with the same precision, each for scalars of this shape.
+        payloads: from :func:`encode` with the same precision, each for scalars of this shape.
 
     Returns:
-        (m, ``*shape``) float32, in memory of its own.
+        (m, ``*shape``) float32, newly allocated.
     """
     m, count = len(payloads), math.prod(shape)
     size, lengths = payload_bytes(precision, count), set(map(len, payloads))
@@ -101,7 +101,7 @@ def _from_int8(payloads: np.ndarray, _: int) -> np.ndarray:
 
 
 def _scale(largest: float) -> np.float32:
-    """The float32 s nearest to largest / 127 with which 127·s reaches it."""
+    """The float32 s nearest to largest / 127 for which 127·s ≥ largest."""
     scale = np.float32(largest / LARGEST_INT8)
     return (
         scale if float(scale) * LARGEST_INT8 >= largest else np.nextafter(scale, np.float32(1e38))

@@ -1,8 +1,8 @@
-"""Name -> u, a direction of d independent elements that every replica can rebuild from its name.
+"""Directions: u, d independent elements that every replica can rebuild from a name.
 
-Nobody has to hold d floats to use one: directions are streamed, a chunk at a time. Two generators
-make them: ``philox``, the same bits everywhere and any slice alone, and ``torch``, the framework's
-own, whose numbers depend on the device and come front to back.
+Directions are streamed a chunk at a time, so using one does not take d floats of memory. There are
+two generators: ``philox`` gives the same bits everywhere and can make any slice alone; ``torch``,
+the framework's own, depends on the device and runs front to back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Generator = Literal["philox", "torch"]
 
 
 def describe_generator(generator: Generator, device: torch.device) -> dict[str, str | int]:
-    """What decides the numbers a name gives; equal descriptions promise equal directions."""
+    """What determines a name's numbers; equal descriptions guarantee equal directions."""
     if generator == "philox":
         return {"name": philox.NAME, "version": philox.VERSION}
     return torch_stream.describe(device, CHUNK[device.type])
@@ -34,15 +34,15 @@ class Directions:
     """The directions of one round, remembered while they fit a memory budget.
 
     Within a round each direction is needed for the probe and again for the update. Those that fit
-    ``budget_bytes`` are kept, the others are generated again; the bits are the same. GPUs make
-    philox's sooner than they read them, and keep none.
+    ``budget_bytes`` are kept, the others are generated again; the bits are the same. GPUs keep
+    none of philox's: they generate them faster than they could read them.
 
     Args:
         dimension: d.
         device: where directions are generated and live.
         budget_bytes: memory that remembered directions may take.
-        generator: who makes them.
-        distribution: of their elements; torch makes normals only.
+        generator: what makes them.
+        distribution: of their elements; ``torch`` makes normals only.
 
     Attributes:
         fused: passes over the weights may generate directions inside one kernel (``method.fused``).
@@ -69,10 +69,10 @@ class Directions:
     def chunks(self, name: Name, part: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yields (slice of the flat vector, u on that slice), front to back.
 
-        The tensor is float32 and only valid until the next one is asked for; do not write to it.
+        The tensor is float32 and only valid until the next is requested; do not write to it.
 
         Args:
-            part: of the vector, the whole by default; from ``torch`` only the whole can be had.
+            part: slice of the vector, by default the whole, which is all that ``torch`` supports.
         """
         if name not in self._kept and len(self._kept) < self._capacity:
             self._kept[name] = self._whole(name)
@@ -83,7 +83,7 @@ class Directions:
         return self._generate(name, part)
 
     def block(self, names: Sequence[Name]) -> Tensor | None:
-        """(names, d) float32 of short directions that are all remembered, else None."""
+        """(names, d) float32 if the directions are short and all remembered, else None."""
         if self.dimension > CHUNK[self.device.type] or self._capacity < len(names):
             return None
         for name in names:

@@ -1,11 +1,11 @@
-"""What H is like, and what it does to the problem: numbers about vectors and spectra.
+"""Statistics of H and of its effect on the problem: distributions, correlations, spectra.
 
-Whitening by a diagonal H turns the curvature Σ into H^{-1/2} Σ H^{-1/2}. HiSo (arXiv 2506.02370)
-is independent of d and of the largest eigenvalue as far as the trace of that matrix, the low
-whitening rank ζ, is small. Zeroth-order steps are stable up to a step size that the same trace
-decides (arXiv 2604.14669).
+Whitening by a diagonal H turns the curvature Σ into H^{-1/2} Σ H^{-1/2}. HiSo's rate (arXiv
+2506.02370) is independent of d and of the largest eigenvalue if the trace of that matrix, the low
+whitening rank ζ, is small. The same trace determines the largest stable step size of zeroth-order
+steps (arXiv 2604.14669).
 
-Correlations and cosines that do not exist are nan. Sums over entries are float64.
+Undefined correlations and cosines are nan. Sums over entries are float64.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NAN = float("nan")
 
 
 def histogram(h: Tensor) -> Tensor:
-    """How many entries fall between each two of :data:`EDGES`, lower edge included.
+    """Counts the entries between consecutive :data:`EDGES`, lower edge included.
 
     Args:
         h: (d,) float32.
 
     Returns:
-        (202,) int64, on the CPU: below the first edge, the 200 bins, from the last edge on.
+        (202,) int64, on the CPU: below the first edge, in each of 200 bins, from the last edge on.
     """
     bins = torch.bucketize(h, EDGES.to(h), out_int32=True, right=True)
     return torch.bincount(bins, minlength=len(EDGES) + 1).cpu()
@@ -72,12 +72,12 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def whitening_rank(h: Tensor, curvature_diagonal: Tensor) -> float:
     """ζ = Tr(H^{-1/2} Σ H^{-1/2}) = Σ_i |σ_i| / H_i (HiSo, arXiv 2506.02370).
 
-    The paper's Σ bounds the Hessian from above and is positive, hence the absolute value; where σ
-    is estimated, its noise adds to the sum, so compare only estimates of equally many samples. ζ
-    scales with 1/H: :func:`effective_rank` of the same matrix does not.
+    The paper's Σ bounds the Hessian from above and is positive, hence the absolute value. The
+    noise of an estimated σ adds to the sum, so compare only estimates from equally many samples. ζ
+    scales with 1/H; :func:`effective_rank` of the same matrix does not.
 
     Args:
-        h: (d,) or, for one number for all, (1,); positive.
+        h: (d,), or (1,) for one H shared by all weights; positive.
         curvature_diagonal: σ = diag(Σ), (d,).
     """
     return float((curvature_diagonal.abs() / h).sum(dtype=torch.float64))
@@ -97,7 +97,7 @@ def largest_eigenvalue(hessian_vector: HessianVector, start: Tensor, iterations:
     """λmax of a symmetric matrix, by power iteration: approached from below.
 
     Power iteration finds the eigenvalue that is largest in magnitude. If that is negative, a second
-    one on the matrix shifted by it finds λmax.
+    iteration on the matrix shifted by it finds λmax.
 
     Args:
         start: (d,) float32, a random vector.
@@ -115,7 +115,7 @@ def effective_rank(trace: float, largest: float) -> float:
 
 
 def stability_bound(trace: float, largest: float, perturbations: int = 1) -> tuple[float, float]:
-    """Between which two numbers the largest stable lr lies: (low, high).
+    """Bounds on the largest stable lr: (low, high).
 
     For P = 1 directions z ~ N(0, I) per step 2 / (Tr + 2 λmax) ≤ η* ≤ 2 / Tr (arXiv 2604.14669): a
     step below ``low`` is stable in mean square on the quadratic with this Hessian, one above
@@ -123,11 +123,11 @@ def stability_bound(trace: float, largest: float, perturbations: int = 1) -> tup
     for M = (1/P) Σ z zᵀ, and the same argument gives 2P / (Tr + (P+1) λmax) ≤ η* ≤ 2P / Tr.
 
     Args:
-        trace, largest: of the Hessian, or when steps are whitened of H^{-1/2} ∇²f H^{-1/2}.
+        trace, largest: of the Hessian, or for whitened steps of H^{-1/2} ∇²f H^{-1/2}.
         perturbations: P.
 
     Returns:
-        (nan, nan) when the trace is not positive: the bound is about a minimum.
+        (nan, nan) when the trace is not positive: the bound assumes a minimum.
     """
     if not trace > 0:
         return NAN, NAN
@@ -136,7 +136,7 @@ def stability_bound(trace: float, largest: float, perturbations: int = 1) -> tup
 
 
 def _sample(v: Tensor) -> Tensor:
-    """float64. Not every k-th entry: k may divide a row's length, and read one column of it."""
+    """Evenly spaced entries, float64. A fixed stride could read one column of a matrix only."""
     if v.numel() > SAMPLE:
         v = v[torch.arange(SAMPLE, device=v.device) * v.numel() // SAMPLE]
     return v.double()
@@ -158,7 +158,7 @@ def _dot(a: Tensor, b: Tensor) -> float:
 
 
 def _dominant(matrix_vector: HessianVector, start: Tensor, iterations: int) -> float:
-    """Rayleigh's quotient after so many products; 0 for the zero matrix."""
+    """The Rayleigh quotient after ``iterations`` products; 0 for the zero matrix."""
     assert iterations >= 1
     v, quotient = start / start.norm(), 0.0
     for _ in range(iterations):

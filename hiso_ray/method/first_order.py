@@ -6,8 +6,8 @@ With η the client's lr and x_{i,0} = x_r, local step k = 0..τ-1 of client i is
     b <-  momentum · b + g                                    b = 0 at the start of every round
     x_{i,k+1} = x_{i,k} - η b
 
-and Δ_i = x_{i,τ} - x_r travels. λ = ρ = momentum = 0 is FedAvg's client (McMahan et al. 2017,
-arXiv 1602.05629) and the client of every FedOpt method (Reddi et al. 2021, arXiv 2003.00295,
+and the client sends Δ_i = x_{i,τ} - x_r. λ = ρ = momentum = 0 is FedAvg's client (McMahan et al.
+2017, arXiv 1602.05629) and the client of every FedOpt method (Reddi et al. 2021, arXiv 2003.00295,
 algorithm 2); ρ > 0 is FedProx (Li et al. 2020, arXiv 1812.06127, equation 2: the client minimises
 F_i(x) + (ρ/2) ‖x - x_r‖²). What the server does with the mean of Δ_i is in ``server``.
 """
@@ -39,8 +39,8 @@ def local_sgd(
     """τ local steps of one client.
 
     Holds d floats, and d more with momentum, beside the gradient. Neither ``start`` nor a gradient
-    is written to, so all clients may start from one x_r and a gradient may come in a buffer that
-    is used again. Non-finite values are the caller's to find: they show in what is returned.
+    is written to, so all clients may start from one x_r and a gradient may come in a reused
+    buffer. Non-finite values are not checked here; they show in what is returned.
 
     Args:
         gradient: the client's own; it knows the minibatch of each local step.
@@ -52,8 +52,8 @@ def local_sgd(
         prox: ρ, FedProx's μ; it has no effect before the second local step.
 
     Returns:
-        Δ_i = x_{i,τ} - x_r, (d,) float32, in memory of its own; and the (τ,) float64 losses
-        F_i(x_{i,k}), without the terms that λ and ρ stand for.
+        Δ_i = x_{i,τ} - x_r, (d,) float32, newly allocated; and the (τ,) float64 losses
+        F_i(x_{i,k}), without the λ and ρ terms.
     """
     local = start.detach().clone()
     velocity = torch.zeros_like(local) if momentum else None
@@ -73,6 +73,6 @@ def local_sgd(
 
 
 def _slices(vector: Tensor) -> list[slice]:
-    """Pieces small enough that a step's temporaries cost no memory worth counting."""
+    """Slices small enough that a step's temporaries take negligible memory."""
     step = CHUNK[vector.device.type]
     return [slice(i, i + step) for i in range(0, len(vector), step)]

@@ -1,8 +1,8 @@
-"""Passes over the weights on a GPU, in one kernel each: nothing but weights and H goes through
-memory, directions are made where they are used.
+"""Passes over the weights on a GPU, one kernel each: only weights and H go through memory;
+directions are generated inside the kernel.
 
-Probe and replay compute what ``probe.perturb`` and ``scalar.apply_record`` compute chunk by chunk,
-to the last bit: the same operations in the same order, each rounded as IEEE 754 says.
+Probe and replay give the same bits as ``perturbed.perturb`` and ``scalar.apply_record`` chunk by
+chunk: the same operations in the same order, each rounded as IEEE 754 requires.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _replay(
     if WHITEN:
         root = tl.div_rn(1.0, tl.sqrt_rn(old))
     for k in range(steps):
-        # Summed up as they are drawn and put in order once: that takes an exchange among threads.
+        # Summed in drawing order, then reordered once: reordering exchanges data between threads.
         t0, t1, t2, t3 = draw(block, keys + 4 * k * n, GAUSSIAN)
         weight = tl.load(g + k * n)
         t0, t1, t2, t3 = t0 * weight, t1 * weight, t2 * weight, t3 * weight
@@ -72,7 +72,7 @@ def _replay(
             total = root * total
         delta = tl.div_rn(total, count) if SEVERAL else total
         weights = tl.fma(delta, -lr, weights)
-        if LEARN > 0:  # noqa: SIM102 - known when it is compiled, the other when it runs
+        if LEARN > 0:  # noqa: SIM102 - known at compile time, the inner one at run time
             if (LEARN == 2) | (k == steps - 1):
                 new = tl.fma(delta * delta + eps, learned, new * beta)
     tl.store(out + at, weights, mask=inside)
@@ -124,10 +124,10 @@ def replay(
 
     Args:
         out: (d,) float32; may be ``x``.
-        h: (d,) float32; None where nothing reads it.
+        h: (d,) float32; None if nothing reads it.
         names: τ lists of n directions.
         g: (τ, n) float32 scalars.
-        learn: H from no step's Δ², from the last one's, or from each in turn.
+        learn: whether H learns from no step's Δ², the last one's, or each one's in order.
 
     Returns:
         ‖Δ‖² of the last step, () float64 on the device.

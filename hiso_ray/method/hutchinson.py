@@ -2,7 +2,7 @@
 
 Hutchinson's estimator of the trace (1989) read entry by entry (Bekas, Kokiopoulou and Saad 2007):
 for v with independent entries ±1, E[v ⊙ ∇²f v] = diag(∇²f), because E[v_i v_j] = 0 for i ≠ j. One
-sample of entry i has the variance Σ_{j≠i} (∇²f)_ij²: none when the Hessian is diagonal.
+sample of entry i has the variance Σ_{j≠i} (∇²f)_ij²: zero when the Hessian is diagonal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which directions a local step has: names that every replica derives from the step's seed.
+"""The names of a local step's directions, which every replica derives from the step's seed.
 
 ================  ===============================================  ============================
 ``shared``        all sampled clients probe along (s, p)           HiSo, DeComFL, FeedSign
@@ -17,7 +17,7 @@ import numpy as np
 from hiso_ray.seeds import direction_key
 
 Name = tuple[int, ...]
-"""(seed, *index) of a direction; ``seeds.direction_key`` makes a generator of it."""
+"""(seed, *index) of a direction; ``seeds.direction_key`` turns it into a generator's key."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Naming:
 
     Attributes:
         perturbations: P.
-        shared: whether all clients of a round have the same.
+        shared: whether all clients of a round use the same directions.
         pool: (seed, K) of a finite pool that clients' own directions are drawn from.
     """
 
@@ -49,6 +49,6 @@ class Naming:
         return [name for client in cohort for name in self.of(step_seed, client)]
 
     def _drawn(self, name: Name) -> int:
-        """j in [0, K), uniform to one part in 2^44 at most."""
+        """j in [0, K), uniform to within one part in 2^44."""
         assert self.pool is not None
         return int(direction_key(*name).generate_state(1, np.uint64)[0]) % self.pool[1]

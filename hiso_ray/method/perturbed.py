@@ -1,8 +1,8 @@
-"""Weights + direction -> losses, without ever writing to the weights.
+"""Losses at perturbed weights, without ever writing to the weights.
 
-A probe builds x + μ z in a buffer of its own, or where there is none has the task write it down a
-slice at a time. Perturbing in place and subtracting again would drift: after 50 probes 5e-8
-relative in fp32, 3e-3 in bf16.
+A probe builds x + μ z in a separate buffer or, without one, lets the task build it slice by slice.
+Perturbing in place and subtracting again would drift: after 50 probes 5e-8 relative in fp32, 3e-3
+in bf16.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Unperturbed:
 
 @dataclass(frozen=True)
 class Perturbed:
-    """x + μ H^{-1/2} u, of which no more exists than what is written down; see
-    ``tasks.contract.Slices`` and :func:`perturb`."""
+    """x + μ H^{-1/2} u, of which only the slices being written exist; see ``tasks.contract.Slices``
+    and :func:`perturb`."""
 
     x: Tensor
     name: Name
@@ -67,7 +67,7 @@ class Several(Protocol):
 
 
 class Losses(Protocol):
-    """What a probe asks of a task; see ``tasks.contract.Task``."""
+    """What a probe needs from a task; see ``tasks.contract.Task``."""
 
     @property
     def several(self) -> Several | None: ...
@@ -131,7 +131,7 @@ def unperturbed(x: Tensor, buffer: Tensor | None) -> Tensor | Unperturbed:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """x, or each client's, and the directions of one local step."""
+    """x, shared or one per client, and the directions of one local step."""
 
     x: Tensor
     names: Sequence[Name]
@@ -141,8 +141,8 @@ class Surroundings:
     def losses(
         self, task: Losses, points: Sequence[Point], batches: Sequence[Any], buffer: Tensor | None
     ) -> np.ndarray:
-        """(points, clients) float64; one pass over the weights each, and where the task takes
-        several weight vectors at once, one evaluation for those."""
+        """(points, clients) float64; one pass over the weights per point. A task that takes several
+        weight vectors at once evaluates them together."""
         if buffer is None:
             return np.stack([task.losses(self._slices(point), batches) for point in points])
         if task.several is None:
@@ -159,8 +159,8 @@ class Surroundings:
         return np.concatenate(found)
 
     def _write_all(self, rows: Tensor, points: Sequence[Point]) -> None:
-        """The weights at several points; in one pass where x comes first and all others are as far
-        from it, each along a short direction that is remembered."""
+        """Writes the weights at several points; in one pass if x comes first and all others are at
+        the same distance from it, along short directions that are all remembered."""
         base, moved = points[0], points[1:]
         alike = base.p is None and len({point.distance for point in moved}) == 1
         block = None

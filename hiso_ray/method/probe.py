@@ -26,7 +26,7 @@ def difference(after: np.ndarray, before: np.ndarray, distance: float) -> np.nda
 
 @dataclass(frozen=True)
 class Probe:
-    """How a client measures.
+    """How a client measures its scalars.
 
     Attributes:
         mu: radius μ.
@@ -47,8 +47,8 @@ class Probe:
         return len(self.points([1.0] * perturbations))
 
     def points(self, scale: Sequence[float]) -> list[Point]:
-        """Where the losses of one step are measured, in order: x unless nothing asks for it, then
-        each direction's side or sides.
+        """Where the losses of one step are measured, in order: x if it is needed, then one or
+        both sides of each direction.
 
         Args:
             scale: (P,) what each direction is multiplied by.
@@ -70,14 +70,14 @@ class Probe:
         """Measures every client along every direction of one local step.
 
         Args:
-            x: (d,) where all clients stand; or (clients, d), where each of them stands, for tasks
-                that take several weight vectors at once.
-            batches: minibatches of one or more clients each; of all of them, where each stands
-                somewhere else.
+            x: (d,) weights of all clients; or (clients, d), each client's own, for tasks that take
+                several weight vectors at once.
+            batches: minibatches of one or more clients each; a single one of all clients if each
+                has its own x.
             curvature: what scales directions in probes.
-            buffer: (k, d) in the dtype of the forward passes, where perturbed weights are built
-                once for all minibatches, as many at once as the task takes; None has the task build
-                them slice by slice, for each batch.
+            buffer: (k, d) in the dtype of the forward passes, for perturbed weights, which are
+                built once for all minibatches, as many at once as the task takes; None makes the
+                task build them slice by slice for each batch.
 
         Returns:
             g: (clients, P) float32, what multiplies H^{-1/2} u in the update; with ``second``

@@ -1,4 +1,4 @@
-"""HiSo as the paper writes it, one client at a time on whole vectors: the oracle of the fast path.
+"""HiSo as in the paper, one client at a time on whole vectors: the tests' reference.
 
 Nothing is shared, streamed or remembered here. ``client`` and ``scalar`` must give the same
 numbers; tests compare them.

@@ -1,4 +1,4 @@
-"""HiSo and its family (arXiv 2506.02370): local steps to scalars, and the record's update.
+"""HiSo and its family (arXiv 2506.02370): the local step, and the update from a record.
 
 The round, in the paper's letters (REFERENCE: HiSo, algorithm 1; DeComFL is the same with H = 1)::
 
@@ -8,8 +8,8 @@ The round, in the paper's letters (REFERENCE: HiSo, algorithm 1; DeComFL is the 
     everyone, record:   the same steps with the record's scalars, then
                         H_{r+1} = β H_r + (1-β)(Δ² + ε)
 
-H_r is frozen within a round. A client's local x is thrown away; only g travels. The family varies
-what a record's step holds, and nothing else:
+H_r is frozen within a round. A client's local x is discarded; only g is sent. Methods of the
+family differ only in what a record's step holds:
 
 - shared directions: P scalars ḡ, the cohort's mean;
 - directions per client: m·P scalars, all of them, and Δ is the mean over all m·P directions;
@@ -31,7 +31,7 @@ from hiso_ray.method.curvature import Curvature, Diagonal, Identity, is_plain
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name
 
-STREAMS = 32  # directions that are read side by side; each holds a chunk of memory
+STREAMS = 32  # directions read in parallel; each keeps one chunk in memory
 
 
 @dataclass
@@ -42,7 +42,7 @@ class State:
         x: (d,) float32 master weights.
         curvature: H_r.
         scaled: where directions are scaled by H^{-1/2}.
-        velocity: (d,) float32 v_r of momentum, if there is any.
+        velocity: (d,) float32 v_r; None without momentum.
         update_norm: ‖Δ‖ of the last local step applied, for the metrics.
     """
 
@@ -103,7 +103,7 @@ def deltas(
     Args:
         g: (n,) float32.
     """
-    # A tensor, since GPUs multiply by the reciprocal of a plain number, which is other bits.
+    # A tensor, since GPUs multiply by the reciprocal of a plain number, which gives other bits.
     count = torch.full((), len(g), dtype=torch.float32, device=directions.device)
     for where, total in _weighted(g, names, directions, square=False):
         yield where, state.in_update.whiten(total, where).div_(count)
@@ -120,9 +120,9 @@ def _seconds(step: Step, state: State, directions: Directions) -> Iterator[tuple
 def _weighted(
     weights: np.ndarray, names: Sequence[Name], directions: Directions, square: bool
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of Σ_p w_p u_p (or u_p²), added in order: new tensors, the reader's own.
+    """Chunks of Σ_p w_p u_p (or u_p²), added in order; the caller may overwrite them.
 
-    More than ``STREAMS`` directions are added up in a whole vector, some at a time.
+    More than ``STREAMS`` directions are added one after the other to a vector of d elements.
     """
 
     def add(total: Tensor | None, weight: float, u: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def step_out_of_place(
     state: State,
     directions: Directions,
 ) -> Tensor:
-    """out = x - η Δ: a client's local step; ``out`` may be ``x`` when ``x`` is the client's own."""
+    """out = x - η Δ: a client's local step; ``out`` may be ``x`` if that is the local x."""
     if directions.fused and is_plain(state.in_update):
         from hiso_ray.method import fused
 
@@ -171,7 +171,7 @@ def step_out_of_place(
 
 def apply_record(state: State, directions: Directions, steps: Sequence[Step], rule: Rule) -> None:
     """(x_r, H_r) -> (x_{r+1}, H_{r+1}): reads and writes x and H once, whatever τ and P are;
-    second differences are a pass of their own.
+    second differences take an extra pass.
 
     Args:
         steps: τ local steps, in order.
@@ -199,8 +199,8 @@ def apply_record(state: State, directions: Directions, steps: Sequence[Step], ru
 def _learn_from_seconds(
     state: State, directions: Directions, learns: Sequence[Step], rule: Rule
 ) -> None:
-    """HiZOO's H, before x moves: its authors' code divides the step by the new H, the probe by the
-    old one."""
+    """Updates HiZOO's H before x moves: its authors' code scales the probe by the old H and the
+    step by the new one."""
     for chunks in zip(*(_seconds(step, state, directions) for step in learns), strict=True):
         samples = [sample for _, sample in chunks]
         state.curvature.absorb(samples, chunks[0][0], rule.beta, rule.eps)

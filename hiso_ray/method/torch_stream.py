@@ -1,7 +1,7 @@
 """Directions from torch's own generators: one generator per direction fills it front to back.
 
-What these directions are depends on the device: the CPU's and CUDA's differ, and CUDA's between
-GPU models. ``philox`` has none of that; with these, what was computed before it can be repeated.
+These directions depend on the device: CPU and CUDA differ, and so do GPU models. ``philox``
+directions do not; this generator remains to repeat runs made before ``philox``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from torch import Tensor
 from hiso_ray.method.naming import Name
 from hiso_ray.seeds import direction_key
 
-SCHEME = 1  # of turning keys into generators; a change makes old ledgers unreadable, and says so
+SCHEME = 1  # version of the key-to-generator scheme; after a change old ledgers are refused
 
 _MT_WORDS = 624
 _MT_OFFSET = 24  # bytes before the words in torch's serialised Mersenne twister
 
 
 def describe(device: torch.device, chunk: int) -> dict[str, str | int]:
-    """What decides the numbers a key gives.
+    """What determines a key's numbers.
 
-    The CPU's Mersenne twister has been the same for years and with every vector width, but not
-    without vectors; CUDA's numbers depend on torch, on the GPU model and on the chunk.
+    The CPU's Mersenne twister has not changed in years and does not depend on the vector width, but
+    gives other numbers without vector instructions; CUDA's depend on torch, the GPU model
+    and the chunk.
     """
     if device.type == "cpu":
         vectors = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX")

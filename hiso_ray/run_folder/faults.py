@@ -1,4 +1,4 @@
-"""``faults.jsonl``: what went wrong and was survived, one row each."""
+"""``faults.jsonl``: the deaths and failures that the run survived, one row each."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Faults:
         actor: int | None = None,
         items: Sequence[int] = (),
     ) -> None:
-        """Notes one fault. Of those for memory the user is told once: one follows the other, and
-        what to change is the same.
+        """Records one fault. The user is told only of the first memory fault: others tend to
+        follow, and the remedy is the same.
 
         Args:
-            kind: ``died``, ``memory`` (killed for it), ``hung``, ``error``, ``restarted``, ``lost``
-                or ``driver``.
-            stage: what was asked for: turns, scores, statistics, digest, snapshot, restart, rounds.
+            kind: ``died``, ``memory`` (killed for lack of it), ``hung``, ``error``, ``restarted``,
+                ``lost`` or ``driver``.
+            stage: what was requested: turns, scores, statistics, digest, snapshot, restart, rounds.
             actor: the client actor's number.
-            items: the clients, or for scores the evaluation batches, that were asked for.
+            items: the clients of the request, or for scores its evaluation batches.
         """
         row = {
             "time": time.time(),
@@ -48,7 +48,7 @@ class Faults:
         with open(self._path, "ab+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
-            torn = file.read(1) not in (b"", b"\n")  # a full disk cut the last row
+            torn = file.read(1) not in (b"", b"\n")  # a full disk truncated the last row
             file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
         who = "" if actor is None else f"client actor {actor} "
         last = error.splitlines()[-1]
@@ -63,7 +63,7 @@ class Faults:
 
 
 def count(folder: Path) -> dict[str, int]:
-    """Faults of a run by kind; torn and foreign rows are left out."""
+    """Counts the faults of a run by kind; ignores torn and unrecognised rows."""
     path = folder / "faults.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     return dict(Counter(kind for kind in map(_kind, lines) if kind is not None))

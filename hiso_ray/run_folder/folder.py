@@ -1,4 +1,4 @@
-"""What lies in a run folder besides the ledger and the metrics: the folder is the run.
+"""The layout of a run folder, and its files other than the ledger and the metrics.
 
 ::
 
@@ -7,9 +7,9 @@
     snapshots/       the newest weights and curvature, to start from instead of x_0
     partition.csv    how many examples of each group each client holds; partition.png shows it
     clients.csv      how often each client took part, and what it sent and received
-    trial-notes.txt  what a sweep's trial had to say; a run of its own says it to its user
-    faults.jsonl     what went wrong and was survived
-    diagnostics.csv  evidence about H, where it was asked for
+    trial-notes.txt  the notes of a sweep's trial; a single run shows them to its user
+    faults.jsonl     the deaths and failures that the run survived
+    diagnostics.csv  evidence about H, if requested
     outcomes.parquet  loss and scores of every evaluation example after the last round
     metrics.csv, tensorboard/, summary.json, convergence.png
 """
@@ -38,9 +38,9 @@ from hiso_ray.run_folder.summary import read_summary
 from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.version import __version__
 
-# written before the first round, as are files that a kill has left half written
+# files written before the first round; a killed process may also leave *.new files
 EARLY = ("config.yaml", "faults.jsonl", "partition.csv", "partition.png", "trial-notes.txt")
-LOCK = "faults.jsonl"  # whoever runs the folder holds this file
+LOCK = "faults.jsonl"  # the process that runs the folder locks this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 
@@ -51,12 +51,12 @@ def stamped(name: str) -> Path:
 
 @contextmanager
 def fresh(path: Path) -> Iterator[Path]:
-    """A folder made now, and so nobody else's: ``path``, or where it is there already ``path-2``
-    and so on. If nothing is put into it, it is removed again, and so is a folder around it that
-    was made for it.
+    """Creates a new folder, which no other process uses: ``path``, or if that exists ``path-2``
+    and so on. A folder that is still empty at the end is removed, together with its parent if
+    that was created here.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     made = [] if path.parent.exists() else [path.parent]
     for number in count(1):
@@ -70,7 +70,7 @@ def fresh(path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # not empty
             for empty in (folder, *made):
                 empty.rmdir()
 
@@ -88,11 +88,11 @@ def named(experiment: Experiment, out: Path | str | None) -> Iterator[Path]:
 
 @contextmanager
 def started(experiment: Experiment, out: Path) -> Iterator[Path]:
-    """A new run folder, in a place that is empty or where a run died before its first round; nobody
-    else's for as long as the context lasts or this process lives.
+    """Creates a run folder, and locks it until the context or this process ends. The path must be
+    new, empty, or left by a run that died before its first round.
 
     Raises:
-        FileExistsError: there is something else, or another process is starting a run there.
+        FileExistsError: the path holds something else, or another process is starting a run there.
         UserError: nothing can be written there.
     """
     folder = out.resolve()
@@ -102,10 +102,10 @@ def started(experiment: Experiment, out: Path) -> Iterator[Path]:
         lock, is_first = _lock_file(folder)
     with lock:
         _hold_start(folder, lock, is_first)
-        _check_free(folder)  # again: somebody may have run it to its end meanwhile
+        _check_free(folder)  # again: another process may have finished a run there meanwhile
         with _writing(folder):
             lock.truncate(0)
-            for path in folder.iterdir():  # of a start that failed, perhaps with other values
+            for path in folder.iterdir():  # left by a failed start, perhaps with other values
                 if path.name != LOCK:
                     path.unlink()
             write_experiment(folder, experiment)
@@ -114,11 +114,10 @@ def started(experiment: Experiment, out: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """A run folder that is there, nobody else's for as long as the context lasts or this process
-    lives.
+    """Locks an existing run folder until the context or this process ends.
 
     Raises:
-        LedgerError: it is no run folder, it cannot be written, or another process runs it.
+        LedgerError: it is not a run folder, it cannot be written, or another process runs it.
     """
     _config(folder)
     try:
@@ -134,7 +133,7 @@ def held(folder: Path) -> Iterator[None]:
             raise LedgerError(
                 f"another process is running {folder}: wait for it, or stop it"
             ) from error
-        for path in folder.glob("*.new"):  # a kill has left it half written
+        for path in folder.glob("*.new"):  # left half written by a killed process
             with suppress(OSError):
                 path.unlink()
         yield
@@ -155,7 +154,7 @@ def _is_early(path: Path) -> bool:
 
 
 def _lock_file(folder: Path) -> tuple[BinaryIO, bool]:
-    """The file to hold, and whether this process has made it."""
+    """The file to lock, and whether this process created it."""
     try:
         return open(folder / LOCK, "xb"), True
     except FileExistsError:
@@ -204,11 +203,10 @@ def _config(folder: Path) -> Path:
 
 
 def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment of a run folder with fields changed; such changes must leave the past alone.
+    """A run folder's experiment with fields changed; the changes must not affect past rounds.
 
     Raises:
-        UserError: a change that would have made other weights or other scores, or fewer rounds
-            than were run.
+        UserError: a change would alter weights or scores, or asks for fewer rounds than were run.
     """
     before = read_experiment(folder)
     after = before.changed(**changes)
@@ -235,7 +233,7 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
 
 
 def recorded_digest(folder: Path, round_: int) -> str | None:
-    """What ``summary.json`` says of the weights after so many rounds, if it does."""
+    """The digest of the weights in ``summary.json``; None unless it is of this round."""
     summary = read_summary(folder) or {}
     return summary.get("model_sha256") if summary.get("rounds") == round_ else None
 

@@ -1,8 +1,8 @@
 """The append-only ledger: a header, then one self-checking record a round.
 
 The model at round r is a pure fold over the ledger, so the ledger is the checkpoint. Each line is
-one JSON object whose ``check`` is a SHA-256 over the line before it and its own content: a torn
-tail is recognised and dropped, a line altered, removed or moved in the middle is an error.
+one JSON object whose ``check`` is a SHA-256 over the line before it and its own content. A torn
+tail is detected and dropped; a line altered, removed or moved in the middle is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hiso_ray.record import Record
 from hiso_ray.run_folder.locks import LOCK_SECONDS, hold
 from hiso_ray.run_folder.whole_files import write_text
 
-FORMAT = 5  # 4 had other cohorts and minibatches, and cannot be gone on with
+FORMAT = 5  # 4 drew other cohorts and minibatches, so its runs cannot be resumed
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -44,10 +44,10 @@ def _parse(line: bytes, previous: str) -> tuple[dict[str, Any], str] | None:
 
 
 class Ledger:
-    """A ledger on disk; :meth:`append` returns only when the record is there.
+    """A ledger on disk; :meth:`append` returns only when the record is on disk.
 
-    In memory are 16 bytes a round, which say where each record lies and what its check is, and the
-    records since the last :meth:`forget`; older ones are read again when somebody asks.
+    Memory holds 16 bytes per round, a record's offset and check, and the records since the last
+    :meth:`forget`; older ones are read from disk when needed.
 
     Attributes:
         header: what replay needs to know (config and x_0 digests, torch, device, generator).
@@ -59,8 +59,8 @@ class Ledger:
         self.path = path
         self.dropped_bytes = 0
         self._file: BinaryIO | None = None
-        self._offsets = array("Q")  # of the record of each round, and of the end
-        self._checks = bytearray()  # 8 bytes: of the header, then of each record
+        self._offsets = array("Q")  # of each round's record, and of the end of the last one
+        self._checks = bytearray()  # 8 bytes each: of the header, then of every record
         self._recent: list[Record] = []  # the newest records, from ``_recent_from`` on
         self._floor = 0  # records before this round are not kept in memory
         self.header = self._verify()
@@ -71,7 +71,7 @@ class Ledger:
         """Starts a ledger; the file must not exist.
 
         Raises:
-            FileExistsError: there is one already.
+            FileExistsError: it exists.
         """
         line, _ = _line({"format": FORMAT, **header}, "")
         write_text(path, line, anew=True)
@@ -91,7 +91,7 @@ class Ledger:
         """Reads a ledger and prepares it for appending, cutting off a torn tail.
 
         Raises:
-            LedgerError: as :meth:`read`, or another process is writing this ledger.
+            LedgerError: as for :meth:`read`, or another process is writing this ledger.
         """
         file = _exclusive(path) if path.exists() else None
         try:
@@ -106,7 +106,7 @@ class Ledger:
 
     @property
     def round(self) -> int:
-        """How many records there are: the round that comes next."""
+        """The number of records, which is also the number of the next round."""
         return len(self._offsets) - 1
 
     @property
@@ -115,11 +115,11 @@ class Ledger:
         return self.since(0)
 
     def check(self, round_: int) -> str:
-        """The check of the line before the record of ``round_``: names the history up to there."""
+        """The check of the line before the record of ``round_``; identifies all lines up to it."""
         return self._checks[8 * round_ : 8 * round_ + 8].hex()
 
     def since(self, round_: int) -> list[Record]:
-        """The records of ``round_`` and later, oldest first; older ones come from the disk."""
+        """The records of ``round_`` and later, oldest first; older ones are read from disk."""
         if round_ < self._recent_from:
             older = list(self.scan(round_, self._recent_from))
             if round_ < self._floor:
@@ -128,7 +128,7 @@ class Ledger:
         return self._recent[round_ - self._recent_from :]
 
     def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """The records of rounds ``start`` to ``stop`` - 1 from the disk, one at a time.
+        """Reads the records of rounds ``start`` to ``stop`` - 1 from disk, one at a time.
 
         Raises:
             LedgerError: the file has been changed since it was opened.
@@ -142,7 +142,7 @@ class Ledger:
                 yield Record.from_content(parsed[0])
 
     def forget(self, before: int) -> None:
-        """Keeps no record of a round before ``before`` in memory."""
+        """Drops the records of rounds before ``before`` from memory."""
         self._floor = before
         if before > self._recent_from:
             del self._recent[: before - self._recent_from]
@@ -152,14 +152,14 @@ class Ledger:
         """Adds the record of the next round and waits until it is on disk.
 
         Raises:
-            OSError: it could not be written whole (a full disk); the ledger is as it was before.
+            OSError: it could not be written in full (the disk is full); the ledger is unchanged.
         """
         assert record.round == self.round, (record.round, self.round)
         line, check = _line(record.content(), self.check(self.round))
         assert self._file is not None, "opened for reading only"
         left = whole = line.encode()
         try:
-            while left:  # a file that is almost at its limit takes a part
+            while left:  # near a size limit, only a part is written
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError:
@@ -175,7 +175,7 @@ class Ledger:
             self._file = None
 
     def _verify(self) -> dict[str, Any]:
-        """Walks over the file; fills offsets and checks, and returns the header."""
+        """Reads the whole file, fills offsets and checks, and returns the header."""
         path = self.path
         try:
             file = open(path, "rb")
@@ -210,14 +210,14 @@ class Ledger:
         return header
 
     def _cut(self, length: int) -> None:
-        """Takes away what stands after the last whole record."""
+        """Truncates the file after the last whole record."""
         assert self._file is not None
         self._file.truncate(length)
         self._file.seek(length)
 
 
 def _exclusive(path: Path) -> BinaryIO:
-    """Opens for reading and writing; two writers would break the chain of checks.
+    """Opens and locks for reading and writing: two writers would break the chain of checks.
 
     Raises:
         LedgerError: it cannot be opened, or another process is writing it.

@@ -1,4 +1,4 @@
-"""Files that one process holds at a time; the kernel lets go when it ends, however it does."""
+"""Exclusive file locks; the kernel releases them when the process ends, even if killed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import fcntl
 import time
 from typing import IO, Any
 
-LOCK_SECONDS = 20.0  # a process that was killed a moment ago may not have let go yet
+LOCK_SECONDS = 20.0  # a process killed a moment ago may still hold its lock
 
 
 def hold(file: IO[Any], seconds: float = 0.0) -> bool:
-    """Takes an open file, until it is closed.
+    """Locks an open file until it is closed.
 
     Args:
-        seconds: how long to wait for whoever has it.
+        seconds: how long to wait for another process to release it.
 
     Returns:
-        Whether it is held now: not on a file system without locks.
+        Whether it is locked now; False on a file system without locks.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process holds it.
     """
     deadline = time.monotonic() + seconds
     while True:

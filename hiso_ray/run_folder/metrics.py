@@ -1,4 +1,4 @@
-"""``metrics.csv``, its TensorBoard events and ``diagnostics.csv``, written as rounds end."""
+"""``metrics.csv``, its TensorBoard events and ``diagnostics.csv``, written after each round."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from hiso_ray.run_folder.rows import COLUMNS, MEASURED, Row, cells, header, scan_rows
 from hiso_ray.run_folder.whole_files import whole
 
-BRIEF = ("round", "train_loss")  # of a round without evaluation, for TensorBoard
+BRIEF = ("round", "train_loss")  # sent to TensorBoard for rounds without evaluation
 
 
 class MetricsFile:
     """``metrics.csv`` and the TensorBoard events beside it.
 
-    A round has a row, and an event with its training loss; that of an evaluated round holds the
-    whole row. A whole event costs eight times a row here: its checksum is plain Python.
+    Each round has a row and an event. The event of an evaluated round holds the whole row, others
+    only the training loss: a whole event costs eight times a row, as its checksum is plain Python.
 
-    A score that no column is for gets one, at the end.
+    A score without a column gets one, after the others.
 
-    Both are written in place, not by a thread of TensorBoard's: that one dies on a full disk, and
-    whoever then closes it waits for ever.
+    Both are written in this thread: TensorBoard's writer thread dies on a full disk, and closing
+    it then waits forever.
     """
 
     def __init__(self, folder: Path, keep: Iterable[Row] = ()) -> None:
@@ -34,7 +34,7 @@ class MetricsFile:
         self._path = folder / "metrics.csv"
         self._begin([*COLUMNS, *(n for n in header(self._path) if n not in COLUMNS)], keep)
         (folder / "tensorboard").mkdir(exist_ok=True)
-        # The process's number, because a run may be resumed within the second that names the file.
+        # The process id, because a run may be resumed within the second that names the file.
         prefix, suffix = str(folder / "tensorboard" / "events"), f".{os.getpid()}"
         self._events = EventsWriter(prefix, suffix)
 
@@ -44,8 +44,8 @@ class MetricsFile:
         self._csv = csv.DictWriter(self._file, names)
 
     def add(self, row: Row) -> None:
-        """Writes a row, so that it outlives this process; that of an evaluated round is on disk
-        afterwards, and so are those before it. The others could be made again from the ledger.
+        """Writes a row, which survives the death of this process. An evaluated round also syncs all
+        rows so far to disk; unsynced rows can be rebuilt from the ledger.
 
         Raises:
             OSError: the disk is full.
@@ -68,7 +68,7 @@ class MetricsFile:
 
 
 class DiagnosticsFile:
-    """``diagnostics.csv``: the rows of ``diagnostics``, written as they come."""
+    """``diagnostics.csv``: the rows of ``diagnostics``, each written when it is measured."""
 
     def __init__(self, folder: Path, round_: int) -> None:
         """Keeps the rows up to ``round_`` of an interrupted run, if any."""
@@ -79,7 +79,7 @@ class DiagnosticsFile:
             _write_table(self._path, kept[0] if kept else (), kept)
 
     def add(self, row: Row) -> None:
-        """Writes a row, unless its round has one.
+        """Writes a row, unless its round already has one.
 
         Raises:
             OSError: the disk is full.
@@ -104,7 +104,7 @@ def _write_table(path: Path, names: Iterable[str], rows: Iterable[Row]) -> None:
 
 
 def _event(row: Row) -> Any:
-    """A row as TensorBoard's protocol has it."""
+    """A row as a TensorBoard event."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 

@@ -1,7 +1,7 @@
-"""What a model did with each evaluation example: the means that tables show, and the file that
-keeps them all, for tests that pair two runs example by example.
+"""Results of each evaluation example: their means for tables, and a file of all of them for
+tests that pair two runs example by example.
 
-The first examples may be for validation, by which learning rates are chosen; the rest is the test.
+The first examples may be for validation, to choose learning rates; the rest are the test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hiso_ray.run_folder.whole_files import whole
 
 
 def joined(scores: Iterable[Score]) -> Score:
-    """Evaluation batches, which must come in batch order, as one."""
+    """Joins the scores of evaluation batches, given in batch order."""
     losses, terms, points = zip(*scores, strict=True)
     names = points[0]
     return Score(
@@ -28,15 +28,15 @@ def joined(scores: Iterable[Score]) -> Score:
 
 
 def means(score: Score, validation: int) -> dict[str, float]:
-    """``eval_loss`` and ``eval_METRIC`` of the test, and where there are validation examples
-    ``validation_loss`` and ``validation_METRIC``.
+    """``eval_loss`` and ``eval_METRIC`` of the test examples; ``validation_loss`` and
+    ``validation_METRIC`` if there are validation examples.
 
     The loss is a mean over examples, or for generation over the tokens of their answers; metrics
-    are means over examples. Sums are exact before they are rounded, so batches and order do not
-    count.
+    are means over examples. Sums are exact before rounding, so they do not depend on batches or
+    order.
 
     Args:
-        validation: how many of the examples, the first ones, are for that.
+        validation: number of validation examples, which come first.
     """
     test = _means(_part(score, validation, None), "eval")
     return test | (_means(_part(score, 0, validation), "validation") if validation else {})
@@ -55,7 +55,7 @@ def _means(score: Score, part: str) -> dict[str, float]:
 
 
 def example_losses(score: Score) -> np.ndarray:
-    """(n,) float32 loss of each example, for generation the mean over its answer's tokens."""
+    """(n,) float32 loss of each example; for generation, the mean over its answer's tokens."""
     example = np.repeat(np.arange(len(score.terms)), score.terms)
     sums = np.bincount(example, score.losses, len(score.terms))  # in float64
     return (sums / score.terms).astype(np.float32)
@@ -74,14 +74,14 @@ def write(
 
     Rows are the evaluation examples in the order of the data. Columns: ``split`` (``validation`` or
     ``test``), ``example`` (int64, from 0), ``loss`` (float32, as of :func:`example_losses`), and
-    each metric by its name (float32). The schema's metadata are ``round``, ``model_sha256`` and
-    ``evaluation_sha256``.
+    one per metric, with its name (float32). The schema's metadata are ``round``,
+    ``model_sha256`` and ``evaluation_sha256``.
 
     Args:
         validation: as in :func:`means`.
-        round_: how many rounds the model has had.
+        round_: number of rounds that the model was trained for.
         model_sha256: of its weights.
-        evaluation_sha256: names the examples; see ``tasks.evaluation.digest``.
+        evaluation_sha256: digest of the examples; see ``tasks.evaluation.digest``.
 
     Raises:
         OSError: it cannot be written.

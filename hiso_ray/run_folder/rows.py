@@ -1,6 +1,6 @@
-"""The rows of ``metrics.csv`` and ``diagnostics.csv``, read back whatever has become of the file.
+"""Reads the rows of ``metrics.csv`` and ``diagnostics.csv``, even from damaged files.
 
-Bytes follow the rules of ``traffic``; those of a row are cumulative over all clients.
+Bytes follow the rules of ``traffic``; a row counts them up to its round, over all clients.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ COLUMNS = (
 Row = dict[str, Any]
 NUMBER = r"(?:-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|-?inf|nan)?"
 COUNTED = re.compile(rf"\d+(?:,{NUMBER})*\r?\n")  # a line of metrics.csv
-MEASURED = re.compile(r"\d+,.*\r?\n")  # of diagnostics.csv, which has texts
+MEASURED = re.compile(r"\d+,.*\r?\n")  # a line of diagnostics.csv, which has text cells
 
 
 def scan_rows(path: Path) -> Iterator[Row]:
-    """The rows of a metrics file, one at a time; empty cells are None. Left out are a torn last
-    line and those of :func:`spoilt_lines`."""
+    """The rows of a metrics file, one at a time; empty cells are None. Skips a torn last line and
+    the lines of :func:`spoilt_lines`."""
     for row in cells(path, COUNTED):
         if row is not None:
             yield {name: _number(text) for name, text in row.items()}
 
 
 def spoilt_lines(path: Path) -> list[int]:
-    """Which lines of a metrics file, counted from 1, are no rows: they are no numbers, have more or
-    fewer cells than the header, or are of a round that does not follow."""
+    """The invalid lines of a metrics file, counted from 1: a cell is not a number, the number of
+    cells differs from the header's, or the round is not after that of the row before."""
     return [line for line, row in enumerate(cells(path, COUNTED), 2) if row is None]
 
 
 def cells(path: Path, pattern: re.Pattern[str]) -> Iterator[dict[str, str] | None]:
-    """The cells of each whole line after the header, by name; None where it is no row."""
+    """The cells of each whole line after the header, by name; None for an invalid row."""
     if not path.exists():
         return
     with _opened(path) as file:
         names, before = _names(file), -1
         for line in file:
             if not line.endswith("\n"):
-                return  # torn by a kill
+                return  # torn when the process was killed
             found = line.rstrip("\r\n").split(",")
             sound = len(found) == len(names) and pattern.fullmatch(line) and names[0] == "round"
             if sound and int(found[0]) > before:
@@ -57,7 +57,7 @@ def cells(path: Path, pattern: re.Pattern[str]) -> Iterator[dict[str, str] | Non
 
 
 def _opened(path: Path) -> TextIO:
-    """Whatever a hand or a disk has put there; editors begin files with a byte-order mark."""
+    """Tolerates invalid bytes, and the byte-order mark that some editors add."""
     return open(path, newline="", encoding="utf-8-sig", errors="replace")
 
 
@@ -66,7 +66,7 @@ def _names(file: TextIO) -> list[str]:
 
 
 def header(path: Path) -> list[str]:
-    """The columns of a metrics file that is there; none where it is no such file."""
+    """The columns of a metrics file; empty if it is missing or not a metrics file."""
     if not path.exists():
         return []
     with _opened(path) as file:

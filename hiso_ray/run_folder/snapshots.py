@@ -1,8 +1,8 @@
-"""Snapshots: x_r and H_r in a file, so that a replica need not begin at x_0.
+"""Snapshots: x_r and H_r in a file, so that a replica need not start from x_0.
 
-The ledger stays the checkpoint; a snapshot only shortens the way, and bounds how many records the
-driver keeps in memory. It names the history that it belongs to (the ledger's check at its round)
-and is hashed; one that does not fit is left out, and replicas start from x_0.
+The ledger remains the checkpoint; a snapshot only shortens the replay, and bounds the number of
+records that the driver keeps in memory. It stores the ledger's check at its round and a SHA-256 of
+its content. A snapshot that does not match is ignored, and replicas start from x_0.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def write(
     try:
         with whole(path) as new:
             save_file(tensors, new, metadata=said)
-    except (SafetensorError, OSError) as error:  # the library tells of a full disk in its own way
+    except (SafetensorError, OSError) as error:  # the library has its own error for a full disk
         raise OSError(f"{path} could not be written: {error}") from error
     return Snapshot(round_, path, sha256)
 
@@ -55,7 +55,7 @@ def read(snapshot: Snapshot) -> tuple[dict[str, np.ndarray], float]:
     """The tensors, and ‖Δ‖ of the last update.
 
     Raises:
-        OSError: the file cannot be read from here, or does not hold what it should.
+        OSError: the file cannot be read from here, or is damaged.
     """
     try:
         with safe_open(snapshot.path, framework="np") as file:
@@ -69,8 +69,8 @@ def read(snapshot: Snapshot) -> tuple[dict[str, np.ndarray], float]:
 
 
 def newest(folder: Path, ledger: Ledger) -> tuple[Snapshot | None, list[str]]:
-    """The newest snapshot in ``folder`` that belongs to the ledger, and a line on each that does
-    not."""
+    """The newest snapshot in ``folder`` that belongs to the ledger, and a note on each newer file
+    that does not."""
     notes = []
     for path in sorted(folder.glob(f"*{ENDING}"), reverse=True):
         try:
@@ -87,10 +87,10 @@ def newest(folder: Path, ledger: Ledger) -> tuple[Snapshot | None, list[str]]:
 
 
 def keep_only(snapshot: Snapshot) -> None:
-    """Removes what the snapshot has made superfluous."""
+    """Removes all other snapshots, which this one replaces, and half-written files."""
     for path in snapshot.path.parent.iterdir():
         if path != snapshot.path and path.suffix in (ENDING, ".new"):
-            with suppress(OSError):  # another user's, say: it is only superfluous
+            with suppress(OSError):  # e.g. another user's file, which does no harm
                 path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""``summary.json``: what a run came to."""
+"""``summary.json``: the results of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hiso_ray.run_folder.whole_files import write_text
 
 
 class Course:
-    """What a summary needs of the rows, without keeping them.
+    """Accumulates what a summary needs from the rows, without keeping them.
 
     Attributes:
-        row: the newest.
+        row: the newest row.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Course:
         self._at_best: dict[str, float] = {}
 
     def add(self, row: Row) -> Row:
-        """Takes the next row, and gives it back."""
+        """Adds the next row, and returns it."""
         self.row = row
         for name, value in row.items():
             if name.startswith(("eval_", "validation_")) and value is not None:
@@ -40,13 +40,13 @@ class Course:
         return row
 
     def of(self, metric: str, name: str) -> dict[str, float | None]:
-        """A metric at the start, at the end and at its best; None where it was never measured."""
+        """The initial, final and best value of a metric; None if it was not measured."""
         found = {"initial": self._first, "final": self._last, "best": self._best}
         return {f"{when}_{name}": where.get(f"eval_{metric}") for when, where in found.items()}
 
     def of_validation(self, metric: str) -> dict[str, float | None]:
-        """A metric of the validation examples at the end and at its best, and the test's at that
-        evaluation, the earliest of equals; None without validation examples."""
+        """The final and best value of a metric on the validation examples, and the test value at
+        the best one (the earliest of equals); None without validation examples."""
         name = f"validation_{metric}"
         return {
             "final_validation_score": self._last.get(name),
@@ -67,14 +67,14 @@ def summarize(
 ) -> dict[str, Any]:
     """``summary.json`` of a finished run.
 
-    ``initial_``, ``final_`` and ``best_score`` are of the run's ``metric``; those of the accuracy
-    stand beside them, null for tasks that have none, and those of the validation examples, null
-    without any.
+    ``initial_``, ``final_`` and ``best_score`` are values of the run's ``metric``. The same values
+    of the accuracy are null for tasks without one; validation scores are null without validation
+    examples.
 
     Args:
-        paper_bytes: that one client sent and received by the published tables' rule.
+        paper_bytes: sent and received by one client, counted by the published tables' rule.
         parameters: weights of the model, trained or not.
-        faults: how many of each kind.
+        faults: number of faults of each kind.
     """
     metric = experiment.task.metric
     federation, method, last = experiment.federation, experiment.method, course.row
@@ -113,7 +113,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """A run folder's ``summary.json``; None where there is none that can be read."""
+    """A run folder's ``summary.json``; None if it is missing or cannot be read."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -122,7 +122,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def spoilt(folder: Path) -> list[str]:
-    """What cannot be read of a run folder's table and summary, in words."""
+    """Messages about what cannot be read of a run folder's table and summary."""
     lines = spoilt_lines(folder / "metrics.csv")
     found = [f"{folder / 'metrics.csv'}: line {n} is no row of it: left out" for n in lines[:3]]
     found += [f"and {len(lines) - 3} lines more"] * (len(lines) > 3)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path, anew: bool = False) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there when the context ends takes the place of
-    ``path``, and is on disk. An error leaves what was there before.
+    """Yields a temporary path beside ``path`` to write to. When the context ends, that file is
+    synced to disk and replaces ``path``; after an error, ``path`` is unchanged.
 
-    The name is this process's own, so that two may write the same file: the later one stays.
+    The temporary name contains the process id, so two processes may write ``path``: the last wins.
 
     Args:
-        anew: ``path`` must not be there; of two that write it at once the first one stays.
+        anew: ``path`` must not exist; of two concurrent writers the first wins.
 
     Raises:
-        FileExistsError: ``path`` is there, and ``anew`` was asked for.
+        FileExistsError: ``path`` exists, and ``anew`` was set.
         OSError: it cannot be written.
     """
     if anew and path.exists():
@@ -41,25 +41,25 @@ def whole(path: Path, anew: bool = False) -> Iterator[Path]:
 
 
 def _link(new: Path, path: Path) -> None:
-    """Gives a file its name, if nobody has it; renaming would take it from whoever has."""
+    """Moves a file to ``path`` unless that exists; a rename would overwrite it."""
     try:
         path.hardlink_to(new)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         new.rename(path)
     else:
         new.unlink()
 
 
 def write_text(path: Path, text: str, anew: bool = False) -> None:
-    """UTF-8, newlines as they are; see :func:`whole`."""
+    """Writes UTF-8 with newlines unchanged; see :func:`whole`."""
     with whole(path, anew) as new:
         new.write_text(text, encoding="utf-8", newline="")
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on disk only when its folder is."""
+    """Syncs a folder, so that a new file name in it is on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

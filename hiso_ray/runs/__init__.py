@@ -1,4 +1,4 @@
-"""A run and its folder: start one, go on with it, rebuild its weights; what one will take."""
+"""Runs and their folders: start, resume and plan a run, and rebuild its weights."""
 
 from hiso_ray.runs.rebuild import replay
 from hiso_ray.runs.start import resume, run

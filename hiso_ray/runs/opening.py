@@ -1,4 +1,4 @@
-"""What a run says of itself before its first round."""
+"""The notes that a run shows its user before the first round."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.images.stacked import PAYS_UP_TO
 
 MIB = 2**20
-# Below these the rounding of the forward pass is a large part of the scalars that clients send.
+# Below these μ, rounding in the forward pass is a large part of the clients' scalars.
 SMALLEST_MU = {"float32": 0.0, "bfloat16": 1e-2, "float16": 1e-3}
-# Of second differences, whose rounding grows as 1/μ²; below 1e-3 H follows it on digits.
+# For second differences, whose rounding error grows as 1/μ²; on digits H learns it below 1e-3.
 SMALLEST_MU_TWICE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 3e-2}
 
 
 def notes(setting: Setting) -> list[str]:
-    """Lines for the user.
+    """The notes, one line each.
 
     Raises:
         UserError: all evaluation examples are training examples too.
@@ -44,7 +44,7 @@ def notes(setting: Setting) -> list[str]:
 
 
 def _precision(experiment: Experiment) -> list[str]:
-    """A warning where rounding is a large part of what clients send."""
+    """A warning if rounding is a large part of the scalars that clients send."""
     dtype, method = experiment.task.dtype, experiment.method
     smallest = (SMALLEST_MU_TWICE if method.row.second_differences else SMALLEST_MU)[dtype]
     if method.row.first_order or method.mu >= smallest:
@@ -58,11 +58,11 @@ def _precision(experiment: Experiment) -> list[str]:
 
 
 def _signs(experiment: Experiment) -> list[str]:
-    """A warning where directions of ±1 leave nothing for H to tell weights apart by."""
+    """A warning if directions of ±1 make H learn the same number for every weight."""
     method = experiment.method
     alone = method.directions == "shared" and method.num_perturbations == 1
     blind = method.row.second_differences or alone
-    # A single number for H is the same for every weight anyhow.
+    # The scalar arm has one number for all weights anyway.
     learned = method.curvature_row.learns and method.curvature != "scalar"
     if method.distribution != "rademacher" or experiment.sends_weights or not (learned and blind):
         return []
@@ -74,7 +74,7 @@ def _signs(experiment: Experiment) -> list[str]:
 
 
 def _partition(counts: np.ndarray) -> str:
-    """How unlike the clients are.
+    """How skewed the partition is.
 
     Args:
         counts: (num_clients, groups) examples.
@@ -88,7 +88,7 @@ def _partition(counts: np.ndarray) -> str:
 
 
 def _model(experiment: Experiment, prepared: Prepared) -> str:
-    """What is trained, and what H takes."""
+    """What is trained, and the memory of H."""
     d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
     method = experiment.method
     return (
@@ -100,7 +100,7 @@ def _model(experiment: Experiment, prepared: Prepared) -> str:
 
 
 def _memory(experiment: Experiment, prepared: Prepared) -> str:
-    """What an actor takes, and what the actors of a node share."""
+    """The memory of an actor, and the memory that the actors of a node share."""
     need, size = actor_bytes(experiment, *prepared.size), prepared.size
     active = activation_bytes(experiment, size.activation, size.layers)
     shared = frozen_bytes(experiment, prepared.frozen)
@@ -111,7 +111,7 @@ def _memory(experiment: Experiment, prepared: Prepared) -> str:
 
 
 def _probes(experiment: Experiment, prepared: Prepared) -> list[str]:
-    """What probes save by holding one layer at a time, where they do."""
+    """The memory that probes save if they hold one layer at a time."""
     if experiment.resources.probe_weights == "whole":
         return []
     if "model" not in prepared.spec and prepared.x0.size <= PAYS_UP_TO:

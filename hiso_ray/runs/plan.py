@@ -1,6 +1,6 @@
-"""What a run will take, worked out from its configuration alone: no weights, no data, no hub.
+"""What a run will cost, computed from its configuration alone: no weights, no data, no hub.
 
-The bytes are those of ``traffic``, the memory that of ``execution.memory``.
+Bytes are counted as in ``traffic``, memory as in ``execution.memory``.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from hiso_ray.federation.attendance import describe
 from hiso_ray.federation.traffic import Sizes, forward_passes, paper_bytes_per_client
 from hiso_ray.server.optimizers import chunks
 
-GPUS = (24, 40, 80)  # GiB, of common kinds
+GPUS = (24, 40, 80)  # GiB, common sizes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of a whole run unless a name says otherwise.
+    """Counts are for a whole run unless stated otherwise.
 
     Attributes:
         trainable: d.
         frozen: weights that are not trained.
         curvature: memory of H in every actor, in words.
         probes: memory of perturbed weights in every actor, in words; empty where there are none.
-        uplink_bytes: of a sampled client and round.
-        downlink_bytes: of a sampled client and round, when it missed one record.
-        paper_bytes_per_client: by the published tables' rule.
-        initial_model_bytes: once to each client.
-        forward_passes: of training, if every sampled client answers; evaluation comes on top.
-        actor_bytes: memory of an actor, activations not included.
-        activation_bytes: at most, where every sequence of the largest batch is as long as may be.
+        uplink_bytes: per sampled client and round.
+        downlink_bytes: per sampled client and round, if the client missed one record.
+        paper_bytes_per_client: counted by the published tables' rule.
+        initial_model_bytes: sent once to each client.
+        forward_passes: of training, if every sampled client answers; excludes evaluation.
+        actor_bytes: memory of an actor, without activations.
+        activation_bytes: upper bound, with all sequences of the largest batch at maximal length.
         shared_bytes: memory that the actors of a node share: frozen weights, on CPUs.
-        server_bytes: memory of the driver, where it holds weights: x, moments, the sums of a
-            cohort's chunks, their mean, and the copy that goes out.
-        clock: how long turns take on the virtual clock, if there is one.
-        actors_per_gpu: how many such actors the memory of a GPU holds, by its size [GiB].
+        server_bytes: memory of the driver, if it holds weights: x, moments, the sums of a cohort's
+            chunks, their mean, and the copy that is sent.
+        clock: duration of turns on the virtual clock, if there is one.
+        actors_per_gpu: number of such actors that fit in GPU memory, by its size [GiB].
     """
 
     trainable: int
@@ -71,8 +71,8 @@ def plan(experiment: Experiment) -> Plan:
     """The plan of a resolved experiment.
 
     Raises:
-        UserError: a model whose structure cannot be had without a hub, or a subset of it that
-            does not exist; devices that cannot be had, or none of which meets the deadline.
+        UserError: the model's structure is not available without a hub, or the chosen subset of
+            it does not exist; the devices cannot be loaded, or none meets the deadline.
     """
     federation, method = experiment.federation, experiment.method
     trainable, frozen, layer, activation, layers = tasks.count(experiment)
@@ -111,13 +111,13 @@ def _server_bytes(experiment: Experiment, dimension: int) -> int:
 
 
 def curvature_memory(experiment: Experiment, dimension: int) -> str:
-    """What H takes in an actor, in words."""
+    """The memory of H in an actor, in words."""
     row = experiment.method.curvature_row
     return row.few or f"{4 * dimension * row.vectors:,} bytes"
 
 
 def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
-    """What the perturbed weights of an actor take, in words; none where nothing is perturbed.
+    """The memory of perturbed weights in an actor, in words; empty if nothing is perturbed.
 
     Args:
         dimension: d.

@@ -31,19 +31,20 @@ def replay(
     """Rebuilds the weights of a round from x_0 and the ledger, in this process.
 
     Args:
-        round_: how many records to apply; all of them by default.
+        round_: number of records to apply; all of them by default.
         export: a new folder to write the model to (for language tasks, a Hugging Face folder).
-        outcomes: a new file to write that round's outcomes to, as ``outcomes.parquet`` has them.
+        outcomes: a new file for that round's outcomes, in the format of ``outcomes.parquet``.
 
     Returns:
         ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
         (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
-        ``matches``: whether the digest is the one in ``summary.json`` (None when there is nothing
-        to compare with).
+        ``matches``: whether the digest equals the one in ``summary.json`` (None if that has none
+        for this round).
 
     Raises:
-        LedgerError: (a ``UserError``) the ledger is corrupt or does not fit what is here.
-        UserError: a round that the ledger does not reach.
+        LedgerError: (a ``UserError``) the ledger is corrupt, or does not match the configuration,
+            model, data or devices found here.
+        UserError: the ledger does not reach the round.
         FileExistsError: ``export`` or ``outcomes`` exists.
     """
     folder = Path(folder)
@@ -94,8 +95,8 @@ def replay(
 
 
 def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:
-    """Brings a worker from x_0 to the end of so many records: by applying them, or, where they are
-    of a method that sends weights, by running their rounds again."""
+    """Moves a worker from x_0 to round ``upto``: applies the records or, for methods that send
+    weights, runs their rounds again."""
     experiment = worker.replica.experiment
     if not experiment.sends_weights:
         for number, record in enumerate(ledger.scan(0, upto)):

@@ -1,4 +1,4 @@
-"""What a run is made of, found once: ``run``, ``resume`` and ``replay`` share it."""
+"""What a run consists of, resolved once; ``run``, ``resume`` and ``replay`` share it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hiso_ray.federation.partition import Partition, split
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
 
-if TYPE_CHECKING:  # it needs ray, the serial executor does not
+if TYPE_CHECKING:  # loads ray, which the serial executor does not need
     from hiso_ray.execution.cluster.shared import SharedTask
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One federation, with everything that its configuration names.
+    """One federation, with everything that its configuration refers to.
 
     Attributes:
-        experiment: resolved: no ``auto`` that decides a result.
+        experiment: resolved: no ``auto`` in fields that affect results.
         prepared: data, x_0, and how the task is built from them.
         partition: who holds which training examples.
-        population: how many each client holds, and on what it computes.
+        population: each client's number of examples and its device.
         identity: digests of what decides the weights, for the ledger's header.
-        evaluation_sha256: names the examples that it is scored on.
+        evaluation_sha256: digest of the evaluation examples.
     """
 
     experiment: Experiment
@@ -49,13 +49,13 @@ class Setting:
 
 
 def settle(experiment: Experiment, task: SharedTask | None = None) -> Setting:
-    """Resolves an experiment and reads what it names.
+    """Resolves an experiment, and reads its data and weights.
 
     Args:
-        task: the prepared task, where it is in Ray's object store already.
+        task: the prepared task, if it is already in Ray's object store.
 
     Raises:
-        UserError: something in the experiment does not fit, in words.
+        UserError: the experiment is invalid; the text says why.
     """
     experiment = devices.resolve(tasks.resolve(experiment))
     prepared = tasks.prepare(experiment) if task is None else task.fetch()

@@ -1,12 +1,12 @@
-"""A run and its folder: start one, go on with it.
+"""Start a run in its folder, or resume one.
 
-``run`` is what the command line, sweeps and notebooks call. The way of a run:
+``run`` is what the command line, sweeps and notebooks call. The steps of a run:
 
-    settle          (setting)   resolves the configuration; reads data and weights; splits; once
-    notes           (opening)   says what was found
-    started, held   (run_folder) makes or takes the folder; nobody else may have it meanwhile
-    run_rounds      (execution) the rounds: in this process, or in a driver actor on a Ray cluster,
-                    whose rows and notes this process waits for
+    settle          (setting)   resolves the configuration, reads data and weights, splits the data
+    notes           (opening)   describes what was found
+    started, held   (run_folder) creates or opens the folder, and locks it for the whole run
+    run_rounds      (execution) runs the rounds, in this process or in a driver actor on a Ray
+                    cluster, which sends its rows and notes to this process
     convergence     (analysis)  draws the curves
 """
 
@@ -27,7 +27,7 @@ from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.runs import opening
 from hiso_ray.runs.setting import Setting, settle
 
-if TYPE_CHECKING:  # it needs ray, the serial executor does not
+if TYPE_CHECKING:  # loads ray, which the serial executor does not need
     from hiso_ray.execution.cluster.shared import SharedTask
 
 
@@ -45,16 +45,16 @@ def run(
     """Runs one federation and returns its summary (also ``summary.json`` in the run folder).
 
     Args:
-        experiment: what to run; the embedded default job when left out.
+        experiment: what to run; by default the embedded default job.
         out: the run folder, new or empty; by default ``runs/TASK-METHOD-seedN-TIME``.
-        on_round: called with each row of ``metrics.csv`` as it is made.
+        on_round: called with each row of ``metrics.csv`` when it is made.
         on_note: called with lines worth telling the user (data, skew, placement).
-        task: the prepared task, where it is in Ray's object store already, for many runs.
+        task: the prepared task, if it is already in Ray's object store, for many runs.
 
     Raises:
-        UserError: something in the experiment does not fit, in words; or all evaluation examples
-            are training examples too.
-        TurnFailed: a client failed again and again; names it, the round and the step.
+        UserError: the experiment is invalid (the text says why), or all evaluation examples are
+            training examples too.
+        TurnFailed: a client failed repeatedly; names the client, round and step.
         FileExistsError: ``out`` already holds something, or a run is being started there.
     """
     setting = settle(experiment or Experiment(), task)
@@ -72,16 +72,16 @@ def resume(
     changes: Mapping[str, Any] | None = None,
     task: SharedTask | None = None,
 ) -> dict[str, Any]:
-    """Goes on with an interrupted run, from its ledger to the same end.
+    """Resumes an interrupted run from its ledger; the result is as if it had not stopped.
 
     Args:
-        changes: dotted fields to change: ``federation.rounds`` for more rounds, and what decides
-            no result (``resources``, ``eval``, ``diagnostics``).
+        changes: dotted fields to change: ``federation.rounds`` for more rounds, and fields that do
+            not affect results (``resources``, ``eval``, ``diagnostics``).
         task: as in :func:`run`.
 
     Raises:
-        UserError: a change that would change the past.
-        LedgerError: (a ``UserError``) not a run folder, or its model or data have changed.
+        UserError: a change would affect past rounds.
+        LedgerError: (a ``UserError``) it is not a run folder, or its model or data have changed.
     """
     folder = Path(folder).resolve()
     with folders.held(folder):
@@ -116,7 +116,7 @@ def _execute(
 
 
 def _take_over(folder: Path, setting: Setting) -> None:
-    """Writes a changed configuration, once it is known to fit and nobody else runs the folder."""
+    """Writes a changed configuration, after checking that the ledger belongs to it and is free."""
     if not (folder / "ledger.jsonl").exists():
         folders.write_experiment(folder, setting.experiment)
         return
@@ -130,7 +130,7 @@ def _take_over(folder: Path, setting: Setting) -> None:
 
 
 def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
-    """``partition.csv`` and its picture, unless they are there."""
+    """Writes ``partition.csv`` and its picture, unless they exist."""
     if (folder / "partition.csv").exists():
         return
     names = setting.prepared.label_names
@@ -143,7 +143,7 @@ def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
 
 @contextmanager
 def _pictures(on_note: OnNote) -> Iterator[None]:
-    """A picture that cannot be drawn must not end a run."""
+    """Reports a picture that cannot be drawn, instead of ending the run."""
     try:
         yield
     except Exception as error:

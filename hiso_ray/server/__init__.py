@@ -1,1 +1,1 @@
-"""What the server does with answers: attacks, aggregation, privacy, weights."""
+"""The server: aggregation, privacy, weights, and the simulated attacks on it."""

@@ -1,16 +1,16 @@
 """How the server combines the scalars of a cohort into the ḡ that enters the ledger.
 
 Rows are clients in client-id order; sums run in that order, in float64, and are rounded to float32
-once. A rule that withstands attackers takes f = ⌈byzantine · m⌉ of the m rows to be theirs.
+once. A robust rule assumes at most f = ⌈byzantine · m⌉ of the m rows are malicious.
 
 - *mean*: Σ w_i g_i / Σ w_i, w = 1 unless weights are given.
-- *median*, *trimmed_mean*: of each scalar by itself; the trimmed mean drops the f smallest and
-  the f largest of it (Yin et al. 2018, arXiv 1803.01498).
-- *krum*: the row with the lowest score, its summed squared distances to its m - f - 2 nearest
-  other rows; of equals the one with the smallest client id (Blanchard et al. 2017,
+- *median*, *trimmed_mean*: per scalar; the trimmed mean drops its f smallest and its f largest
+  values (Yin et al. 2018, arXiv 1803.01498).
+- *krum*: the row with the lowest score, the sum of squared distances to its m - f - 2 nearest
+  other rows; ties go to the smallest client id (Blanchard et al. 2017,
   arXiv 1703.02757). A row is all τ·P scalars of a client.
-- *multi_krum*: the mean of the m - f rows with the lowest scores, scored once (their Multi-Krum,
-  with as many rows as there are taken to be honest clients).
+- *multi_krum*: the mean of the m - f rows with the lowest scores, scored once (the same
+  paper's Multi-Krum, with as many rows as clients assumed honest).
 - *majority*: +1 where at least half of the rows are not negative, else -1 (FeedSign, Cai et al.
   2025, arXiv 2501.17610: the sign of the sum of signs). A tie counts as +1, and so does a scalar
   of zero.
@@ -34,13 +34,13 @@ def aggregate(
     Args:
         sent: (m, ...) float32 what the server received, finite, in client-id order.
         weights: (m,) positive weights; for the mean only.
-        byzantine: share of the rows to withstand; read by trimmed_mean, krum and multi_krum.
+        byzantine: share of the rows assumed malicious; read by trimmed_mean, krum and multi_krum.
 
     Returns:
         (...) float32.
 
     Raises:
-        UserError: ``m`` rows are too few for the rule; ``shortage`` asks beforehand.
+        UserError: ``m`` rows are too few for the rule; ``shortage`` checks this in advance.
     """
     assert weights is None or rule == "mean", f"{rule} reads no weights"
     m = len(sent)
@@ -55,7 +55,7 @@ def aggregate(
 
 
 def _total(rows: np.ndarray) -> np.ndarray:
-    # One row after the other, since numpy's own sums group their terms by the array's shape.
+    # Row by row: how numpy's own sum groups its terms depends on the array's shape.
     return np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
 
 

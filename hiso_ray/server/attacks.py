@@ -1,22 +1,22 @@
-"""Simulated attackers: clients that send something else than their scalars.
+"""Simulated attackers: clients that send something other than their scalars.
 
-An attacker computes its turn like everyone, knows what the others computed, and replaces what it
-sends before it is encoded. With g its own scalars, and the honest clients those of the cohort
-that do not attack:
+An attacker computes its turn like any client, knows what the others computed, and replaces its
+scalars before they are encoded. Below, g are its own scalars, and the honest clients are those of
+the cohort that do not attack:
 
-- *sign_flip*: -scale · g (Li et al. 2019, arXiv 1811.03761, who use 4).
-- *gaussian*: N(0, (scale · rms)²), rms the root mean square of the honest scalars: the Gaussian
-  attack of Blanchard et al. 2017 (arXiv 1703.02757), whose σ of 200 is absolute and would mean
-  something else for every loss.
-- *scaled*: scale · g, the right direction far too loud (Bagdasaryan et al. 2020,
+- *sign_flip*: -scale · g (Li et al. 2019, arXiv 1811.03761, with scale 4).
+- *gaussian*: N(0, (scale · rms)²), rms the root mean square of the honest scalars. In the
+  Gaussian attack of Blanchard et al. 2017 (arXiv 1703.02757) σ is an absolute 200, whose strength
+  would depend on the loss.
+- *scaled*: scale · g, the right direction, amplified (Bagdasaryan et al. 2020,
   arXiv 1807.00459).
 - *constant*: scale, in every scalar (the same-value attack of Li et al. 2019).
 - *colluding*: all attackers send -scale times the honest clients' mean (inner product
-  manipulation, Xie et al. 2020, arXiv 1903.03936). Close together, they look like neighbours to
-  Krum.
+  manipulation, Xie et al. 2020, arXiv 1903.03936). Being close together, they get the low
+  scores that Krum selects.
 
-In a cohort without honest clients, the attackers' own scalars stand for theirs. What leaves the
-range of a float32 is sent as the largest one.
+In a cohort without honest clients, the attackers' own scalars are used instead. Values beyond
+the range of a float32 are clipped to it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def attackers(run_seed: int, num_clients: int, fraction: float) -> np.ndarray:
-    """Who attacks, for the whole run; the attackers of a smaller fraction are among them.
+    """The attackers of a run; a larger fraction includes those of a smaller one.
 
     Returns:
         (⌊fraction · num_clients⌋,) int64 client ids, ascending.
@@ -45,16 +45,16 @@ def attackers(run_seed: int, num_clients: int, fraction: float) -> np.ndarray:
 def corrupt(
     sent: np.ndarray, bad: np.ndarray, kind: str, scale: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """What a cohort sends when some of it attacks.
+    """What a cohort sends when some of its clients attack.
 
     Args:
         sent: (m, ...) float32 what every client computed, in client-id order.
-        bad: (m,) bool who attacks.
-        kind: of attack; not none.
-        rng: of this round; only gaussian draws from it.
+        bad: (m,) bool, true for attackers.
+        kind: the attack; not none.
+        rng: for this round; only gaussian draws from it.
 
     Returns:
-        (m, ...) float32, a copy; honest rows are as they were.
+        (m, ...) float32, a copy; honest rows are unchanged.
     """
     received = sent.copy()
     if bad.any():
@@ -64,7 +64,7 @@ def corrupt(
     return received
 
 
-# (own (a, ...), honest (h, ...), scale, rng) -> (a, ...) or what broadcasts to it; all float64
+# (own (a, ...), honest (h, ...), scale, rng) -> broadcastable to (a, ...); all float64
 _KINDS: dict[str, Callable[[np.ndarray, np.ndarray, float, np.random.Generator], Any]] = {
     "sign_flip": lambda own, honest, scale, rng: -scale * own,
     "gaussian": lambda own, honest, scale, rng: (

@@ -1,8 +1,8 @@
-"""A cohort's answers -> what its record holds, in client-id order whatever order they came in.
+"""Combines a cohort's answers for its record, in client-id order whatever the order of arrival.
 
-Payloads are decoded; attackers' are replaced; clipping is made sure of; the rule makes one τ×P
-array of them, or, where each client has directions of its own, all stand side by side; privacy adds
-its noise to the mean. All of it is numpy on a few numbers.
+Payloads are decoded, attackers' scalars are replaced, and clipping is enforced. Then the rule
+reduces all scalars to one τ×P array, or, with directions per client, they are put side by side.
+Privacy adds its noise to the mean. All of this is numpy on a few numbers.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def in_order(turns: Iterable[Turn], clients: np.ndarray) -> list[Turn]:
 
 
 def mean_loss(turns: Sequence[Turn]) -> float:
-    """Over the clients and their local steps, of which all have as many."""
+    """The mean over clients and local steps; all clients have the same number of steps."""
     losses = [loss for turn in turns for loss in turn.losses.tolist()]
     return math.fsum(losses) / len(losses)  # exact, so the same in any order
 
 
 def received(experiment: Experiment, round_: int, turns: Sequence[Turn]) -> np.ndarray:
-    """(m, τ, S) float32 scalars as the server has them; S = P, or 2P with second differences."""
+    """(m, τ, S) float32 scalars the server receives; S = P, or 2P with second differences."""
     steps, precision = experiment.federation.local_steps, experiment.precision
     shape = (steps, scalars_per_turn(experiment) // steps)
     sent = decode([turn.payload for turn in turns], precision, shape)
     if experiment.attack.kind != "none":
         sent = _attacked(experiment, round_, turns, sent)
     clip = experiment.privacy.clip
-    # Clients have clipped already; attackers have not, and rounding may have lengthened it again.
+    # Clients have clipped already; attackers have not, and rounding may have raised the norm.
     return sent if clip == "none" else np.stack([clipped(scalars, clip) for scalars in sent])
 
 
@@ -54,7 +54,7 @@ def _attacked(
     bad = np.isin([turn.client for turn in turns], who)
     rng = generator(experiment.seed, Purpose.ATTACK, round_)
     lies = corrupt(sent, bad, attack.kind, attack.scale, rng)
-    for i in np.flatnonzero(bad):  # they, too, send what the precision can say
+    for i in np.flatnonzero(bad):  # lies, too, are sent in the run's precision
         (sent[i],) = decode([encode(lies[i], precision, rng)], precision, lies[i].shape)
     return sent
 
@@ -62,11 +62,11 @@ def _attacked(
 def combine(
     experiment: Experiment, round_: int, sent: np.ndarray, examples: np.ndarray
 ) -> np.ndarray:
-    """What everyone is told of a round: (τ, n, S/P) float32 over n directions, g and then c.
+    """What a record tells all clients: (τ, n, S/P) float32 over n directions, g and then c.
 
     Args:
         sent: (m, τ, S) float32 of the clients that answered.
-        examples: (m,) int64 that each of them holds.
+        examples: (m,) int64 number of examples of each of them.
     """
     method, aggregation, privacy = experiment.method, experiment.aggregation, experiment.privacy
     weights = examples.astype(np.float64) if aggregation.weights == "examples" else None

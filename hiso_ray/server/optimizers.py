@@ -1,4 +1,4 @@
-"""The server of the first-order methods: deltas to their mean, and the mean to x_{r+1}. No torch.
+"""The server of the first-order methods: averages deltas and steps from x_r to x_{r+1}. No torch.
 
 With Δ the mean of the clients' deltas, one round is (Reddi et al. 2021, arXiv 2003.00295,
 algorithm 2; operations are per weight)::
@@ -13,9 +13,9 @@ algorithm 2; operations are per weight)::
 There is no bias correction. The paper's own values: β1 = 0.9 (0 for adagrad), β2 = 0.99 (adagrad
 has none), and τ = 1e-3, called ``eps`` here because τ is the number of local steps elsewhere.
 
-Float sums depend on their order, so the order is fixed, whoever computes: a cohort is split into
-chunks by its size alone; the weighted deltas of a chunk are added up in client order, then the sums
-of the chunks in order.
+Float sums depend on their order, so the order is fixed, whichever actors compute them: a cohort's
+size alone determines its chunks; the weighted deltas of a chunk are added up in client order, then
+the chunks' sums in chunk order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 
 from hiso_ray.errors import UserError
 
-CHUNKS = 16  # of a cohort: what a round can spread over, and how many sums reach the server
+CHUNKS = 16  # per cohort: bounds the actors that share a round and the sums that reach the server
 _SLICE = 1 << 16  # 256 KiB of float32: a slice and its temporaries stay in a core's cache
 
 
@@ -37,7 +37,7 @@ class ServerState:
     """x_r and the optimizer's moments. Only :func:`step` changes them, in place.
 
     Attributes:
-        x: (d,) float32; a reader that outlives the round needs a copy.
+        x: (d,) float32; copy it to keep it beyond the round.
         m: (d,) float32; None for sgd, and while β1 = 0: m is then Δ itself.
         v: (d,) float32; None for sgd.
         round: r, the number of steps taken.
@@ -79,7 +79,7 @@ def initial(optimizer: str, x0: np.ndarray, eps: float) -> ServerState:
         eps: the paper's τ; v_{-1} = τ².
 
     Raises:
-        UserError: there is no such optimizer, or τ is not positive where v needs it.
+        UserError: the optimizer is unknown, or it uses v and τ is not positive.
     """
     _check_name(optimizer)
     x = np.array(x0, np.float32)
@@ -132,7 +132,7 @@ def step(
 
 
 def tensors(state: ServerState) -> dict[str, np.ndarray]:
-    """What a snapshot must hold: x, and m and v where there are any. The state's own arrays."""
+    """The arrays a snapshot must hold: x, and m and v if there are any. Not copies."""
     named = {"x": state.x, "m": state.m, "v": state.v}
     return {name: array for name, array in named.items() if array is not None}
 
@@ -156,9 +156,9 @@ def load(optimizer: str, named: Mapping[str, np.ndarray], round_: int) -> Server
 
 
 def chunks(cohort: Sequence[int]) -> list[tuple[int, ...]]:
-    """A cohort of m clients in at most 16 runs of ⌈m/16⌉ clients, or one fewer.
+    """Splits a cohort of m clients into at most 16 chunks of ⌈m/16⌉ clients or one fewer.
 
-    The sizes depend on m alone. ``cohort`` ascends, as everywhere.
+    The sizes depend on m alone. ``cohort`` is ascending, as everywhere.
     """
     largest = -(-len(cohort) // CHUNKS)
     count = -(-len(cohort) // largest) if largest else 0
@@ -167,10 +167,10 @@ def chunks(cohort: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def add_up(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """((a + b) + c) + ... in the pieces' dtype, in memory of its own; a piece is needed only once.
+    """((a + b) + c) + ... in the pieces' dtype, newly allocated; each piece is read once.
 
-    Whoever sums a chunk uses this on float32 arrays that are weighted *already*: a fused
-    multiply-add rounds differently, and so does a sum that starts from 0 when a delta is -0.
+    Every sum over a chunk uses this on float32 arrays that are weighted *already*: a fused
+    multiply-add would round differently, and a sum that starts from 0 would turn -0 into 0.
     """
     several = iter(pieces)
     total = next(several).copy()
@@ -182,10 +182,10 @@ def add_up(pieces: Iterable[np.ndarray]) -> np.ndarray:
 def combine(
     parts: Mapping[int, np.ndarray], chunks: Sequence[tuple[int, ...]], total_weight: float
 ) -> np.ndarray:
-    """Δ = (Σ_i w_i Δ_i) / Σ_i w_i, with the same bits whoever added up what.
+    """Δ = (Σ_i w_i Δ_i) / Σ_i w_i, with the same bits whoever computed the parts.
 
     Args:
-        parts: (d,) float32 sums of weighted deltas, by the first client of what was summed: for
+        parts: (d,) float32 sums of weighted deltas, keyed by the first client in each sum: for
             each chunk either its whole sum or one array for every client in it. Read only.
         chunks: from :func:`chunks`.
         total_weight: Σ_i w_i over the cohort.
@@ -204,7 +204,7 @@ def combine(
 
 
 def _pieces(parts: Mapping[int, np.ndarray], chunk: tuple[int, ...]) -> list[np.ndarray]:
-    """One array where the chunk came as a whole, else one for each of its clients."""
+    """One array if the chunk was summed as a whole, else one per client."""
     there = [client for client in chunk if client in parts]
     assert there in ([chunk[0]], list(chunk)), (
         f"of the chunk {chunk} the deltas of {there} are there: neither its sum nor every client's"

@@ -1,7 +1,7 @@
-"""The server of methods that send weights: it holds x_r, and makes x_{r+1} of a cohort's changes.
+"""The server of methods that send weights: holds x_r and computes x_{r+1} from a cohort's deltas.
 
-The scalar family has no such thing. Here a record only says what happened, with a digest of the
-mean change; the weights lie in snapshots, and rounds after the newest one are run again.
+The scalar family needs no such server. Here a record holds only a digest of the mean delta, not the
+delta: weights are restored from the newest snapshot, and the rounds after it are run again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hiso_ray.server import optimizers
 
 
 class WeightServer:
-    """x_r and what the server's optimizer remembers.
+    """x_r and the state of the server's optimizer.
 
     Attributes:
         update_norm: ‖Δ‖ of the last round.
@@ -31,7 +31,7 @@ class WeightServer:
         """
         Args:
             x0: (d,) float32; copied.
-            examples: (num_clients,) int64 that each client holds.
+            examples: (num_clients,) int64 number of examples of each client.
         """
         self._experiment, self._examples = experiment, examples
         self._optimizer = experiment.method.row.server
@@ -44,11 +44,11 @@ class WeightServer:
 
     @property
     def x(self) -> np.ndarray:
-        """(d,) float32 x_r; the next step writes to it."""
+        """(d,) float32 x_r; the next step overwrites it."""
         return self._state.x
 
     def mean(self, turns: Sequence[Turn]) -> np.ndarray:
-        """Δ, (d,) float32: the mean of the clients' changes, in memory of its own.
+        """Δ, (d,) float32: the mean of the clients' deltas, newly allocated.
 
         Args:
             turns: in client-id order.
@@ -81,10 +81,10 @@ class WeightServer:
         self.update_norm = float(np.square(update, dtype=np.float64).sum()) ** 0.5
 
     def again(self, record: Record, turns: Sequence[Turn]) -> None:
-        """Takes the step of a round that was run before.
+        """Takes the step of a round that has been run again.
 
         Raises:
-            LedgerError: the clients computed something else this time.
+            LedgerError: Δ differs from the one whose digest is in the record.
         """
         update = self.mean(turns) if turns else None
         if (None if update is None else digest(update)) != record.update_sha256:
@@ -95,7 +95,7 @@ class WeightServer:
         self.step(update)
 
     def write(self, folder: Path, check: str) -> Snapshot | str:
-        """A snapshot of the state, or why it could not be written."""
+        """Writes a snapshot of the state; returns it, or why it could not be written."""
         try:
             return snapshots.write(
                 folder, self.round, check, optimizers.tensors(self._state), self.update_norm
@@ -104,10 +104,10 @@ class WeightServer:
             return str(error)
 
     def read(self, snapshot: Snapshot) -> None:
-        """Starts from a snapshot.
+        """Restores the state from a snapshot.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the snapshot cannot be read.
         """
         tensors, self.update_norm = snapshots.read(snapshot)
         self._state = optimizers.load(self._optimizer, tensors, snapshot.round)

@@ -1,7 +1,7 @@
 """Which clients of a cohort are evaluated together: a function of configuration and cohort alone.
 
-A matrix product's last bits depend on how many rows it has. So what shares a forward pass, or a sum
-of vectors, is fixed before anybody knows who computes it, and actors are dealt whole units.
+The last bits of a matrix product depend on its number of rows. So the clients that share a forward
+pass, or a sum of vectors, are fixed before actors are assigned, and actors get whole units.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from hiso_ray.config import Experiment
 from hiso_ray.server.optimizers import chunks
 
-AUTO = 4  # enough to keep a processor busy, and at 8 clients a round work for two
+AUTO = 4  # enough to keep a processor busy; 8 clients a round are work for two actors
 Unit = tuple[int, ...]
 """Clients, ascending."""
 
 
 def work_units(experiment: Experiment, clients: Sequence[int]) -> list[Unit]:
-    """A cohort in client-id order -> its units, in that order.
+    """Splits a cohort, in client-id order, into its units, in the same order.
 
-    Methods that send weights add up fixed chunks of the cohort; clients that probe along shared
-    directions share forward passes, ``task.clients_per_forward`` of them; all others are alone.
+    For methods that send weights, units are the chunks whose deltas are summed. Clients that probe
+    along shared directions share forward passes, ``task.clients_per_forward`` of them to a unit.
+    All others are units of one.
     """
     if experiment.sends_weights:
         return [tuple(chunk) for chunk in chunks(clients)]
@@ -30,7 +31,7 @@ def work_units(experiment: Experiment, clients: Sequence[int]) -> list[Unit]:
 
 
 def clients_together(experiment: Experiment) -> int:
-    """How many clients of a cohort share a forward pass at most."""
+    """The largest number of clients of a cohort that share a forward pass."""
     return min(_size(experiment), experiment.federation.clients_per_round)
 
 
@@ -42,7 +43,7 @@ def _size(experiment: Experiment) -> int:
 
 
 def idle(experiment: Experiment, actors: int) -> str | None:
-    """What to tell the user where units are too few to keep busy as many actors as could be."""
+    """What to tell the user if there are too few units to keep the actors busy."""
     cohort, size = experiment.federation.clients_per_round, clients_together(experiment)
     units, could = -(-cohort // size), min(cohort, actors)
     if experiment.sends_weights or units >= could:

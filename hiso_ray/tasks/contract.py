@@ -1,7 +1,7 @@
 """What a task is: examples, a model over one flat weight vector, a loss and a score.
 
-A task is loaded once, by whoever starts the run (:class:`Prepared`: plain arrays that every node
-receives once and nobody writes to), and built in each process that computes (:class:`Task`).
+The process that starts a run loads the task once (:class:`Prepared`: plain read-only arrays, sent
+to every node once), and each process that computes builds it (:class:`Task`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from hiso_ray.messages import Score
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
-"""(name, shape) of every trainable tensor, in the order in which they lie in the flat vector."""
+"""(name, shape) of every trainable tensor, in the order of the flat vector."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Prepared:
         spec: JSON-able description (model configuration, layout, answer tokens, ...).
         arrays: the examples, as numpy arrays to be shared read-only.
         x0: (d,) float32 initial weights.
-        labels: (n,) int64 group of every training example, for the partition: its class, or what
-            ``federation.by`` asks for.
+        labels: (n,) int64 group of every training example, for the partition: its class, or the
+            group that ``federation.by`` asks for.
         label_names: names of the groups.
-        frozen: weights of the model that are not trained.
-        notes: lines worth telling the user once.
+        frozen: number of the model's weights that are not trained.
+        notes: lines to tell the user once.
         activation, layers: as in :class:`Count`.
     """
 
@@ -53,14 +53,14 @@ class Prepared:
 
 
 class Count(NamedTuple):
-    """How many weights a model has, and what its forward pass takes.
+    """How many weights a model has, and how much memory its forward pass takes.
 
     Attributes:
         trainable: d.
-        frozen: not trained.
-        layer: trainable ones of the largest layer; see :func:`largest_layer`.
-        activation: elements that one layer holds of an example while it runs, roughly.
-        layers: of the network; a gradient keeps the activations of all.
+        frozen: number of weights that are not trained.
+        layer: trainable weights of the largest layer; see :func:`largest_layer`.
+        activation: elements that one layer holds per example while it runs, roughly.
+        layers: number of layers; a gradient keeps the activations of all.
     """
 
     trainable: int
@@ -71,16 +71,16 @@ class Count(NamedTuple):
 
 
 class Slices(Protocol):
-    """(d,) weights that are made a slice at a time, where all of them at once are too many."""
+    """(d,) weights produced slice by slice, where a whole copy would need too much memory."""
 
     @property
     def whole(self) -> Tensor | None:
-        """(d,) float32, where the weights lie in memory already; not to be written to."""
+        """(d,) float32 if the weights are already in memory, else None; read-only."""
         ...
 
     def write(self, out: Tensor, start: int) -> Tensor:
         """Fills ``out``, (n,) in the dtype of the forward passes, with the elements from ``start``
-        on, the same bits whatever the slices are; returns it."""
+        on and returns it. The bits do not depend on how the weights are sliced."""
         ...
 
 
@@ -88,7 +88,7 @@ class Several(Protocol):
     """Small networks: one computation for several weight vectors.
 
     Attributes:
-        at_once: weight vectors at most.
+        at_once: the maximum number of weight vectors.
     """
 
     at_once: int
@@ -122,14 +122,13 @@ class Task(Protocol):
     layout: Layout
     eval_batches: int
     several: Several | None
-    """For losses at several weight vectors at once; None where one by one is better."""
+    """Computes losses at several weight vectors at once; None where one by one is better."""
 
     def batch(self, *clients: np.ndarray) -> Any:
-        """Training examples of some clients, a group that is evaluated in one forward pass: made
-        once, scored by every probe.
+        """Training examples of clients that share a forward pass; made once, used by every probe.
 
         Args:
-            clients: each (n,) the minibatch of one client.
+            clients: the minibatch of each client, (n,) example indices.
         """
         ...
 
@@ -138,15 +137,15 @@ class Task(Protocol):
         batch.
 
         Args:
-            weights: (d,) in the dtype of the forward passes, or slices of such: the same bits, and
-                of the weights no more than a layer at a time. Tasks without layers take no slices.
+            weights: (d,) in the dtype of the forward passes, or slices of them, which give the
+                same bits with one layer in memory at a time. Tasks without layers reject slices.
             batches: from :meth:`batch`.
 
         Returns:
             (clients of all batches,) float64, from float32 losses.
 
         Raises:
-            UserError: the model cannot be given its weights layer by layer.
+            UserError: the model does not support weights layer by layer.
         """
         ...
 
@@ -221,7 +220,7 @@ def dimension(layout: Layout) -> int:
 
 
 def largest_layer(layout: Layout) -> int:
-    """Trainable weights of the largest layer: what one module owns, and the modules around it."""
+    """Trainable weights of the largest layer: those of one module and of its ancestors."""
     own: dict[str, int] = {}
     for name, shape in layout:
         module = name.rpartition(".")[0]
@@ -230,7 +229,7 @@ def largest_layer(layout: Layout) -> int:
 
 
 def most_at_once(own: Mapping[str, int]) -> int:
-    """The largest sum over a module and all those around it.
+    """The largest sum over a module and all its ancestors.
 
     Args:
         own: a number for each module, by its full name.

@@ -1,5 +1,5 @@
-"""The evaluation examples: which are kept apart to choose by, in which batches all are scored, how
-many were trained on, and a digest that tells whether two runs were scored on the same ones."""
+"""Evaluation examples: the validation part, the batches, the overlap with the training examples,
+and a digest that tells whether two runs were scored on the same examples."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def check(config: TaskConfig, examples: int) -> None:
 
 
 def batches(config: TaskConfig, examples: int) -> list[range]:
-    """Batches of consecutive examples; the last of the validation examples and the last of the test
-    are as short as they are.
+    """Batches of consecutive examples. Validation and test examples are batched separately; the
+    last batch of each may be shorter.
 
     Args:
-        examples: how many there are of both.
+        examples: number of validation and test examples together.
     """
     size, chosen_by = config.eval_batch_size, config.validation_examples
     parts = range(chosen_by), range(chosen_by, examples)
@@ -39,11 +39,11 @@ def batches(config: TaskConfig, examples: int) -> list[range]:
 
 
 def seen(config: TaskConfig, prepared: Prepared) -> tuple[str, ...]:
-    """How many evaluation examples the model is trained on, in words: those whose prompt or image
-    is a training example's.
+    """A line that says how many evaluation examples are also training examples, compared by prompt
+    or image; nothing if none are.
 
     Raises:
-        UserError: all of them.
+        UserError: all of them are.
     """
     held = list(_read(prepared, "eval"))
     wanted = set(held)
@@ -61,7 +61,7 @@ def seen(config: TaskConfig, prepared: Prepared) -> tuple[str, ...]:
 
 
 def _read(prepared: Prepared, split: str) -> Iterator[bytes]:
-    """What the model reads of each example of a split; nothing where there are no such."""
+    """The model's input for each example of a split; nothing for tasks without such inputs."""
     arrays = prepared.arrays
     if f"{split}_x" in arrays:
         yield from (image.tobytes() for image in arrays[f"{split}_x"])
@@ -71,10 +71,9 @@ def _read(prepared: Prepared, split: str) -> Iterator[bytes]:
 
 
 def digest(prepared: Prepared) -> str:
-    """SHA-256 over the evaluation examples as the model reads and is scored on them: token ids or
-    images, labels, references.
+    """SHA-256 over the evaluation examples: token ids or images, labels, references.
 
-    A task that keeps no such examples is scored on all that it has (the quadratic).
+    For a task without such examples (the quadratic), over all its arrays.
     """
     arrays = {name: a for name, a in prepared.arrays.items() if name.startswith("eval_")}
     arrays.pop("eval_tokenizer", None)

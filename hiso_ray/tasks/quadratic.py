@@ -1,8 +1,8 @@
 """f(x) = ½ Σ_j λ_j (x_j - b_j)²: the test task whose Hessian diag(λ) is known.
 
 Each training example is one target b, so minibatches differ; the global optimum is their mean.
-λ runs from 1 down to 0.01 evenly in logarithm; x_0 = 1 everywhere. A prediction is "correct" when
-the loss above the optimum has fallen below one hundredth of its start, so accuracy is 0 or 1.
+λ falls from 1 to 0.01 in logarithmic steps; x_0 = 1 everywhere. Accuracy is 1 once the loss above
+the optimum is below one hundredth of its initial value, else 0.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hiso_ray.tasks.images.stacked import AT_ONCE
 
 EXAMPLES = 20_000
 SPREAD = 0.1
-STACKED = 1 << 20  # squares held at once: as many as a CPU's cache takes
+STACKED = 1 << 20  # squares held at once: as many as fit in a CPU's cache
 
 
 def prepare(experiment: Experiment) -> Prepared:
     dimension = _dimension(experiment.task.model)
     rng = generator(experiment.seed, Purpose.TASK_DATA)
-    # Examples share few distinct targets, so that ten thousand clients need no more memory.
+    # Examples share few distinct targets, so that memory does not grow with the number of clients.
     targets = rng.normal(0.0, SPREAD, size=(min(EXAMPLES, 256), dimension)).astype(np.float32)
     return Prepared(
         spec={"layout": [["x", [dimension]]]},
@@ -61,11 +61,11 @@ def _dimension(model: str) -> int:
 
 
 class Targets(NamedTuple):
-    """The minibatches of some clients, one after the other.
+    """Concatenated minibatches of some clients.
 
     Attributes:
         targets: (n, d) float32.
-        sizes: how many each client has.
+        sizes: number of targets of each client.
     """
 
     targets: Tensor
@@ -73,7 +73,7 @@ class Targets(NamedTuple):
 
 
 class Quadratic:
-    """The quadratic built on one device; ``Task`` says what the methods do."""
+    """The quadratic built on one device; ``Task`` documents the methods."""
 
     eval_batches = 1
 
@@ -112,11 +112,11 @@ class Quadratic:
         return own_means(terms, real).T.double().cpu().numpy()
 
     def stacked_losses(self, weights: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example at k weight vectors, bit for bit as one by one.
+        """Loss of every example at k weight vectors, the same bits as one by one.
 
-        The squares are not expanded into products, and the sum is none of products either: both
-        are faster for some sizes, but what they lose is many times what is lost here, and division
-        by μ magnifies it.
+        The squares are not expanded into products, and the sum is not a matrix product either: both
+        are faster for some sizes, but their rounding errors are many times larger, and division by
+        μ amplifies them.
 
         Args:
             weights: (k, d) in the dtype of the forward passes.

@@ -1,4 +1,4 @@
-"""The table of tasks, and what every one of them is asked."""
+"""The table of tasks, and the functions that dispatch to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_LANGUAGE = EXAMPLES | {
     "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by", "lora",
     "frozen_layers", "prompt",
 }  # fmt: skip
-TOKENS = 4096  # of one forward pass, where clients_per_forward is auto
+TOKENS = 4096  # of one forward pass, if clients_per_forward is auto
 
 
 def _language(data: str, model: str = "HuggingFaceTB/SmolLM2-135M") -> Row:
@@ -59,7 +59,7 @@ def row_of(task: TaskConfig) -> Row:
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with model, data, metric and the task's own numbers spelled out.
+    """The experiment with ``auto`` replaced for model, data, metric and the task's own fields.
 
     Raises:
         UserError: an unknown task, a metric that the task does not have, or an option that it does
@@ -109,7 +109,7 @@ def _together(task: TaskConfig, longest: int) -> int:
 
 
 def _absolute(name: str) -> str:
-    """A path that exists is spelled out, so that replay finds it from anywhere."""
+    """Makes an existing path absolute, so that replay finds it from any working directory."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
 
@@ -118,14 +118,14 @@ def prepare(experiment: Experiment) -> Prepared:
     """Reads the task's model and data once; the experiment must be resolved.
 
     Raises:
-        UserError: what is missing or does not fit, in words.
+        UserError: something is missing or does not fit; says what.
     """
     prepared: Prepared = row_of(experiment.task).functions().prepare(experiment)
     return prepared
 
 
 def load(experiment: Experiment) -> tuple[Prepared, Partition]:
-    """:func:`prepare`, and who holds which training examples."""
+    """:func:`prepare`, and the partition: which client holds which training examples."""
     prepared = prepare(experiment)
     return prepared, split(experiment.federation, prepared.labels, experiment.seed)
 
@@ -134,7 +134,7 @@ def count(experiment: Experiment) -> Count:
     """How many weights there are, without reading any weights or data.
 
     Raises:
-        UserError: a model whose structure cannot be had.
+        UserError: the model's structure is not available.
     """
     found: Count = row_of(experiment.task).functions().count(experiment.task)
     return found
@@ -142,10 +142,10 @@ def count(experiment: Experiment) -> Count:
 
 def preview(experiment: Experiment) -> tuple[str, ...]:
     """Lines that show the first training prompts of a language task as the model will read them,
-    from what is on this machine; the experiment must be resolved. Other tasks have none.
+    from local files only; the experiment must be resolved. Empty for other tasks.
 
     Raises:
-        UserError: the data are here, and do not fit.
+        UserError: the data are on this machine but do not fit the task.
     """
     show = getattr(row_of(experiment.task).functions(), "preview", None)
     return tuple(show(experiment)) if show else ()

@@ -1,4 +1,4 @@
-"""What a task says of itself to the registry."""
+"""A task's entry in the registry."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Row:
     """One task.
 
     Attributes:
-        model, data: what ``auto`` stands for.
-        module: where its functions are: ``prepare`` (resolved experiment -> ``contract.Prepared``),
-            ``count`` (``task`` section -> ``contract.Count``), ``build`` (``task`` section,
-            ``Prepared``, device -> ``contract.Task``), and, where there is something to show before
-            a run, ``preview`` (experiment -> lines). Imported when one is needed.
-        reads: the fields of ``task`` that mean something to it, besides ``ALWAYS``.
-        own: ``task`` section -> ``metrics``, the first of which a run goes by, and the task's own
-            values of fields that are ``auto``.
+        model, data: the values of ``auto``.
+        module: module with its functions: ``prepare`` (resolved experiment ->
+            ``contract.Prepared``), ``count`` (``task`` section -> ``contract.Count``), ``build``
+            (``task`` section, ``Prepared``, device -> ``contract.Task``), and optionally
+            ``preview`` (experiment -> lines to show before a run). Imported on first use.
+        reads: the fields of ``task`` that it reads, besides ``ALWAYS``.
+        own: ``task`` section -> ``metrics``, the first of which is the default metric, and the
+            task's own values of fields that are ``auto``.
         groups: whether its examples have lengths and columns for ``federation.by``.
         layers: whether weights can be perturbed layer by layer.
     """

@@ -1,7 +1,7 @@
-"""The cluster that ``RAY_ADDRESS`` points at, asked whether it is there.
+"""Checks that the cluster at ``RAY_ADDRESS`` is reachable.
 
-Ray itself tries an address that nobody answers at for many minutes, and then ends the process
-without naming it.
+Ray itself retries an unreachable address for many minutes, and then ends the process without naming
+the address.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from ray._private.services import canonicalize_bootstrap_address
 
 from hiso_ray.errors import UserError
 
-SECONDS = 5.0  # until an address counts as one that nobody answers at
+SECONDS = 5.0  # until an address counts as unreachable
 PAUSE = 0.5
 
 
 def check_reachable(address: str, seconds: float = SECONDS) -> None:
     """
     Args:
-        address: as ``RAY_ADDRESS`` has it: HOST:PORT, ray://HOST:PORT, auto or local.
+        address: the value of ``RAY_ADDRESS``: HOST:PORT, ray://HOST:PORT, auto or local.
 
     Raises:
-        UserError: nothing answers there, or it is no address.
+        UserError: nothing answers there, or it is not an address.
     """
     place = _place(address)
     if place is None:
@@ -44,7 +44,7 @@ def check_reachable(address: str, seconds: float = SECONDS) -> None:
 
 
 def _place(address: str) -> str | None:
-    """HOST:PORT; None where a cluster is started here."""
+    """HOST:PORT; None if a cluster is to be started here."""
     if address.startswith("ray://"):
         return address.removeprefix("ray://").partition("/")[0].partition("?")[0]
     try:
@@ -56,7 +56,7 @@ def _place(address: str) -> str | None:
 
 
 def unreachable(address: str, why: str) -> UserError:
-    """What to say of an address at which there is no cluster."""
+    """The error for an address without a cluster."""
     return UserError(
         f"the environment has RAY_ADDRESS = {address}, and {why}. Start that cluster, correct the "
         "variable, or unset it for a local cluster"

@@ -1,4 +1,4 @@
-"""A worker behind one method."""
+"""The client actor: a worker behind one remote method."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from hiso_ray.messages import Description
 
 
 def told(error: Exception) -> UserError | None:
-    """What an actor had to tell the user, if that is what Ray raises ``error`` for."""
+    """The ``UserError`` raised in an actor, if that is the cause of Ray's ``error``."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, UserError) else None
 
 
 class ClientActor:
-    """Answers messages, so that one place counts, retries and reports them.
+    """Answers messages; the fleet counts, retries and reports them in one place.
 
     Attributes:
-        refused: why there is no worker, if there is none; Ray would bury it in a traceback.
-        born: when this process started [ns]: tells an actor that Ray restarted from its
-            predecessor.
+        refused: why the worker could not be built, if so; Ray would bury it in a traceback.
+        born: when this process started [ns]: distinguishes a restarted actor from its predecessor.
     """
 
     def __init__(self, experiment: Experiment, task: SharedTask, partition: Any) -> None:
@@ -46,13 +45,13 @@ class ClientActor:
             self.refused = error
         self.born = time.time_ns()
 
-    # Asked of an actor that has died, this waits until Ray has restarted it.
+    # If the actor has died, this call waits until Ray has restarted it.
     @ray.method(max_task_retries=-1)
     def describe(self) -> tuple[Description, int, Process]:
-        """What it computes with, when it was born, and which process it is.
+        """(what it computes with, ``born``, its process).
 
         Raises:
-            UserError: the worker could not be made.
+            UserError: the worker could not be built.
         """
         if self.refused is not None:
             raise self.refused
@@ -62,19 +61,19 @@ class ClientActor:
         """See ``Worker.gpu_bytes``.
 
         Raises:
-            UserError: the worker could not be made, or the turn not taken.
+            UserError: the worker could not be built, or the turn failed.
         """
         if self.refused is not None:
             raise self.refused
         return self.worker.gpu_bytes()
 
     def call(self, message: bytes, weights: np.ndarray | None = None) -> bytes:
-        """(what it missed, method of the worker, arguments) -> when it was born, and the result.
+        """Pickled (``Missed``, method of the worker, arguments) -> pickled (``born``, result).
 
-        The weights that it missed, where methods send them, come from the node's object store.
+        For methods that send weights, ``weights`` comes from the node's object store.
 
-        Exceptions are answers too: ``Behind`` when it lacks records, ``UserError`` (a non-finite
-        loss, a full GPU), and ``TurnFailed`` with the traceback of anything else.
+        Exceptions are returned as results: ``Behind`` when records are missing, ``UserError`` (a
+        non-finite loss, a full GPU), and ``TurnFailed`` with the traceback of anything else.
         """
         missed, method, arguments = pickle.loads(message)
         answer: Any

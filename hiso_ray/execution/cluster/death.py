@@ -1,13 +1,13 @@
-"""Why an actor died: killed for memory, or something else.
+"""Finds out whether an actor was killed for memory or died of another cause.
 
-What Ray raises does not tell. For an actor that will be restarted it is "temporarily unavailable",
-whatever ended the process, and of every process that is gone its text says that the kernel may have
-killed it for memory. What tells:
+Ray's exception does not tell. For an actor that will be restarted it says "temporarily
+unavailable", whatever ended the process; for any dead process it says that the kernel may have
+killed it for memory. Two other sources do tell:
 
 - for Ray's memory monitor, the row that Ray's control service keeps of each process of the cluster:
-  it says how the process ended, a few milliseconds after the error;
-- for the kernel, a counter (``oom_kills``) of the node where it is read, the driver's. Of the other
-  nodes nothing is known.
+  it says how the process ended, and appears a few milliseconds after the error;
+- for the kernel, a counter (``oom_kills``), read on the driver's node only. Kernel kills on other
+  nodes are not seen.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from hiso_ray.client.out_of_memory import Batch, less_on_machine
 from hiso_ray.config import Experiment
 from hiso_ray.execution.cluster.oom_kills import OomKills
 
-ROW_SECONDS = 2.0  # for a process's end to be entered; it takes milliseconds where the node lives
+ROW_SECONDS = 2.0  # for Ray to record a process's end; takes milliseconds if the node is alive
 FOR_MEMORY = common_pb2.WorkerExitType.Value("NODE_OUT_OF_MEMORY")
 UNEXPECTED = common_pb2.WorkerExitType.Value("SYSTEM_ERROR")
 BATCH: dict[str, Batch] = {"turns": "batch_size", "scores": "eval_batch_size"}
 
 
 class Process(NamedTuple):
-    """One incarnation of an actor, in Ray's names.
+    """One incarnation of an actor, by Ray's ids.
 
     Attributes:
         worker: id of the process, 56 hexadecimal digits.
-        node: id of the node, the same.
+        node: id of the node, in the same form.
     """
 
     worker: str
@@ -50,22 +50,22 @@ class Process(NamedTuple):
 
     @staticmethod
     def here() -> Process:
-        """The process that asks."""
+        """The calling process."""
         context = ray.get_runtime_context()
         return Process(context.get_worker_id(), context.get_node_id())
 
 
 @dataclass(frozen=True)
 class Killed:
-    """A process that was killed for memory; None where it is not known.
+    """A process that was killed for memory; unknown attributes are None.
 
     Attributes:
-        by_ray: by Ray's memory monitor; else by the kernel.
-        node: its id.
-        largest: what the largest of Ray's processes on the node held [GiB].
-        used: of the node's memory [GiB].
+        by_ray: killed by Ray's memory monitor; else by the kernel.
+        node: id of its node.
+        largest: memory of the largest Ray process on the node [GiB].
+        used: memory in use on the node [GiB].
         total: the node's memory [GiB].
-        limit: above which Ray kills [GiB].
+        limit: use above which Ray kills [GiB].
     """
 
     by_ray: bool
@@ -77,7 +77,7 @@ class Killed:
 
     @staticmethod
     def told(text: str) -> Killed:
-        """From what Ray's memory monitor has to say, of which what is not found is left out."""
+        """Parses the message of Ray's memory monitor; values that are not found stay None."""
         node = re.search(r"\bID: (\w+)\)", text)
         of_node = re.search(r"was ([\d.]+)GB used / ([\d.]+)GB limit", text)
         limit = re.search(r"threshold of (\d+)B", text)
@@ -96,9 +96,9 @@ def words(experiment: Experiment, killed: Killed, actors: int, beside: int, stag
     """What happened and what to change, in one line.
 
     Args:
-        actors: of the run.
-        beside: of them on the node, itself included; 0 where that is not known.
-        stage: what it was asked for, a method of the worker, or anything else.
+        actors: number of actors of the run.
+        beside: number of them on the node, itself included; 0 if unknown.
+        stage: what the process was doing: a method of the worker, or another name.
     """
     who = f"{beside} actor{'s' * (beside > 1)}" if beside else "an actor"
     size = "" if killed.largest is None else f" of about {killed.largest:.1f} GiB"
@@ -121,13 +121,13 @@ class Deaths:
     def __init__(self, kills: OomKills | None = None) -> None:
         self._kills = OomKills() if kills is None else kills
         self._node = ray.get_runtime_context().get_node_id()
-        self._found: dict[str, Killed | None] = {}  # by process: the kernel counts each once
-        self._silent: set[str] = set()  # nodes that have not told of an end
+        self._found: dict[str, Killed | None] = {}  # by process: a kill explains one death
+        self._silent: set[str] = set()  # nodes that did not report a process's end
 
     @cached_property
     def _tables(self) -> GlobalStateAccessor:
-        """Of Ray's control service. Not by ``ray.util.state``: that asks the dashboard, which a
-        local cluster is without."""
+        """The tables of Ray's control service. ``ray.util.state`` would need the dashboard, which
+        a local cluster does not run."""
         options = GcsClientOptions.create(
             ray.get_runtime_context().gcs_address,
             None,
@@ -139,12 +139,12 @@ class Deaths:
         return tables
 
     def mark(self) -> None:
-        """A new stretch of work: what the kernel killed before the last one is forgotten."""
+        """Begins a new stretch of work; forgets kernel kills from before the previous one."""
         self._kills.mark()
 
     def of(self, process: Process) -> Killed | None:
-        """How the process was killed for memory, or None if it was not, as far as is known; waits
-        until Ray knows of its end, which a node that has gone will never tell."""
+        """How the process was killed for memory; None if it was not, or if that is unknown. Waits
+        up to ``ROW_SECONDS`` for Ray to record its end, which a lost node never reports."""
         if process.worker in self._found:
             return self._found[process.worker]
         row, killed = self._ended(process), None
@@ -157,28 +157,28 @@ class Deaths:
         return killed
 
     def of_driver(self, error: Exception) -> Killed | None:
-        """The same of an actor on this node that Ray does not restart: then its error tells."""
+        """The same for an actor on this node that Ray does not restart, whose error tells."""
         if isinstance(error, OutOfMemoryError):
             return Killed.told(str(error))
         return self._by_kernel(self._node)
 
     def since(self, actor: Any, process: Process | None) -> list[Killed]:
-        """How an actor was killed for memory again and again before it had started.
+        """Kills for memory of the actor's processes after ``process``, none of which had started.
 
         Args:
             actor: its handle.
-            process: the last of its processes that had started; None if none had.
+            process: its last process that had started; None if none had.
         """
         found = self._tables.get_actor_info(actor._actor_id)
         info = gcs_pb2.ActorTableData.FromString(found or b"")
-        incarnations = getattr(info, "previous_incarnations", ())  # older versions keep none
+        incarnations = getattr(info, "previous_incarnations", ())  # older versions of Ray keep none
         before = [Process(p.worker_id.hex(), p.node_id.hex()) for p in incarnations]
         if process in before:
             before = before[before.index(process) + 1 :]
         return [killed for killed in map(self.of, before) if killed is not None]
 
     def unseen(self, process: Process) -> str:
-        """What is to be added to the words of a death that is not known to be for memory."""
+        """Addition to the message of a death that is not known to be for memory."""
         if process.node == self._node:
             return ""
         return (
@@ -192,7 +192,7 @@ class Deaths:
         return Killed(by_ray=False, node=node)
 
     def _ended(self, process: Process) -> Any | None:
-        """Ray's row of a process that has ended; None if Ray does not know that it has."""
+        """Ray's row of a process that has ended; None if Ray has not recorded the end."""
         worker = WorkerID(bytes.fromhex(process.worker))
         patience = 0.0 if process.node in self._silent else ROW_SECONDS
         deadline = time.monotonic() + patience

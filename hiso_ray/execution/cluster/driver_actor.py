@@ -1,4 +1,4 @@
-"""The round loop as an actor that can be asked how far it is."""
+"""The round loop as an actor that reports its progress on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hiso_ray.run_folder.rows import Row
 
 
 class DriverActor:
-    """Runs the rounds in a thread, so that it can answer while they run."""
+    """Runs the rounds in a thread, so that it can answer calls meanwhile."""
 
     def __init__(self) -> None:
         self._rows: SimpleQueue[Row] = SimpleQueue()
@@ -27,7 +27,7 @@ class DriverActor:
     async def run(
         self, job: Job, reservation: Reservation, shared: Shared
     ) -> dict[str, Any] | Exception:
-        """The summary, or the exception that the caller or its user can do something about."""
+        """Returns the summary, or an exception that the caller or the user can act on."""
         gauges = Gauges(job.folder, job.experiment.task.metric)
 
         def on_row(row: Row) -> None:

@@ -1,4 +1,4 @@
-"""A round's work for the fleet: who is asked what, and how answers are put together."""
+"""Splits a round's work into messages for the fleet and combines the answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hiso_ray.server.work_units import Unit, work_units
 
 
 class ClusterExecutor:
-    """One message per actor and round, answered in any order; see ``contract.Executor``."""
+    """Sends one message per actor and round, answered in any order; see ``contract.Executor``."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ClusterExecutor:
         lists: dict[tuple[int, int | None], list[Unit]] = {}
         for position, unit in enumerate(work_units(self._experiment, clients.tolist())):
             actor = unit[0] if self._one_each else present[position % len(present)]
-            # Sums of d floats come back one at a time: a message each.
+            # Each unit's answer is a sum of d floats: one message per unit.
             apart = position if self._experiment.sends_weights else None
             lists.setdefault((actor, apart), []).append(unit)
         work = [Piece("turns", tuple(some), (seeds,), actor) for (actor, _), some in lists.items()]
@@ -73,7 +73,7 @@ class ClusterExecutor:
         return self.fleet.ask_one(history, "diagnose")
 
     def snapshot(self, history: History) -> Snapshot | str:
-        """Asks one actor after the other, because not every node need see the run folder."""
+        """Asks one actor after the other, because some nodes may not see the run folder."""
         order = sorted(range(self.actors), key=lambda actor: actor != self._writer)
         answer: Snapshot | str = ""
         for actor in order:

@@ -1,14 +1,14 @@
-"""Client actors that may die, hang, or go with their node, and come back.
+"""Client actors that may die, hang, or leave with their node, and come back.
 
-Each member has at most one message at a time. A message that fails is given to whoever is free;
-the member itself is restarted by Ray meanwhile, stands at x_0 again, and is brought forward by
-what it is sent next. Messages are serialized here, so that their size is counted and not guessed.
+Each member has at most one message at a time. A failed message goes to any free member. Meanwhile
+Ray restarts the failed member at x_0, and its next message brings it up to date. Messages are
+serialized here, so that their size is measured and not estimated.
 
-Who fails for good is found by asking again: a piece of work fails, is tried once more, and is then
-taken apart, one client (or evaluation batch) a message, until one has failed ``resources.tries``
-times. A member on which anything failed is restarted, so each try is on a fresh or another one: an
-error may have left its weights half moved, or its GPU unusable. Results do not depend on who
-computes them, so nothing of this shows.
+Retries isolate the client that keeps failing: a failed piece of work is retried once, and is then
+split into one message per work unit (or evaluation batch), until one has failed ``resources.tries``
+times. A member on which anything failed is restarted, so each try runs on a fresh or another
+member: an error may have left its weights half updated, or its GPU unusable. Results do not depend
+on which member computes them, so failures do not change them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Fleet:
         self._reservation, self._checked_at = reservation, 0.0
         method = experiment.method
         self._oracle_every = method.curvature_rounds * method.curvature_row.measures
-        self._weights: tuple[int, ray.ObjectRef] | None = None  # of a round
+        self._weights: tuple[int, ray.ObjectRef] | None = None  # (round, its x_r)
         self._tries = experiment.resources.tries
         self._faults, self._patience = faults, Patience(experiment.resources.answer_seconds)
         deaths = Deaths()
@@ -69,20 +69,20 @@ class Fleet:
 
     @property
     def present(self) -> list[int]:
-        """Numbers of the members that can be asked now; at least one."""
+        """Numbers of the members that can be asked now; all numbers if none can."""
         found = [n for n, member in enumerate(self._members) if member.present]
         return found or list(range(len(self._members)))
 
     def ask(self, history: History, pieces: Sequence[Piece]) -> dict[Any, Any]:
-        """Sends pieces of work and collects the answers, whatever happens to members meanwhile.
+        """Sends pieces of work and collects the answers, even if members fail meanwhile.
 
         Returns:
             The result of each item of all pieces; for a piece without items, under None.
 
         Raises:
-            TurnFailed: a piece failed as often as it may be tried.
-            UserError: from a worker (a non-finite loss), or nobody is left.
-            NodesLost: the run should reserve again what the cluster still has.
+            TurnFailed: a piece failed ``resources.tries`` times.
+            UserError: from a worker (a non-finite loss), or no member is left.
+            NodesLost: nodes have left; the run should reserve again on the remaining ones.
         """
         call = Call(history, deque(pieces))
         self._casualties.mark()
@@ -92,7 +92,7 @@ class Fleet:
         return call.answers
 
     def ask_one(self, history: History, method: str, *arguments: Any, of: int | None = None) -> Any:
-        """One message, to member ``of`` if it is free."""
+        """Sends one message, to member ``of`` if it is free, and returns the result."""
         return self.ask(history, [Piece(method, None, arguments, of)])[None]
 
     def _hand_out(self, call: Call) -> None:
@@ -123,7 +123,7 @@ class Fleet:
         call.pending[member.handle.call.remote(message, weights)] = sent
 
     def _put(self, missed: Missed) -> ray.ObjectRef:
-        """x_r in the object store, once a round: a node that needs it fetches it once."""
+        """Puts x_r into the object store once per round; a node that needs it fetches it once."""
         if self._weights is None or self._weights[0] != missed.round:
             assert missed.weights is not None
             self._weights = (missed.round, ray.put(missed.weights))
@@ -131,7 +131,7 @@ class Fleet:
         return self._weights[1]
 
     def _wait(self, call: Call) -> None:
-        """Until something happens: an answer, a failure, a deadline, a member's return."""
+        """Waits for an answer, a failure, a deadline or a member's return, and handles it."""
         members = enumerate(self._members)
         back = {m.returning: n for n, m in members if m.returning is not None}
         if not call.pending and not back:
@@ -142,7 +142,7 @@ class Fleet:
             wakes.append(time.monotonic() + CHECK_SECONDS)
         seconds = max(0.0, min(wakes) - time.monotonic())
         refs = [*call.pending, *back]
-        if ray.wait(refs, timeout=seconds)[0]:  # and whatever else is there by now
+        if ray.wait(refs, timeout=seconds)[0]:  # take all that is ready by now
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         else:
             ready = []
@@ -156,13 +156,13 @@ class Fleet:
             self._hung(call, call.pending.pop(ref))
 
     def _check_absent(self, numbers: Sequence[int], alone: bool) -> None:
-        """Waiting for members that went away must come to an end.
+        """Limits how long the run waits for absent members.
 
         Raises:
-            NodesLost: Ray has no place for some of them. It must not be left searching: its
-                control service then takes a whole core (ray-project/ray pull request 65007).
-            UserError: there is nobody else, and none came back, or all were killed for memory
-                again and again before they had started.
+            NodesLost: Ray has no place for some of them. Do not leave Ray searching: its control
+                service then takes a whole core (ray-project/ray pull request 65007).
+            UserError: no other member is working, and none came back in time, or all were killed
+                for memory ``resources.tries`` times while starting.
         """
         now = time.monotonic()
         if now < self._checked_at + CHECK_SECONDS:
@@ -197,7 +197,7 @@ class Fleet:
             text = "it had died between two messages"
             why = self._casualties.why(sent.number, piece.method, "restarted", text)
             self._note(call, sent, *why)
-            member.go()  # who it is now is asked before it counts
+            member.go()  # asks for its new identity before using it
             call.waiting.append(piece)
         elif isinstance(answer, Behind):
             assert answer.unreadable is not None or answer.round < sent.since, answer

@@ -1,4 +1,4 @@
-"""The run's numbers on Ray's metrics page, and so in its dashboard."""
+"""Exports the run's numbers to Ray's metrics page, and so to its dashboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Gauges:
         self._before: Row | None = None  # the row of the last evaluation
 
     def show(self, row: Row) -> None:
-        """One row of ``metrics.csv``."""
+        """Shows one row of ``metrics.csv``."""
         found = {"hiso_round": row["round"], "hiso_train_loss": row["train_loss"]}
         if row["eval_loss"] is not None:
             found["hiso_score"] = row.get(f"eval_{self._metric}")

@@ -1,4 +1,4 @@
-"""What a run is called on Ray, whose names and tags are ASCII."""
+"""A run's name on Ray, whose names and tags are ASCII."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ KEPT = string.punctuation.replace("%", "") + " "
 
 
 def label_of(folder: Path) -> str:
-    """A run folder's name; what is not ASCII as in a web address: ``lauf-%C3%BC``."""
+    """A run folder's name, with non-ASCII characters percent-encoded: ``lauf-%C3%BC``."""
     return quote(os.fsencode(folder.name), safe=KEPT)

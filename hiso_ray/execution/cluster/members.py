@@ -31,14 +31,14 @@ class Member:
     """One client actor as the driver sees it.
 
     Attributes:
-        known: records it is known to hold.
+        known: number of records it is known to have applied.
         blind: it could not read the snapshot.
-        born: tells one incarnation from the next.
-        returning: pending while it is away; answered when it is back.
+        born: distinguishes one incarnation from the next.
+        returning: while it is away, a reference that becomes ready when it is back; else None.
         gone_at: when it went away [s, monotonic].
-        distrusted: the incarnation that is being killed.
+        distrusted: ``born`` of the incarnation that is being killed.
         lost: it will not come back.
-        process: which one it is, or was before it went away; None before it has first started.
+        process: its current process, or the last before it went away; None before the first start.
     """
 
     handle: Any
@@ -56,24 +56,24 @@ class Member:
         return self.returning is None and not self.lost
 
     def go(self) -> None:
-        """It has died: whatever comes back stands at x_0."""
+        """Marks it as dead; its next incarnation starts at x_0."""
         self.known, self.blind = 0, False
         self.returning = self.handle.describe.remote()
         self.gone_at = time.monotonic()
 
     def restart(self) -> None:
-        """It cannot be trusted any longer."""
+        """Kills it so that Ray restarts it: its state can no longer be trusted."""
         self.distrusted = self.born
         ray.kill(self.handle, no_restart=False)
         self.go()
 
     def killed(self, deaths: Deaths) -> list[Killed]:
-        """How processes were killed for memory that were to take the place of the last one."""
+        """Kills for memory of the processes that were to replace its last one."""
         return deaths.since(self.handle, self.process)
 
     def come_back(self, expected: Description) -> str | RayError | None:
-        """Its return is answered; why it will never be asked again, if so: an error where Ray has
-        restarted it too often.
+        """Handles its return. If it is lost for good, returns why: an error if Ray has restarted it
+        too often.
 
         Args:
             expected: what all members compute with; it may have come back on another kind of node.
@@ -85,7 +85,7 @@ class Member:
             self.lost = True
             own = told(error)
             return error if own is None else str(own)
-        if self.born == self.distrusted:  # it has answered before it was killed
+        if self.born == self.distrusted:  # it answered before it was killed
             time.sleep(0.05)
             self.returning = self.handle.describe.remote()
             return None
@@ -154,10 +154,10 @@ def start(
 def _described(
     members: Sequence[Member], reservation: Reservation, deaths: Deaths, tries: int
 ) -> list[Any]:
-    """Waits until all have started, or one was killed for memory so many times.
+    """Waits until all have started, time is up, or one was killed for memory ``tries`` times.
 
     Raises:
-        NodesLost: meanwhile a node has left, and Ray finds no other place.
+        NodesLost: a node left meanwhile, and Ray finds no other place.
     """
     refs = [member.handle.describe.remote() for member in members]
     broken, deadline = 0, time.monotonic() + START_SECONDS

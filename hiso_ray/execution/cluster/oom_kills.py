@@ -1,4 +1,4 @@
-"""How many processes the kernel has killed for memory, by its own count."""
+"""Reads the kernel's count of processes that it killed for memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def counter() -> Path:
-    """The file that counts them: of this process's cgroup (version 2), to which the actors of the
-    same node belong, else of the whole machine, whoever's they were."""
+    """The file with the count: of this process's cgroup (version 2), which the actors of the same
+    node share; else of the whole machine, other users' processes included."""
     if OWN_CGROUP.exists():
         for line in OWN_CGROUP.read_text().splitlines():
             if line.startswith("0::"):
@@ -21,11 +21,10 @@ def counter() -> Path:
 
 
 class OomKills:
-    """Tells whether the kernel has killed one process more than was known.
+    """Tells whether the kernel has killed a process that explains a death.
 
-    The count says how many, not which: a process that is found dead is taken for one of those that
-    were killed since the last mark but one. Marks are for that: what was killed long before is
-    somebody else's.
+    The count says how many were killed, not which: a process that is found dead is assumed to be
+    one of those killed since the mark before last. Earlier kills are assumed to be unrelated.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -33,20 +32,19 @@ class OomKills:
         self._explained = self._marked = self._count()
 
     def mark(self) -> None:
-        """What was killed before the last mark is nobody's of ours."""
+        """Sets a mark; kills before the previous mark no longer explain a death."""
         self._explained = max(self._explained, self._marked)
         self._marked = self._count()
 
     def took_one(self) -> bool:
-        """Whether there is a kill that no death has been explained with; it is taken for this
-        one."""
+        """Whether there is a kill that explains no death yet; assigns it to this death."""
         if self._count() <= self._explained:
             return False
         self._explained += 1
         return True
 
     def _count(self) -> int:
-        """0 where the system does not count, so that it never rises."""
+        """The count; always 0 if the system does not count."""
         if not self._path.exists():
             return 0
         for line in self._path.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Pieces of a round's work, and where each of them is."""
+"""Pieces of a round's work and their state."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Item = int | Unit
 
 @dataclass
 class Piece:
-    """Work for one member: a method of the worker, and what it is asked about.
+    """Work for one member: a method of the worker and its arguments.
 
     Attributes:
-        items: units of clients, or evaluation batches; the answer has one result for each. None
-            when the answer is one result.
+        items: work units, or evaluation batches; the answer has one result for each. None if the
+            answer is a single result.
         more: arguments after the items.
         prefers: the member that gets it if it is free.
         tries: how often it has failed.
-        memory: how one of the tries was killed for memory, in words; None if none was.
+        memory: message of the last try that was killed for memory; None if none was.
     """
 
     method: str
@@ -46,13 +46,13 @@ class Piece:
 
     @property
     def whom(self) -> str:
-        """Whom it is about, to begin a sentence with."""
+        """Names its clients or batches, as the beginning of a sentence."""
         what = "client" if self.method == "turns" else "evaluation batch"
         members = ", ".join(map(str, self.members))
         return f"{what}{'s' * (len(self.members) > 1)} {members}, " * bool(members)
 
     def apart(self) -> list[Piece]:
-        """One piece an item."""
+        """Splits it into one piece per item."""
         return [replace(self, items=(item,), prefers=None) for item in self.items or ()]
 
 
@@ -62,8 +62,8 @@ class Sent:
 
     Attributes:
         number: of the member that has it.
-        since: the round that the member was believed to stand at.
-        units: how much work it is: turns or batches, records to apply, and one.
+        since: the round that the member was believed to be at.
+        units: amount of work: turns or batches, plus records to apply, plus one.
         slow: it will measure the oracle of H before it answers.
     """
 

@@ -1,9 +1,9 @@
-"""A run's share of the cluster: all its actors' resources at once, or an error that says what is
+"""Reserves the resources of all of a run's actors at once, or raises an error that says what is
 missing.
 
-A run that is started inside somebody's placement group (a Ray Tune trial) uses that group's
-bundles, except the first where its caller holds that one; any other run reserves a group of its
-own, spread over the nodes.
+A run that is started inside an existing placement group (a Ray Tune trial) uses that group's
+bundles, except the first if the caller occupies it; any other run reserves a group of its own,
+spread over the nodes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
 
-if TYPE_CHECKING:  # it needs torch, the driver does not
+if TYPE_CHECKING:  # imports torch, which the driver does not need
     from hiso_ray.tasks.contract import Count
 
 MEASURE_SECONDS = 600.0  # for an actor to start and take a turn
@@ -40,12 +40,12 @@ MEASURE_SECONDS = 600.0  # for an actor to start and take a turn
 
 @dataclass(frozen=True)
 class Reservation:
-    """Where the actors go.
+    """Where the actors run.
 
     Attributes:
         group: the placement group.
         bundles: the bundle of each actor.
-        label: how actors' names begin.
+        label: prefix of the actors' names.
         own: the group is the run's, not its caller's.
     """
 
@@ -56,11 +56,11 @@ class Reservation:
     own: bool = True
 
     def again(self) -> Reservation:
-        """The same for another start of the driver: names may still be taken."""
+        """A copy for a restart of the driver, with a new label: old names may still be taken."""
         return replace(self, label=f"{self.label.rpartition('-')[0]}-{secrets.token_hex(4)}")
 
     def broken(self) -> bool:
-        """Part of the run's own group is on no node: one has left, and no other has room."""
+        """Whether part of the run's own group has lost its node and no other node has room."""
         return self.own and placement_group_table(self.group)["state"] == "RESCHEDULING"
 
 
@@ -78,7 +78,7 @@ def reserved(
         experiment: with a number for ``gpus_per_client``; see :func:`with_gpu_share`.
         size: of the model.
         name: of the run, for its actors' names.
-        after_loss: nodes have just left, and new ones may be on their way: wait for them.
+        after_loss: nodes have just left; waits, because new ones may be joining.
 
     Raises:
         UserError: the cluster, or the group that the run is in, cannot hold the actors.
@@ -87,7 +87,7 @@ def reserved(
     outer = get_current_placement_group()
     if outer is not None:
         first, nodes = _own_bundles(outer)
-        # Whoever made the group had not read the data, on which activations depend.
+        # Activations depend on the data, which had not been read when the group was made.
         placement = place(experiment, nodes, *size._replace(activation=0))
         on_note(f"{placement.line}, in the placement group that this runs in")
         bundles = tuple(
@@ -112,7 +112,7 @@ def reserved(
 
 def _placed(experiment: Experiment, size: Count, after_loss: bool) -> Placement:
     deadline = time.monotonic() + experiment.resources.reserve_seconds * after_loss
-    if after_loss:  # the packing asked for may be too much for what is left
+    if after_loss:  # the requested packing may not fit on the remaining nodes
         experiment = experiment.changed(**{"resources.clients_per_actor": "auto"})
     while True:
         try:
@@ -126,9 +126,9 @@ def _placed(experiment: Experiment, size: Count, after_loss: bool) -> Placement:
 def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> Experiment:
     """The experiment with a number in place of ``gpus_per_client: auto``.
 
-    One actor takes a round of the heaviest minibatches on a GPU of its own; the share is what it
-    held, and a tenth more, rounded so that the shares fill a GPU. In somebody's placement group it
-    is what the group's bundles have.
+    One actor runs a round of the heaviest minibatches on a whole GPU; the share is what it held
+    plus 10 %, rounded up so that the shares fill a GPU. Inside an existing placement group, the
+    share is that of the group's bundles.
 
     Raises:
         UserError: a whole GPU is too small.
@@ -170,14 +170,14 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
 
 
 def cluster_nodes() -> list[Node]:
-    """What each living node has."""
+    """Resources of each living node."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
 
 
 def _own_bundles(group: PlacementGroup) -> tuple[int, list[Node]]:
-    """The bundles that a run inside a placement group may use, as if each were a node, and the
-    number of the first of them."""
+    """(number of the first bundle that a run inside a placement group may use, all those bundles as
+    nodes)."""
     first = int(bool(ray.get_runtime_context().get_assigned_resources()))
     bundles = group.bundle_specs[first:]
     if not bundles:

@@ -46,15 +46,15 @@ def run_on_ray(
 ) -> dict[str, Any]:
     """Runs or continues a federation on a Ray cluster; returns the summary.
 
-    A driver actor that dies is started again and goes on from the ledger, as ``resume`` would.
+    A driver actor that dies is restarted and continues from the ledger, as ``resume`` would.
 
     Args:
-        task: ``prepared``, where it is in the object store already.
+        task: ``prepared``, if it is in the object store already.
 
     Raises:
         UserError: the cluster cannot hold the actors asked for (says what is missing).
         NonFiniteLoss: from a client, with its round and step.
-        TurnFailed: a client, or the driver itself, failed again and again.
+        TurnFailed: a client, or the driver itself, failed ``resources.tries`` times.
     """
     progress, faults = _Progress(on_row, _heard(job)), Faults(job.folder, on_note)
     with joined_cluster():
@@ -83,15 +83,15 @@ def _drive_on(
     faults: Faults,
     on_note: OnNote,
 ) -> dict[str, Any]:
-    """One driver actor after the other, until one gets to the end."""
-    died, deaths = 0, Deaths()  # without a new round in between
+    """Runs one driver actor after the other, until one finishes."""
+    died, deaths = 0, Deaths()  # died: consecutive deaths without a new round
     while True:
         before = progress.round
         try:
             return _drive(job, reservation, shared, progress.row, on_note, deaths)
         except (RayActorError, OutOfMemoryError) as error:
             for row in scan_rows(job.folder / "metrics.csv"):
-                progress.row(row)  # what it had made and nobody had heard
+                progress.row(row)  # written but not reported before it died
             died = 1 if progress.round > before else died + 1
             actors, killed = reservation.placement.actors, deaths.of_driver(error)
             if killed is None:
@@ -110,7 +110,7 @@ def _drive_on(
 
 
 def _heard(job: Job) -> int:
-    """The round of the newest row that an interrupted run has made; -1 where it made none."""
+    """The round of the newest row of an interrupted run; -1 if there is none."""
     ledger = job.folder / "ledger.jsonl"
     if not ledger.exists():
         return -1
@@ -122,8 +122,8 @@ def _heard(job: Job) -> int:
 
 
 class _Progress:
-    """Passes rows on, once each: a driver that was started again repeats none, nor those that were
-    there before this run."""
+    """Passes each row on once: skips rows that a restarted driver repeats, or that were reported
+    before this run."""
 
     def __init__(self, on_row: OnRow, heard: int) -> None:
         self._on_row, self._heard = on_row, heard
@@ -146,7 +146,7 @@ def _drive(
     on_note: OnNote,
     deaths: Deaths,
 ) -> dict[str, Any]:
-    """One driver actor, from its start to its summary."""
+    """Runs one driver actor from its start to its summary."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
     name = f"{reservation.label}/driver"
@@ -172,10 +172,11 @@ def _drive(
 
 @contextmanager
 def joined_cluster() -> Iterator[None]:
-    """The cluster this process is in or is pointed at; else a local one, for as long as it runs.
+    """Joins the cluster that this process is in or ``RAY_ADDRESS`` names; else starts a local one
+    and stops it at the end of the context.
 
     Raises:
-        UserError: nobody answers where ``RAY_ADDRESS`` points, or no local cluster can be made.
+        UserError: nothing answers at ``RAY_ADDRESS``, or no local cluster can be started.
     """
     if ray.is_initialized():
         yield
@@ -190,7 +191,7 @@ def joined_cluster() -> Iterator[None]:
     else:
         _start_local()
     if threading.current_thread() is threading.main_thread():
-        # Ray has put its own in its place, which ends the process with a stack trace.
+        # Ray has installed its own handler, which ends the process with a stack trace.
         signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield

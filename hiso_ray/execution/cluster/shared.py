@@ -1,4 +1,4 @@
-"""A prepared task in Ray's object store, array by array, for as many runs as read it."""
+"""A prepared task in Ray's object store, array by array, shared by any number of runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import ray
 
-if TYPE_CHECKING:  # it needs torch, which the driver passes this on without
+if TYPE_CHECKING:  # imports torch, which the driver does not need
     from hiso_ray.tasks.contract import Prepared
 
 NOTHING = np.empty(0, np.float32)
 Shared = tuple["SharedTask", ray.ObjectRef]
-"""What every client actor is made of: the task, and a reference to the partition."""
+"""What every client actor is built from: the task, and a reference to the partition."""
 
 
 @dataclass(frozen=True)
 class SharedTask:
-    """Small to send: the arrays are references, read on a node without copying.
+    """Small to send: holds references to arrays, which a node reads without copying.
 
     Attributes:
         rest: the task without its arrays and x_0.
@@ -33,7 +33,7 @@ class SharedTask:
     x0: ray.ObjectRef
 
     def fetch(self) -> Prepared:
-        """The task, over memory that belongs to the store: nobody may write to it."""
+        """The task; its arrays are read-only memory of the object store."""
         names = list(self.arrays)
         wanted = [self.rest, self.x0, *(self.arrays[name] for name in names)]
         rest, x0, *arrays = ray.get(wanted)
@@ -48,7 +48,7 @@ def share(prepared: Prepared, put: Callable[[np.ndarray], ray.ObjectRef] = ray.p
 
 
 class Once:
-    """Puts every array once, however many tasks hold an equal one (seeds that share their data)."""
+    """Puts equal arrays into the store once, even if many tasks hold them (seeds sharing data)."""
 
     def __init__(self) -> None:
         self._references: dict[str, ray.ObjectRef] = {}

@@ -1,17 +1,17 @@
 """H, the shared curvature estimate: z = H^{-1/2} u, and H <- β H + (1-β)(sample + ε).
 
 REFERENCE: HiSo, arXiv 2506.02370, whose sample is Δ²; HiZOO, arXiv 2402.15173, takes second
-differences instead. β (``hessian_retention``) is the share of the *old* H that is kept; ε stands
-inside the average, so H never falls below it. H is float32 whatever the weights are.
+differences instead. β (``hessian_retention``) is the share of the *old* H that is kept; ε is
+inside the average, so H never falls below it. H is float32 whatever the weights' dtype.
 
 ============  =============================  ==============================================
 ``none``      H = 1                          DeComFL (arXiv 2405.15861)
 ``diagonal``  one H_i per weight             HiSo
-``row``       its mean over each row         does one number per output neuron do?
-``tensor``    its mean over each tensor      does one number per tensor do?
-``scalar``    its mean                       does the diagonal do more than one number?
+``row``       mean of H over each row        is one number per output neuron enough?
+``tensor``    mean of H over each tensor     is one number per tensor enough?
+``scalar``    mean of H over all weights     is one number enough?
 ``frozen``    diagonal, fixed after k rounds is it enough to learn H early?
-``random``    drawn like the learned H       is it the spread of H alone that helps?
+``random``    drawn like the learned H       does the spread of H alone help?
 ``permuted``  the learned H, shuffled        does it matter which weight has which H_i?
 ``oracle``    the loss's own |diag ∇²f|      would a perfect H help more?
 ============  =============================  ==============================================
@@ -97,13 +97,13 @@ def _arm(name: str) -> Arm:
 
 
 def initial(arm: str, layout: Layout, device: torch.device, *, seed: int, rounds: int) -> Curvature:
-    """H_0 = 1 of an arm.
+    """Creates an arm with H_0 = 1.
 
     Args:
         arm: one of :data:`ARMS`.
         layout: (name, shape) of every trainable tensor, in the order of the flat vector.
         device: where H lives and chunks come from.
-        seed: of the run; ``permuted`` and ``random`` draw what is fixed about them from it.
+        seed: of the run; ``permuted`` draws its permutation from it, ``random`` its draws.
         rounds: k, for ``frozen`` only: how many rounds H learns.
 
     Raises:
@@ -113,8 +113,8 @@ def initial(arm: str, layout: Layout, device: torch.device, *, seed: int, rounds
 
 
 def is_plain(curvature: Curvature) -> bool:
-    """Whether directions are divided by a vector as it lies in memory, or not at all: what fused
-    passes can read."""
+    """Whether directions are divided by a vector stored in memory, or not at all, as fused passes
+    require."""
     return isinstance(curvature, Identity) or (
         isinstance(curvature, Diagonal) and type(curvature).used is Diagonal.used
     )
@@ -123,8 +123,8 @@ def is_plain(curvature: Curvature) -> bool:
 def stored_floats(arm: str, layout: Layout) -> int:
     """How many float32-sized elements an arm holds besides x: H, fixed draws and indices.
 
-    Not counted are a counter or two moments, and what ``row`` and ``tensor`` add up while H is
-    updated (one float64 per block and sample).
+    Leaves out a counter or two moments, and the sums of ``row`` and ``tensor`` during an update
+    (one float64 per block and sample).
 
     Raises:
         ValueError: no such arm.

@@ -1,4 +1,4 @@
-"""What a curvature arm does, whatever it stores."""
+"""The interface of a curvature arm."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Curvature(Protocol):
     """H of one replica. Chunks are float32, 1-D and contiguous, on the arm's device.
 
     A round reads H with ``whiten`` and ``color``, then gives every chunk's samples to ``absorb``
-    and ends with ``commit``. A chunk may be read until it is itself absorbed: what it reads is
-    still H_r, however many other chunks were absorbed before.
+    and ends with ``commit``. Until a chunk is itself absorbed, reading it gives H_r, however
+    many other chunks were absorbed before.
     """
 
     def whiten(self, u: Tensor, where: slice) -> Tensor:
         """H^{-1/2} u on the chunk ``where`` of the flat vector; may return ``u`` itself.
 
         Args:
-            u: (n,); for those that ``is_plain``, also (k, n) of k directions.
+            u: (n,); for arms that are ``is_plain``, also (k, n), k directions.
         """
         ...
 
@@ -46,7 +46,7 @@ class Curvature(Protocol):
         ...
 
     def values(self) -> Tensor | None:
-        """The H that divides the directions, in as few floats as the arm has; None for H = 1."""
+        """The H that divides the directions, in as few floats as the arm stores; None for H = 1."""
         ...
 
     def stored(self) -> dict[str, Tensor]:

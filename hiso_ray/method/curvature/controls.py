@@ -1,13 +1,13 @@
-"""Two controls that learn a whole diagonal and then use it wrongly, on purpose.
+"""Two control arms that learn a full diagonal and misapply it on purpose.
 
-Both keep the distribution of HiSo's H and lose which weight has which H_i: if they train as well,
-the diagonal did not help by knowing the weights. What is fixed about them is drawn on the CPU from
-the run's seed, so that every replica, on whatever device, has the same.
+Both keep the distribution of HiSo's H but not which weight has which H_i: if they train as well as
+HiSo, that assignment does not matter. The permutation and the random draws are made on the CPU from
+the run's seed, so that every replica has the same on any device.
 
-A sample Δ² comes from directions that the H in use has divided. HiSo's H divides its own samples,
-which holds it back where it grows; here another weight's would, and the spread would feed on
-itself. So each sample is first made what it would be under the learned H: times the H in use, over
-the learned one.
+A sample Δ² comes from directions divided by the H in use. In HiSo each H_i divides its own samples,
+which limits its growth; here another weight's H would, and the spread of H would reinforce itself.
+So each sample is first rescaled to what the learned H would give: times the H in use, over the
+learned one.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _ORDER, _DRAWS = 0, 1  # third word of the keys
 
 
 def index_dtype(dimension: int) -> np.dtype:
-    """The smallest integers that number d weights."""
+    """The smallest integer type that can index d weights."""
     return np.dtype(np.int32 if dimension <= 2**31 else np.int64)
 
 
 def _as_learned(arm: Diagonal, samples: Sequence[Tensor], where: slice) -> None:
-    """Turns samples under the H in use into samples under the learned one, in place."""
+    """Rescales samples under the H in use to samples under the learned one, in place."""
     factor = arm.used(where) / arm.h[where]
     for sample in samples:
         sample.mul_(factor)
 
 
 class PermutedDiagonal(Diagonal):
-    """The directions are divided by H[π], π a fixed random permutation; H itself is learned.
+    """Directions are divided by H[π] for a fixed random permutation π; H itself is learned.
 
     Weight i may use the H of a weight that was already absorbed, so, unlike ``Diagonal``, H is not
     updated in place but in a second vector that ``commit`` copies back.
@@ -66,7 +66,7 @@ class PermutedDiagonal(Diagonal):
 
 
 class RandomDiagonal(Diagonal):
-    """H_i = exp(m + s n_i), n_i fixed standard normal draws, m and s of the learned log H.
+    """H_i = exp(m + s n_i): fixed standard normal draws n_i, m and s of the learned log H.
 
     Attributes:
         draws: (d,) float32, n.
@@ -78,7 +78,7 @@ class RandomDiagonal(Diagonal):
         rng = generator(seed, Purpose.CURVATURE, _DRAWS)
         self.draws = torch.from_numpy(rng.standard_normal(dimension, np.float32)).to(device)
         self.log_moments = torch.zeros(2, device=device)
-        self._sums: Tensor | None = None  # (2,) float64, of log H and its square, so far
+        self._sums: Tensor | None = None  # (2,) float64 running sums of log H and its square
 
     def used(self, where: slice) -> Tensor:
         mean, spread = self.log_moments

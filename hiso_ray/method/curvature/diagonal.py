@@ -1,4 +1,4 @@
-"""One H_i per weight: learned (HiSo, arXiv 2506.02370), learned for a while, or measured."""
+"""One H_i per weight: learned (HiSo, arXiv 2506.02370), learned for k rounds, or measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-FLOOR = 0.01  # the least that the oracle's H may be, whose mean is 1
+FLOOR = 0.01  # lower bound on the oracle's H, whose mean is 1 before it is applied
 
 
 class Diagonal:
@@ -23,7 +23,7 @@ class Diagonal:
         self.h = torch.ones(dimension, device=device)
 
     def used(self, where: slice) -> Tensor:
-        """The H that divides the directions, on one chunk; not to be written to."""
+        """The H that divides the directions, on one chunk; read only."""
         return self.h[where]
 
     @property
@@ -53,16 +53,16 @@ class Diagonal:
 
 
 def inverse_root(h: Tensor) -> Tensor:
-    """1/√h as a root and a quotient, each rounded as IEEE 754 says: the same bits everywhere.
+    """1/√h as a square root and a division, each rounded by IEEE 754: the same bits everywhere.
 
-    torch.rsqrt is that on CPUs, where torch.sqrt is MKL's and rounds otherwise; on GPUs it is an
-    approximation.
+    torch.rsqrt does this on CPUs, where torch.sqrt is MKL's and rounds differently; on GPUs it is
+    an approximation.
     """
     return torch.rsqrt(h) if h.device.type == "cpu" else torch.sqrt(h).reciprocal_()
 
 
 def average(h: Tensor, samples: Sequence[Tensor], beta: float, eps: float) -> None:
-    """h <- β h + (1-β)(sample + ε) in place, once per sample, which it overwrites."""
+    """h <- β h + (1-β)(sample + ε) in place, once per sample; overwrites the samples."""
     for sample in samples:
         h.mul_(beta).add_(sample.add_(eps), alpha=1 - beta)
 
@@ -71,8 +71,8 @@ class FrozenDiagonal(Diagonal):
     """Learns for the first k rounds that reach ``commit``, then keeps that H.
 
     Attributes:
-        rounds: (1,) float32, rounds committed so far. On the CPU wherever H is, so that looking
-            at it never waits for a GPU.
+        rounds: (1,) float32, rounds committed so far. Always on the CPU, so that reading it
+            never waits for a GPU.
     """
 
     def __init__(self, dimension: int, device: torch.device, rounds: int) -> None:
@@ -85,7 +85,7 @@ class FrozenDiagonal(Diagonal):
         return self.rounds.item() < self._last
 
     def commit(self, beta: float, eps: float) -> None:
-        if self.learns:  # counting on would stop being exact at 2^24
+        if self.learns:  # a float32 counts exactly only up to 2^24
             self.rounds.add_(1)
 
     def stored(self) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class FrozenDiagonal(Diagonal):
 
 
 class OracleDiagonal(Diagonal):
-    """H is what :meth:`measure` was last told, and 1 before that; rounds teach it nothing."""
+    """H is set by :meth:`measure`, and 1 before that; it does not learn from rounds."""
 
     @property
     def learns(self) -> bool:
@@ -102,16 +102,15 @@ class OracleDiagonal(Diagonal):
     def measure(self, diagonal: Tensor) -> None:
         """H <- max(|diagonal| / mean|diagonal|, 0.01), or 1 if the diagonal is all zero.
 
-        The size of H is the learning rate's business, its shape is what an oracle can tell: divided
-        by its mean, the same rates suit it as suit H = 1. Weights that the loss bends nowhere would
-        get H = 0 and infinite directions: the floor bounds H^{-1/2} by ten times that of average
-        curvature.
+        The oracle gives the shape of H; its scale is left to the learning rate: after division by
+        the mean, rates that suit H = 1 suit this H too. Weights with zero curvature would get H = 0
+        and infinite directions: the floor bounds H^{-1/2} by ten times that of average curvature.
 
         Args:
             diagonal: (d,), diag(∇²f) or an estimate of it.
 
         Raises:
-            ValueError: the diagonal has another size than H or is not finite.
+            ValueError: the diagonal differs in size from H or is not finite.
         """
         if diagonal.shape != self.h.shape:
             raise ValueError(

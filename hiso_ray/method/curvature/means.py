@@ -1,8 +1,8 @@
 """One number per block of weights: H is the mean, over the block, of what a diagonal would learn.
 
 Blocks are the whole vector, its tensors, or their rows. The directions are divided by the block's
-number too, so this is not the mean of HiSo's H but of an H that always lived with its own mean.
-Nothing of d elements is ever allocated.
+number too, so this is not the mean of HiSo's H: its samples come from directions scaled by the
+means. No vector of d elements is ever allocated.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Run(NamedTuple):
     """Neighbouring blocks of equal width.
 
     Attributes:
-        start: where the first begins in the flat vector.
-        first: its number among all blocks.
-        blocks: how many.
+        start: where the first block begins in the flat vector.
+        first: index of the first block among all blocks.
+        blocks: number of blocks.
         width: elements in each.
     """
 
@@ -97,7 +97,7 @@ class BlockMeans:
             self._sums = self.h.new_zeros(len(samples), len(self.h), dtype=torch.float64)
         for blocks, part, shape in self._pieces(where):
             for sums, sample in zip(self._sums, samples, strict=True):
-                # In float64, so that where chunks end does not show.
+                # In float64, so that the chunk borders do not matter.
                 sums[blocks] += sample[part].view(shape).sum(1, dtype=torch.float64)
 
     def commit(self, beta: float, eps: float) -> None:

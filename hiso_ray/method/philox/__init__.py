@@ -6,12 +6,12 @@ alone, in any order, anywhere. Element i of a direction has word i mod 4 of coun
 (⌊i/4⌋ mod 2^32, ⌊i/4⌋ / 2^32, id_2, id_3) under key (id_0, id_1), where id is 128 bits of the hash
 of the direction's name. Two words make two normals (Box and Muller 1958), one word makes a sign.
 
-Every step is integer arithmetic, or an operation that IEEE 754 rounds in one way (+, ·, √, ÷, fused
-multiply-add), in one order. So normals agree to the last bit too, wherever they are made:
+Every step is integer arithmetic, or an operation whose rounding IEEE 754 defines (+, ·, √, ÷, fused
+multiply-add), in a fixed order. So normals, too, agree to the last bit in all implementations:
 
-``reference``   numpy, as the formulas say: the oracle
+``reference``   numpy, straight from the formulas: the others are checked against it
 ``compiled``    numba, for CPUs
-``kernels``     Triton, for CUDA; ``fused`` reads them inside its passes over the weights
+``kernels``     Triton, for CUDA; ``fused`` calls them inside its passes over the weights
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Directions on CPUs, compiled by numba: ``reference``, operation by operation, several at once.
+"""Directions on CPUs, compiled by numba: the operations of ``reference``, vectorised.
 
-Compiled code is kept beside the source, as Python's own is, by processor: the first process takes
-seconds to make it, the others a third of one to load it.
+Compiled code is cached beside the source, like Python's bytecode, per processor type: the first
+process takes seconds to compile it, the others a third of a second to load it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SIGNATURE = types.void(
 
 @intrinsic
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a·b + c, rounded once; numba has no word for it."""
+    """a·b + c, rounded once; numba has no function for it."""
     f32 = types.float32
     return f32(f32, f32, f32), lambda context, builder, signature, args: builder.fma(*args)
 
@@ -130,7 +130,7 @@ def _fill(four, out, identity, start):
     first, rest = _u64((start + head) // 4), out[head:]
     blocks = len(rest) // 4
     for i in range(blocks):
-        # Indices that cannot be negative, so that the loop becomes vector instructions.
+        # Indices that cannot be negative let the compiler vectorise the loop.
         rest[4 * i], rest[4 * i + 1], rest[4 * i + 2], rest[4 * i + 3] = four(
             first + _u64(i), identity
         )
@@ -153,10 +153,10 @@ Kernel = Callable[[np.ndarray, np.ndarray, int], None]
 
 
 def _compiled(function: Any, oracle: Callable[[np.ndarray, int, int], np.ndarray]) -> Kernel:
-    """Compiled by an earlier process, if what it kept can be loaded and agrees with the reference
-    (numba does not notice when that changes), else now."""
+    """Loads the cached kernel if there is one that agrees with the reference (numba does not notice
+    when that changes), else compiles it."""
     compiler = partial(numba.njit, _SIGNATURE, nogil=True, error_model="numpy")
-    with suppress(Exception):  # a folder that cannot be written to, a file cut short
+    with suppress(Exception):  # a read-only folder, a truncated file
         kept = compiler(cache=True)(function)
         identity, out = np.arange(4, dtype=np.uint32), np.empty(64, np.float32)
         kept(out, identity, 2)
@@ -167,7 +167,7 @@ def _compiled(function: Any, oracle: Callable[[np.ndarray, int, int], np.ndarray
 
 @cache
 def filler(distribution: Distribution) -> Kernel:
-    """What fills an array with a direction's elements."""
+    """The kernel that fills an array with a direction's elements."""
     if distribution == "gaussian":
         return _compiled(_fill_normals, reference.normals)
     return _compiled(_fill_signs, reference.signs)

@@ -1,7 +1,7 @@
-"""Directions on GPUs, in Triton: ``reference``, operation by operation, four elements a thread.
+"""Directions on GPUs, in Triton: the operations of ``reference``, four elements a thread.
 
-``enable_fp_fusion=False`` keeps products and sums apart where the reference has them apart; where
-it has them together, ``tl.fma`` does.
+``enable_fp_fusion=False`` keeps products and sums separate where the reference does; where the
+reference fuses them, ``tl.fma`` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hiso_ray.method.naming import Name
 from hiso_ray.method.philox import reference
 from hiso_ray.method.philox.streams import Distribution, identity
 
-BLOCKS = 512  # counters of one program; four elements each
+BLOCKS = 512  # counters per program; four elements each
 EXACT = {"enable_fp_fusion": False}
 
 _ROUNDS = tl.constexpr(reference.ROUNDS)
@@ -60,8 +60,8 @@ def philox(block, key):
 
 @triton.jit
 def _sqrt(x):
-    """√x, rounded once, of 0 or of a number far from the ends of float32: what ``tl.sqrt_rn``
-    computes, without its branches for all others."""
+    """√x, rounded once, for 0 and numbers far from the limits of float32: ``tl.sqrt_rn`` without
+    its branches for all others."""
     inverse = tl.rsqrt(x)
     root = x * inverse
     root = tl.fma(tl.fma(-root, root, x), inverse * 0.5, root)
@@ -124,7 +124,7 @@ def draw(block, key, GAUSSIAN: tl.constexpr):
 
 @triton.jit
 def in_order(u0, u1, u2, u3):
-    """(4n,) float32, as the elements follow each other."""
+    """(4n,) float32, in element order."""
     return tl.join(tl.join(u0, u2), tl.join(u1, u3)).reshape(4 * u0.shape[0])
 
 
@@ -146,14 +146,14 @@ def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Ten
 
 
 def programs(start: int, count: int) -> int:
-    """How many programs the elements from ``start`` take."""
+    """Number of programs that ``count`` elements from ``start`` on take."""
     blocks = -(-(start + count) // 4) - start // 4
     return triton.cdiv(blocks, BLOCKS)
 
 
-@lru_cache(maxsize=1024)  # 32 bytes each; probes by layers ask for every layer
+@lru_cache(maxsize=1024)  # 32 bytes each; layer-wise probes ask once per layer
 def placed(name: Name, device: torch.device) -> Tensor:
-    """A direction's identity where kernels read it."""
+    """A direction's identity, on the device."""
     return on(device, identity(name))
 
 

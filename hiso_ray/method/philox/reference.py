@@ -1,4 +1,4 @@
-"""Philox4x32-10 and its normals in numpy, as the formulas say: the oracle of the fast ones."""
+"""Philox4x32-10 and its normals in numpy: the formulas that the fast versions must match."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and √3 − 1, as 32-bit fractions
 
 # ln(1 + f) = f - f²/2 + f³ p(f) for 1 + f in [√½, √2), and sine and cosine on [-π/4, π/4], highest
-# power first: the single-precision polynomials of Cephes (S. L. Moshier), right to about an ulp.
+# power first: the single-precision polynomials of Cephes (S. L. Moshier), accurate to about an ulp.
 LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
@@ -21,7 +21,7 @@ LN2 = (
     0.693359375,
 )  # ln 2 = their sum; the second has so few bits that e·LN2 is exact
 SQRT_HALF = 0x3F3504F3  # the bits of √½
-QUARTER_TURN = np.pi / 2 / 2**30  # radians of one of 2^32 steps
+QUARTER_TURN = np.pi / 2 / 2**30  # radians per step, of 2^32 steps to a turn
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def normals(identity: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 
 def box_muller(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two independent normals of each two words: r cos θ and r sin θ with r = √(−2 ln u),
+    """Two independent normals from each pair of words: r cos θ and r sin θ with r = √(−2 ln u),
     u = (a + ½) / 2^32 and θ = 2π b / 2^32."""
     f32, i32 = np.float32, np.int32
     # u = m · 2^e with m in [√½, √2)
@@ -105,8 +105,8 @@ def box_muller(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def fma(a: np.ndarray, b: np.ndarray | np.float32, c: np.ndarray | np.float32) -> np.ndarray:
     """a·b + c, float32, rounded once.
 
-    The product is exact in float64. Their sum is rounded to odd there, so that rounding it again to
-    float32 is as good as rounding once.
+    The product is exact in float64. The sum is rounded to odd in float64, so rounding it again to
+    float32 equals rounding once.
     """
     product = np.multiply(a, b, dtype=np.float64)
     total = product + c

@@ -1,6 +1,6 @@
-"""CSV (RFC 4180) and TSV files, strictly: every row has as many fields as there are columns.
+"""CSV (RFC 4180) and TSV files, read strictly: every row must have one field per column.
 
-All values are texts. CSV fields may stand in double quotes; TSV is read without quoting.
+All values are strings. CSV fields may be enclosed in double quotes; TSV has no quoting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QUOTING = {
     ".tsv": "TSV is read without quoting, so that no text may hold a tab: replace the tab, or keep "
     "such texts in CSV, in double quotes, or in JSONL",
 }
-LONGEST = 2**31 - 1  # characters of a field; csv stops at 131,072 unless told
+LONGEST = 2**31 - 1  # characters of a field; the default limit of csv is 131,072
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class _Part:
 
 
 def read(files: Sequence[Path], known: set[str], columns: Sequence[str]) -> Table:
-    """The rows of a split's files; blank lines are none.
+    """The rows of a split's files; blank lines are skipped.
 
     Args:
-        known: column names of which a header has at least one.
-        columns: of a file without a header, in order; empty where a task needs a header.
+        known: column names; a first row that contains any of them is a header.
+        columns: column names of a file without a header, in order; empty if a header is required.
 
     Raises:
-        UserError: not UTF-8, quotes that do not close, a row with another number of fields than
-            there are columns, no rows, or parts that do not belong together.
+        UserError: not UTF-8, an unclosed quote, a row whose number of fields is not the number of
+            columns, no rows, or parts that do not belong together.
         OSError: a file that cannot be read.
     """
     parts = [_part(file, known, columns) for file in files]
@@ -114,7 +114,7 @@ def _rows(file: Path, dialect: dict[str, Any]) -> Iterator[tuple[int, list[str]]
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """csv's limit belongs to the whole process, and is put back."""
+    """Raises csv's field limit, which is global to the process, and restores it."""
     before = csv.field_size_limit(LONGEST)
     try:
         yield

@@ -1,7 +1,7 @@
-"""JSON files: an object a line, or a list of objects. Values are what the file says.
+"""JSON files: one object per line, or a list of objects. Values are not converted.
 
-Nothing is guessed: a text that looks like a date or a number stays a text, and a number with a
-point is kept as it is written.
+A string that looks like a date or a number stays a string, and a number with a decimal point is
+kept as a string, exactly as written.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def read(files: Sequence[Path]) -> Table:
     """The rows of a split's files. A column is a key that any row has; rows without it have None.
 
     Raises:
-        UserError: not UTF-8 or not JSON, something else than objects, or a key that is there
-            twice; with file and line.
+        UserError: not UTF-8 or not JSON, a value that is not an object, or a duplicate key; names
+            the file and line.
         OSError: a file that cannot be read.
     """
     rows = [row for file in files for row in _rows(file)]
@@ -51,14 +51,14 @@ def _parsed(text: str, where: str) -> Any:
             text, parse_float=str, parse_constant=_constant, object_pairs_hook=_without_doubles
         )
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(found, ensure_ascii=False).encode()  # rejects lone surrogates
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: cannot be read as JSON: {error}") from error
     return found
 
 
 def _constant(name: str) -> None:
-    """What other libraries write for a missing number; JSON itself has no such words."""
+    """Reads NaN, which other libraries write for a missing number, as None; rejects infinities."""
     if name != "NaN":
         raise UserError(f"{name} is no value")
 

@@ -1,4 +1,4 @@
-"""Parquet files: rows as Python values, by pyarrow alone."""
+"""Parquet files, read as Python values with pyarrow alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def read(files: Sequence[Path]) -> Table:
     """The rows of a split's files.
 
     Raises:
-        UserError: not Parquet, damaged, two columns of one name, or parts with other columns.
+        UserError: not Parquet, damaged, duplicate column names, or parts whose columns differ.
         OSError: a file that cannot be read.
     """
     return joined([(file, _part(file)) for file in files])
@@ -23,7 +23,7 @@ def _part(file: Path) -> Table:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    with open(file, "rb") as content:  # a path would be searched for partitions and file systems
+    with open(file, "rb") as content:  # pyarrow would look for partitions in a path
         try:
             found = ParquetFile(content).read()
             columns = [column.to_pylist() for column in found.columns]

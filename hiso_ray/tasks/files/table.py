@@ -13,11 +13,11 @@ from hiso_ray.errors import UserError
 
 @dataclass(frozen=True)
 class Table:
-    """What the tasks use of a ``datasets.Dataset``, in which a hub's rows come.
+    """The part of the interface of ``datasets.Dataset``, the type of hub data, that tasks use.
 
     Attributes:
-        column_names: each once.
-        rows: of each, the values in the order of ``column_names``; None where there is none.
+        column_names: unique.
+        rows: each row's values in the order of ``column_names``; None for a missing value.
     """
 
     column_names: tuple[str, ...]
@@ -34,14 +34,14 @@ class Table:
 
 
 def doubles(names: Sequence[str]) -> list[str]:
-    """The names that are there more than once, as they would be written in code."""
+    """The ``repr`` of every name that occurs more than once."""
     return [repr(name) for name, times in Counter(names).items() if times > 1]
 
 
 def check_names(file: Path, names: Sequence[str]) -> None:
     """
     Raises:
-        UserError: a name that two columns have.
+        UserError: two columns have the same name.
     """
     if twice := doubles(names):
         raise UserError(
@@ -51,10 +51,10 @@ def check_names(file: Path, names: Sequence[str]) -> None:
 
 
 def joined(parts: Sequence[tuple[Path, Table]]) -> Table:
-    """One table of a split's part files, columns by name in the order of the first.
+    """Joins a split's part files into one table, matching columns by name, in the first's order.
 
     Raises:
-        UserError: parts with other columns.
+        UserError: parts whose columns differ.
     """
     (first, begun), *others = parts
     names, rows = begun.column_names, list(begun.rows)

@@ -1,1 +1,1 @@
-"""Losses of a module at flat vectors of weights, and their derivatives."""
+"""Losses of a module at flat weight vectors, and their derivatives."""

@@ -1,4 +1,4 @@
-"""Minibatches of several clients as one batch, and each client's mean of what comes out."""
+"""Minibatches of several clients as one batch, and the mean loss of each client."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-IGNORED = -100  # a label that counts for nothing, as torch has it
+IGNORED = -100  # label that the loss ignores, torch's default
 
 
 class Batch(NamedTuple):
-    """Minibatches of some clients, one after the other, on the task's device.
+    """Concatenated minibatches of some clients, on the task's device.
 
     Attributes:
-        inputs: what the module reads.
+        inputs: the module's inputs.
         labels: (terms,) int64 classes.
-        sizes: how many terms each client has: its examples, or the tokens of its answers.
+        sizes: number of loss terms of each client: its examples, or the tokens of its answers.
     """
 
     inputs: Any
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(terms,) float32, whatever the logits' dtype: half precision would round differences away."""
+    """(terms,) float32 for logits of any dtype: half precision would round differences away."""
     return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
@@ -43,14 +43,14 @@ def client_means(terms: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def apart(sizes: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Minibatches that lie one after the other, side by side.
+    """Index that turns concatenated minibatches into one row per client.
 
     Args:
-        sizes: examples of each client.
+        sizes: number of examples of each client.
 
     Returns:
-        (clients, longest) int64 index of each client's examples, and which of these are real; the
-        others repeat its last.
+        (clients, longest) int64 indices of each client's examples, and a mask of the real ones; the
+        padding repeats the client's last example.
     """
     counts = torch.tensor(sizes)[:, None]
     column = torch.arange(max(sizes))
@@ -59,5 +59,5 @@ def apart(sizes: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def own_means(terms: Tensor, real: Tensor) -> Tensor:
-    """(clients, k) means of (clients, k, longest) terms over the real ones."""
+    """(clients, k) means of (clients, k, longest) terms, over the real ones only."""
     return torch.where(real[:, None], terms, 0).sum(-1) / real.sum(-1, keepdim=True)

@@ -1,16 +1,16 @@
-"""Derivatives of a loss of one flat weight vector: gradient, directional derivative, Hessian times
-vector.
+"""Derivatives of a loss of one flat weight vector: gradient, directional derivative,
+Hessian-vector product.
 
 Pure functions of ``loss``, which maps float32 master weights (d,) to a float32 scalar (for slopes,
-to any number of them) and casts to the dtype of the forward passes inside, so that gradients come
-back in float32. In half precision all passes are in half precision: bfloat16 slopes are right to
-some per cent, float16 flushes gradients below 6e-8 to zero, and its forward mode and second
-backward overflow in layer norms whose input is small (rstd³ > 65504) and give nan. Evidence wants
-task.dtype float32.
+to any number of them) and casts to the dtype of the forward passes inside, so gradients are
+float32. With a half-precision dtype all passes are in half precision: bfloat16 slopes are accurate
+to a few per cent; float16 flushes gradients below 6e-8 to zero, and its forward mode and second
+backward overflow to nan in layer norms whose input is small (rstd³ > 65504). Use task.dtype float32
+for results that serve as evidence.
 
 Fused attention kernels have a backward pass, but neither forward mode nor a second backward, and on
-CUDA their backward adds in any order. The plain kernel (``SDPBackend.MATH``) has all three and
-always the same bits; it holds the (heads, length, length) scores, which the fused ones never do.
+CUDA their backward sums in no fixed order. The plain kernel (``SDPBackend.MATH``) has all three and
+is deterministic; unlike the fused ones, it stores the (heads, length, length) scores.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def gradient(loss: Loss, weights: Tensor, model: str) -> tuple[float, Tensor]:
 def slopes(
     losses: Sequence[Loss], weights: Tensor, direction: Tensor, model: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """⟨∇F, z⟩ and F(x) of several losses at the same weights, exactly: no μ, no difference.
+    """Exact ⟨∇F, z⟩, without a finite difference, and F(x) of several losses at the same weights.
 
     Forward-mode differentiation carries (x, z) through the forward pass, which costs about two
-    forward passes and keeps no activations.
+    forward passes and stores no activations.
 
     Args:
         weights, direction: x and z, (d,) float32, not written to.
         model: what the error calls the model.
 
     Returns:
-        Two float64 arrays of all values of all losses.
+        ⟨∇F, z⟩ and F(x), two float64 arrays over all values of all losses.
 
     Raises:
         UserError: the loss does not depend on the weights in a differentiable way.
@@ -81,7 +81,7 @@ def slopes(
 
 
 def hessian_vector(loss: Loss, weights: Tensor, vector: Tensor, model: str) -> Tensor:
-    """∇²F(x) v by differentiating ⟨∇F(x), v⟩, for small models: it keeps both graphs.
+    """∇²F(x) v by differentiating ⟨∇F(x), v⟩; for small models, since it keeps both graphs.
 
     Args:
         weights, vector: (d,) float32, not written to.
@@ -104,10 +104,10 @@ def hessian_vector(loss: Loss, weights: Tensor, vector: Tensor, model: str) -> T
 
 @contextmanager
 def _graph(model: str) -> Iterator[None]:
-    """Where a graph is recorded whatever the caller switched off, with the same bits each time.
+    """Context that records a graph even if the caller disabled gradients, deterministically.
 
-    cuDNN's flags are those of the image tasks' forward passes: the backward of a convolution reads
-    them again.
+    cuDNN's flags are those of the image tasks' forward passes, because the backward of a
+    convolution reads them again.
     """
     with (
         torch.inference_mode(False),
@@ -125,8 +125,8 @@ def _plain_attention() -> AbstractContextManager[None]:
 
 
 def usable(inputs: Any) -> Any:
-    """A tensor, or tensors in a dict, that a graph may keep: copies of what was made in inference
-    mode, which autograd refuses; everything else as it is."""
+    """Makes tensors, also those in a dict, usable by autograd: copies those made in inference mode,
+    which autograd rejects, and returns everything else unchanged."""
     if isinstance(inputs, dict):
         return {name: usable(value) for name, value in inputs.items()}
     return inputs.clone() if isinstance(inputs, Tensor) and inputs.is_inference() else inputs

@@ -1,22 +1,22 @@
 """A module whose trainable weights exist one layer at a time, while that layer runs.
 
 Hooks around the forward pass of every submodule that owns trainable parameters write its slices of
-the weights into a small buffer, point the parameters there, and take them away again. So a probe
-needs the largest layer instead of a second copy of the model, and gives the same bits:
+the weights into a small buffer, point the parameters there, and reset them afterwards. So a probe
+needs memory for the largest layer instead of a second copy of the model, and gives the same bits:
 
-- Matrix products change bits with the alignment of what they read. In a whole flat vector a
-  parameter begins ``start`` elements after an aligned address; here it begins at an address that is
-  the same modulo ``ALIGNMENT``.
-- Modules that own parameters and run others that do (classes of one's own) are open at the same
-  time, so the buffer is a stack. It has the size of the largest layer and those around it.
+- The bits of matrix products depend on the alignment of their operands. In a whole flat vector a
+  parameter begins ``start`` elements after an aligned address; here its address is the same modulo
+  ``ALIGNMENT``.
+- A module that owns parameters and runs others that do (in custom model classes) is open together
+  with them, so the buffer is a stack, as large as the largest layer and its ancestors.
 - A parameter that two modules own (tied embeddings) is written for each when it runs, from the same
-  slice. One that is open already is written again and comes back when the inner one is done.
+  slice. One that is already open is written again, and restored when the inner module is done.
 
-What must not happen in silence is a forward pass that reads other weights than these: a module that
-reads the weight of another without running it (``nn.MultiheadAttention`` reads its output
-projection's) would get whatever lies there. So outside its layer's forward pass a parameter is of a
-class that refuses every use but asking for its shape, dtype and device, whoever holds it, and its
-elements are nan. Frozen parameters and buffers are left alone.
+A forward pass must never silently read other weights: a module that reads the weight of another
+without running it (``nn.MultiheadAttention`` reads that of its output projection) would read stale
+memory. So outside its layer's forward pass a parameter has a class that raises on every use except
+asking for its shape, dtype and device, and its elements are nan. Frozen parameters and buffers are
+not touched.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from torch.utils._pytree import tree_leaves
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Slices, most_at_once
 
-ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's own storage
+ALIGNMENT = {"cpu": 64, "cuda": 512}  # of torch's storage [bytes]
 REMEDY = "use resources.probe_weights whole"
-_SAFE = {  # what can be known of a parameter without its elements
+_SAFE = {  # attributes and methods that do not read a parameter's elements
     *(
         getattr(Tensor, name).__get__
         for name in ("device", "dtype", "is_cuda", "layout", "ndim", "requires_grad", "shape")
@@ -46,10 +46,10 @@ _SAFE = {  # what can be known of a parameter without its elements
 
 
 class _Absent(nn.Parameter):
-    """What a trainable parameter is outside its layer's forward pass.
+    """Class of a trainable parameter outside its layer's forward pass.
 
     Attributes:
-        refusal: what the user is told.
+        refusal: the error message for the user.
     """
 
     refusal: str
@@ -66,10 +66,10 @@ class _Absent(nn.Parameter):
 
 
 class _Span(NamedTuple):
-    """Parameters of one module that lie next to each other in the flat vector.
+    """Parameters of one module that are contiguous in the flat vector.
 
     Attributes:
-        start: of the first, in elements.
+        start: where the first one begins [elements].
         parameters, sizes, shapes: in order; sizes in elements.
     """
 
@@ -80,7 +80,7 @@ class _Span(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What a parameter was before its layer ran."""
+    """State of a parameter before its layer ran."""
 
     parameter: nn.Parameter
     kind: type[nn.Parameter]
@@ -89,7 +89,7 @@ class _Before(NamedTuple):
 
 @dataclass
 class _Open:
-    """A layer that is running: where its part of the buffer begins, and what its end restores."""
+    """A running layer: where its part of the buffer begins, and the state to restore at its end."""
 
     module: nn.Module
     first: int
@@ -97,7 +97,7 @@ class _Open:
 
 
 class Layers:
-    """A module's trainable parameters, to be bound layer by layer.
+    """A module's trainable parameters, bound layer by layer.
 
     Args:
         module: gets hooks, which do nothing outside :meth:`at`.
@@ -106,7 +106,7 @@ class Layers:
         model: what errors call the model.
 
     Attributes:
-        scratch: (n,) where the layers that are running have their weights.
+        scratch: (n,) buffer that holds the weights of the running layers.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class Layers:
 
     @contextmanager
     def at(self, weights: Slices) -> Iterator[None]:
-        """Where the module's forward passes are at these weights. Afterwards its trainable
-        parameters hold nan, until they are bound to something.
+        """Context in which the module's forward passes use these weights. Afterwards its trainable
+        parameters hold nan until they are bound again.
 
         Raises:
-            UserError: the forward pass reads weights that are not there.
+            UserError: the forward pass reads weights outside their layer, or skips their layer.
         """
         self._weights = weights
         for parameter, nothing in zip(self._parameters, self._absent, strict=True):
@@ -177,7 +177,7 @@ class Layers:
         for span in spans:
             first = self._top + (span.start - self._top) % self._grain
             self._top = first + sum(span.sizes)
-            if self._top > len(self.scratch):  # around it runs a layer that is not its parent
+            if self._top > len(self.scratch):  # it runs inside a layer that is not its ancestor
                 self.scratch = _aligned(self._top, self.scratch.dtype, self.scratch.device)
             flat = self._weights.write(self.scratch[first : self._top], span.start)
             parts = flat.split(span.sizes)
@@ -206,7 +206,7 @@ def _aligned(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _spans(module: nn.Module, starts: dict[int, int]) -> list[_Span]:
-    """What a module itself owns of the flat vector.
+    """The spans of the flat vector that a module itself owns.
 
     Args:
         starts: where each trainable parameter begins, by its id.

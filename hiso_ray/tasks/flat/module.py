@@ -23,11 +23,11 @@ from hiso_ray.tasks.flat.layers import Layers
 
 @dataclass(frozen=True)
 class Mask:
-    """A fixed sparse mask: the flat vector holds some of the module's weights.
+    """A fixed sparse mask: the flat vector holds only some of the module's weights.
 
     Attributes:
-        index: (d,) int64, where each of them goes in the D weights of ``layout``.
-        base: (D,) float32, what the others are.
+        index: (d,) int64, position of each of them in the D weights of ``layout``.
+        base: (D,) float32, the values of all others.
         layout: of the module's tensors.
     """
 
@@ -41,15 +41,15 @@ class ModuleTask(ABC):
 
     Binding moves no data, so the module adds nothing to the memory of the weights themselves; with
     a mask, the d weights are written into a dense copy instead. Weights that come as slices are
-    bound layer by layer (``layers``). Derivatives leave the module's own parameters alone: they
-    call it with functions of a flat leaf in their place. A subclass says how a batch is made and
-    how its logits or losses are computed.
+    bound layer by layer (``layers``). Derivatives do not change the module's parameters: they call
+    it with views of a flat leaf in their place. A subclass defines how a batch is made and how its
+    logits or losses are computed.
 
     Args:
         module: put into evaluation mode (no dropout); its own trainable storage is released.
-        layout: the trainable parameters; all others stay as the module has them.
+        layout: the trainable parameters; all others keep the module's values.
         eval_batches: the fixed evaluation batches, of consecutive examples.
-        mask: where the flat vector holds only some weights of the layout's tensors.
+        mask: given if the flat vector holds only some weights of the module's tensors.
     """
 
     several: Several | None = None
@@ -88,7 +88,7 @@ class ModuleTask(ABC):
         return cross_entropy(self.logits(batch.inputs), batch.labels)
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
-        """Of a batch of evaluation examples, (terms,) float32 losses and each metric, (n,)
+        """(terms,) float32 losses of a batch of evaluation examples, and each metric as (n,)
         float32."""
         logits = self.logits(batch.inputs)
         hits = (logits.argmax(-1) == batch.labels).float().cpu().numpy()
@@ -150,7 +150,7 @@ class ModuleTask(ABC):
 
     @contextmanager
     def _at(self, weights: Tensor | Slices) -> Iterator[None]:
-        """Where the module's forward passes are at these weights."""
+        """Context in which the module's forward passes use these weights."""
         if not isinstance(weights, Tensor):
             whole = weights.whole
             weights = whole if whole is not None and whole.dtype == self._dtype else weights
@@ -189,13 +189,13 @@ class ModuleTask(ABC):
             parameter.data = view
 
     def _scatter(self, weights: Tensor, mask: Mask) -> Tensor:
-        """The dense weights with these in their places; the same tensor from probe to probe."""
+        """Writes these weights into the dense copy and returns it: the same tensor every probe."""
         dense, index = self._masked(mask, weights)
         return dense.index_copy_(0, index, weights)
 
-    @torch.inference_mode(False)  # a graph may keep neither, were they made in that mode
+    @torch.inference_mode(False)  # autograd could not save tensors made in inference mode
     def _masked(self, mask: Mask, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A dense copy that is right except where the mask's weights go, and their places."""
+        """A dense copy, correct except at the mask's positions, and these positions."""
         wanted = (like.dtype, like.device)
         if self._dense is None or (self._dense.dtype, self._dense.device) != wanted:
             self._dense = torch.tensor(mask.base, dtype=like.dtype, device=like.device)

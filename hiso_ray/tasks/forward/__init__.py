@@ -1,1 +1,1 @@
-"""Forward passes of language models that compute only what counts."""
+"""Forward passes of language models that compute only what is scored."""

@@ -1,9 +1,9 @@
 """Attention within each sequence of a packed row, through transformers' ``AttentionInterface``.
 
-The families hand the keyword ``packing`` on to it, which says where each sequence begins. On CPUs,
-sequences of the same length are one call of torch's attention, without a mask. On GPUs a
-variable-length kernel takes all of them where torch brings one for the dtype; otherwise they are
-padded on the right inside the attention, where causality hides the padding from every real token.
+Model families pass the keyword ``packing`` on to it, which says where each sequence begins. On
+CPUs, sequences of the same length are one call of torch's attention, without a mask. On GPUs a
+variable-length kernel takes all of them if torch has one for the dtype; otherwise they are padded
+on the right inside the attention, where causality hides the padding from every real token.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NAME = "hiso_ray_packed"  # of the attention function, in a model's configuratio
 
 
 def install(module: Any) -> None:
-    """Has a transformers model attend within sequences; its inputs must then bring ``packing``.
+    """Makes a transformers model attend within sequences; its inputs must then have ``packing``.
 
     Raises:
-        UserError: its attention cannot be exchanged.
+        UserError: its attention cannot be replaced.
     """
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
@@ -56,11 +56,11 @@ def attend(
 
     Args:
         query: (1, heads, tokens, size); key and value may have fewer heads.
-        sliding_window: how many tokens one looks back at, itself included.
+        sliding_window: how many tokens each token attends to, itself included.
         softcap: the scores s become softcap · tanh(s / softcap).
 
     Returns:
-        (1, tokens, heads, size), and no weights.
+        (1, tokens, heads, size), and None for the attention weights.
     """
     attention: Callable[..., Tensor]
     if softcap is not None:
@@ -92,13 +92,13 @@ def attend(
 
 
 def _cut(window: int | None, length: int) -> int | None:
-    """A window that hides something of a sequence."""
+    """The window if it is shorter than the sequence, else None."""
     return window if window is not None and window < length else None
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """(length, length), true where a token (row) sees another (column)."""
-    power = 1 << (length - 1).bit_length()  # so that few masks are kept
+    """(length, length), true where a token (row) attends to another (column)."""
+    power = 1 << (length - 1).bit_length()  # so that few masks are cached
     return _whole_window_mask(power, window, device)[:length, :length]
 
 
@@ -111,7 +111,7 @@ def _whole_window_mask(length: int, window: int, device: torch.device) -> Tensor
 
 
 class _Softcapped:
-    """Attention with capped scores, which no kernel of torch's has."""
+    """Attention with soft-capped scores, which no torch kernel supports."""
 
     def __init__(self, cap: float) -> None:
         self.cap = cap
@@ -152,7 +152,7 @@ def _padded_inside(
         tensor[0].index_select(1, tokens.flatten()).unflatten(1, (n, longest)).transpose(0, 1)
         for tensor in (query, key, value)
     )
-    # The kernels that take float32, or a mask, want as many heads of keys as of queries.
+    # Kernels for float32, or with a mask, need as many key heads as query heads.
     k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
     window = _cut(sliding_window, longest)
     mask = _window_mask(longest, window, query.device) if window else None
@@ -163,10 +163,10 @@ def _padded_inside(
 
 
 def _has_kernel(query: Tensor) -> bool:
-    """Whether torch has an attention for sequences of any lengths here.
+    """Whether torch has a variable-length attention kernel for this query.
 
-    Only in inference mode: it has no second derivative, its gradient adds in any order, and forward
-    mode would lose its tangent without a word.
+    Used only in inference mode: the kernel has no second derivative, its gradient sums in no fixed
+    order, and forward mode would silently lose the tangent.
     """
     if not (query.is_cuda and torch.is_inference_mode_enabled()):
         return False
@@ -177,7 +177,7 @@ def _has_kernel(query: Tensor) -> bool:
 
 @lru_cache(maxsize=1)
 def _varlen() -> Any:
-    """torch's function, where it is there and takes what it is given here."""
+    """torch's variable-length attention; None if missing or without an argument used here."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

@@ -1,14 +1,14 @@
-"""What a language model's forward pass computes of a batch, and what it leaves out.
+"""What a language model's forward pass computes for a batch, and what it skips.
 
-Four forms, from the leanest to the one that every model has:
+Four forms, from the leanest to the one that every model supports:
 
-``scored``  sequences end to end, and the last layer beyond its keys and values for scored tokens
+``scored``  sequences end to end; the last layer, except its keys and values, for scored tokens only
 ``packed``  sequences end to end
 ``padded``  sequences side by side, padded on the left; the head for scored tokens only
 ``alone``   one sequence after the other, with all its logits
 
-Which one a model takes is found once, where the run is prepared, by comparing logits with those of
-single, unpadded prompts (:func:`choose`), and travels with the task: it decides bits.
+A model's form is chosen once, when the run is prepared, by comparing logits with those of single,
+unpadded prompts (:func:`choose`). It is stored with the task, because it affects the last bits.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from hiso_ray.tasks.forward import attention, head, last_layer, packing
 from hiso_ray.tasks.forward.last_layer import LastLayer
 
 Form = Literal["scored", "packed", "padded", "alone"]
-# Of the logits' spread: rounding is far below, a sequence that sees another far above.
+# Relative to the logits' spread. Rounding is far below it; attention across sequences far above.
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-LONGEST = 256  # tokens of a prompt that forms are compared on
+LONGEST = 256  # tokens of a prompt that is used to compare forms
 
 
 class Choice(NamedTuple):
-    """A form, and where its last layer is; goes into the task's specification.
+    """A form and the names of its last layer; goes into the task's specification.
 
     Attributes:
-        why: what stood against leaner forms, for the user; empty for the leanest two.
+        why: why leaner forms failed, for the user; empty for the leanest two.
     """
 
     form: Form
@@ -54,7 +54,7 @@ class Forward:
 
     Args:
         module: a transformers model; it is changed in place, parameters keep their names.
-        rows: (answers,) int64 rows of the vocabulary that logits are wanted of; None for all.
+        rows: (answers,) int64 rows of the vocabulary whose logits are computed; None for all.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Forward:
     ) -> None:
         self.module, self.form, self.device = module, choice.form, device
         self._rows = rows if self.form == "alone" else None
-        # by default some models count the padding as well
+        # by default some models count padding in positions
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         with ExitStack() as undo:
             if self.is_packed:
@@ -82,12 +82,12 @@ class Forward:
         return self.form in ("scored", "packed")
 
     def close(self) -> None:
-        """Leaves the module as it was."""
+        """Restores the module."""
         self._undo.close()
 
     @contextmanager
     def side_by_side(self) -> Iterator[None]:
-        """Where the module takes padded inputs, whatever its form."""
+        """Context in which the module takes padded inputs, whatever its form."""
         if not self.is_packed:
             yield
             return
@@ -98,10 +98,10 @@ class Forward:
             attention.install(self.module)
 
     def inputs(self, rows: Sequence[np.ndarray], scored: np.ndarray) -> dict[str, Any]:
-        """Token ids of any lengths as inputs of :meth:`hidden` and :meth:`logits`.
+        """Turns sequences of any lengths into inputs of :meth:`hidden`.
 
         Args:
-            scored: (sequences,) how many of its last tokens are scored, of each.
+            scored: (sequences,) how many of each sequence's last tokens are scored.
         """
         if self.is_packed:
             return packing.packed(rows, scored, self.device)
@@ -145,7 +145,7 @@ class Forward:
         return out.flatten(0, 1).index_select(0, scored)
 
     def _alone(self, given: dict[str, Tensor], scored: int) -> Tensor:
-        """(scored, rows) logits at the end of one sequence."""
+        """(scored, rows) logits of the last tokens of one sequence."""
         logits = self.module(**given, use_cache=False).logits[0]
         logits = logits[len(logits) - scored :]
         return logits if self._rows is None else logits.index_select(1, self._rows)
@@ -157,11 +157,11 @@ class Forward:
 
 @torch.inference_mode()
 def choose(module: Any, prompts: Sequence[np.ndarray], rows: Tensor | None) -> Choice:
-    """The leanest form whose logits are the model's own on single prompts.
+    """The leanest form whose logits equal the model's own on single prompts.
 
     Args:
-        module: with its weights, on a CPU; it is left as it was.
-        prompts: token ids, of which a few of unlike lengths are taken.
+        module: with its weights, on a CPU; it is restored afterwards.
+        prompts: token ids; a few of different lengths are used.
         rows: as in :class:`Forward`.
     """
     some = unlike(prompts)
@@ -188,7 +188,7 @@ def _problem(
     wanted: Tensor,
     watch: Callable[[Forward, dict[str, Any]], None] = lambda *_: None,
 ) -> str:
-    """What is wrong with a form; nothing where its logits are those wanted."""
+    """What is wrong with a form; empty if its logits are correct."""
     try:
         forward = Forward(module, choice, torch.device("cpu"), rows)
         try:
@@ -198,7 +198,7 @@ def _problem(
             beside = _beside_others(forward, prompts)
         finally:
             forward.close()
-    except Exception as error:  # whatever a family's own code makes of inputs it does not expect
+    except Exception as error:  # a family's code may fail in any way on unexpected inputs
         return f"{type(error).__name__}: {error}".splitlines()[0]
     unmoved = slice(1, None, 2)
     if forward.is_packed and not torch.equal(beside[unmoved], found[unmoved]):
@@ -207,14 +207,14 @@ def _problem(
 
 
 def _beside_others(forward: Forward, prompts: Sequence[np.ndarray]) -> Tensor:
-    """The logits where every second sequence, from the first on, has other tokens."""
+    """The logits after every second sequence, from the first on, is changed."""
     others = [np.where(ids > 0, ids - 1, 1) if i % 2 == 0 else ids for i, ids in enumerate(prompts)]
     inputs = forward.inputs(others, np.ones(len(prompts), np.int64))
     return forward.logits(forward.hidden(inputs)).float()
 
 
 def difference(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> str:
-    """How far float32 logits are off, in words; nothing where that is rounding of the dtype."""
+    """How far float32 logits are off, in words; empty if within the dtype's rounding error."""
     spread = float((wanted - wanted.mean(-1, keepdim=True)).abs().max())
     off = float((found - wanted).abs().max())
     limit = TOLERANCE[dtype] * spread
@@ -229,8 +229,8 @@ def _alone(module: Any, ids: np.ndarray, rows: Tensor | None) -> Tensor:
 
 
 def unlike(prompts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The shortest prompt, one as long as it if there is one, the one in the middle, and the
-    longest: of those of up to ``LONGEST`` tokens, if there are any."""
+    """The two shortest prompts, the median and the longest, of those of up to ``LONGEST`` tokens;
+    the shortest alone if all are longer."""
     by_length = sorted(prompts, key=len)
     some = [ids for ids in by_length if len(ids) <= LONGEST] or by_length[:1]
     return [some[i] for i in sorted({0, min(1, len(some) - 1), len(some) // 2, len(some) - 1})]

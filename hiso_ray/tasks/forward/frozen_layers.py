@@ -1,15 +1,16 @@
-"""Hidden states below the lowest trained layer, not computed again for every probe.
+"""Caches the hidden states below the lowest trained layer instead of recomputing them per probe.
 
-Nothing that a run changes reaches them, so every probe, round and evaluation would compute the same
-ones again. What is computed together is a function of the configuration and the cohort alone, so
-that bits depend on neither the budget nor who computes them and when: either a whole batch, whose
-probes then share its states (and those of evaluation, whose batches come again, are kept), or each
-sequence by itself, whose states are kept for every batch that it comes in. Both differ in the last
-bits from a whole forward pass, so which it is belongs to the run's identity.
+Training never changes these states, so every probe, round and evaluation would recompute the same
+ones. They are computed either per batch or per sequence. Per batch, all probes of the batch share
+its states, and those of evaluation batches, which recur, are kept. Per sequence, states are kept
+for every batch that contains the sequence. What is computed together depends only on the
+configuration and the cohort, so bits depend neither on the budget nor on which process computes the
+states or when. Both modes differ from a whole forward pass in the last bits, so the mode is part of
+the run's identity.
 
-No family's code is repeated. The lower pass is the decoder's own, ended where the lowest trained
-layer is about to read; the upper pass is the decoder's own too, with the layers below handing the
-kept states on instead of running.
+No family's code is repeated here. The lower pass is the decoder's own, stopped where the lowest
+trained layer would run; the upper pass is the decoder's own too, with the layers below returning
+the kept states instead of running.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ PER_BATCH = "per_batch"
 
 
 class FrozenLayers(NamedTuple):
-    """What of a model stays as it is from its input on; goes into the task's specification.
+    """The lowest layers, with nothing trained in or below them; part of the task's specification.
 
     Attributes:
         layers: full name of the list of decoder layers.
-        depth: how many of the lowest have nothing trained at or below them; never all.
+        depth: number of such layers; never all.
         size: of a token's hidden state [elements].
     """
 
@@ -48,10 +49,10 @@ class KeptStates:
     """The states that the lowest trained layer reads.
 
     Args:
-        module: whose frozen weights are in place; the trained ones are not read.
-        device: where the module is, and where states are kept.
-        per_batch: computed by whole batches, or by single sequences.
-        budget: for what is kept [bytes]; states that do not fit are computed for each batch.
+        module: its frozen weights must be in place; the trained ones are not read.
+        device: of the module and of the kept states.
+        per_batch: whether states are computed per batch, or per sequence.
+        budget: for kept states [bytes]; states that do not fit are computed for each batch.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class KeptStates:
         self._kept: dict[tuple[str, bytes], Tensor] = {}
 
     def states(self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray]) -> list[Tensor]:
-        """Parts, (tokens, size) each in the dtype of the forward passes, that end to end are in the
-        order in which :func:`packing.packed` lays the rows; autograd may use them.
+        """Parts, each (tokens, size) in the dtype of the forward passes, to be concatenated; their
+        tokens are in the order of :func:`packing.packed`. Autograd may use them.
 
         Args:
             rows: the token ids of these examples.
@@ -116,7 +117,7 @@ class KeptStates:
 
     @contextmanager
     def handed_on(self, states: Sequence[Tensor]) -> Iterator[None]:
-        """Where the layers below do not run, and what comes out of them is this."""
+        """Context in which the layers below do not run and return these states."""
         row = torch.cat(list(states))[None]
         for layer in self._below:
             layer.forward = lambda *_, **__: row
@@ -128,7 +129,7 @@ class KeptStates:
 
 
 class _Reached(Exception):
-    """The lower pass is done."""
+    """Ends the lower pass."""
 
 
 def choose(
@@ -139,17 +140,17 @@ def choose(
     trained: Collection[str],
     how: str,
 ) -> FrozenLayers:
-    """The layers whose output is handed on, checked on a few prompts against whole forward passes.
+    """The frozen layers, checked on a few prompts against whole forward passes.
 
     Args:
-        module: with its weights, on a CPU; it is left as it was, but for what asks for a gradient.
+        module: with its weights, on a CPU; it is restored afterwards except for ``requires_grad``.
         choice: the form of its forward passes.
         prompts, rows: as in :func:`forwards.choose`.
-        trained: names of the parameters that are trained, all of or in part.
+        trained: names of the parameters that are trained, entirely or in part.
         how: ``task.frozen_layers``.
 
     Raises:
-        UserError: there are none, or it cannot be done with this model.
+        UserError: no layer is frozen, or the model does not support it.
     """
     if choice.form not in ("scored", "packed"):
         raise _refusal(how, f"this model takes padded sequences only ({choice.why})")
@@ -170,8 +171,8 @@ def choose(
 
 
 def _find(module: nn.Module, forward: Forward, inputs: dict[str, Any], how: str) -> FrozenLayers:
-    """By watching one forward pass: a layer reads a tensor that asks for a gradient exactly where
-    something trained lies below it, whatever that is and wherever it stands in the model."""
+    """Watches one forward pass: a layer's input requires a gradient exactly if something trained
+    lies below it, whatever that is and wherever it is in the model."""
     name, layers = last_layer.decoder_layers(module)
     reads: list[tuple[nn.Module, bool, int]] = []
 
@@ -205,13 +206,13 @@ def _problem(
     frozen: FrozenLayers,
     how: str,
 ) -> str:
-    """What is wrong with states that are kept; nothing where logits are those of a whole pass."""
+    """What is wrong with kept states; empty if the logits match those of a whole pass."""
     wanted = forward.logits(forward.hidden(inputs)).float()
     kept = KeptStates(forward.module, frozen, CPU, how == PER_BATCH, budget=0)
     try:
         with kept.handed_on(kept.states("train", np.arange(len(some)), some)):
             found = forward.logits(forward.hidden(inputs)).float()
-    except Exception as error:  # whatever a family's own code makes of layers that do not run
+    except Exception as error:  # a family's code may fail in any way if layers do not run
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return forwards.difference(found, wanted, next(forward.module.parameters()).dtype)
 
@@ -228,13 +229,13 @@ def note(
     itemsize: int,
     budget_mb: float,
 ) -> str:
-    """What the user is told.
+    """The note for the user.
 
     Args:
         how: ``task.frozen_layers``.
         lengths: (examples,) tokens of each example, of the training and of the evaluation split.
         itemsize: of an element of the states [bytes].
-        budget_mb: what each actor may keep [MiB].
+        budget_mb: memory for kept states per actor [MiB].
     """
     layers = len(last_layer.decoder_layers(module)[1])
     kept = lengths[1:] if how == PER_BATCH else lengths

@@ -1,9 +1,9 @@
-"""The output head for what is scored: some tokens' hidden states, some rows of the vocabulary.
+"""The output head, computed only for scored tokens and for some rows of the vocabulary.
 
-A (tokens, vocabulary) matrix of logits is the largest thing in a forward pass and almost all of it
-is thrown away. Hidden states come from the model's decoder alone; what the family does to them
-afterwards (bias, scale, soft-capping) stays the family's: its own forward pass runs once more with
-a decoder that only hands those hidden states on.
+The (tokens, vocabulary) logits are the largest tensor of a forward pass, and almost all of it is
+discarded. So the decoder alone computes the hidden states. The family's own code still applies the
+rest (bias, scale, soft-capping): its forward pass runs once more with a decoder that only returns
+those hidden states.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hiso_ray.errors import UserError
 
 
 class AnswerRows(nn.Module):
-    """A linear layer's output at some rows of its weight; its parameters keep their names.
+    """A linear layer restricted to some rows of its weight; its parameters keep their names.
 
     Args:
         rows: (answers,) int64.
@@ -37,12 +37,12 @@ class AnswerRows(nn.Module):
 
 
 def keep_rows(module: Any, rows: Tensor) -> Callable[[], None]:
-    """Has a transformers model compute these rows of its vocabulary only; returns what undoes it.
+    """Makes a transformers model compute only these vocabulary rows; returns an undo function.
 
-    With LoRA on the head its base layer and the adapters' second factor lose the others.
+    With LoRA on the head, both its base layer and the adapters' second factor are restricted.
 
     Raises:
-        UserError: the head is no linear layer.
+        UserError: the head is not a linear layer, or not in one place.
     """
     head = module.get_output_embeddings()
     adapters = getattr(head, "lora_B", None)
@@ -69,7 +69,7 @@ def keep_rows(module: Any, rows: Tensor) -> Callable[[], None]:
 
 
 def logits(module: Any, hidden: Tensor) -> Tensor:
-    """(terms, rows) of what the family makes of (terms, size) hidden states of its decoder."""
+    """(terms, rows) logits that the family's code computes from (terms, size) hidden states."""
     blank = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
     with _answering(module.get_decoder(), hidden[None]):
         return module(input_ids=blank, use_cache=False).logits[0]
@@ -85,9 +85,9 @@ def _answering(decoder: Any, hidden: Tensor) -> Iterator[None]:
         del decoder.forward
 
 
-@lru_cache(maxsize=1)  # transformers keeps every such class for ever
+@lru_cache(maxsize=1)  # transformers never releases such a class
 def _handed_on() -> Any:
-    """A decoder's output that is hidden states alone: what else a family asks for is None."""
+    """Class of a decoder output with hidden states only: every other attribute is None."""
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
     class HandedOn(BaseModelOutputWithPast):

@@ -1,10 +1,10 @@
-"""The last decoder layer for the tokens that are scored, and no others.
+"""The last decoder layer, computed for the scored tokens only.
 
-Of the others it needs keys and values alone. So the layer is called with the hidden states of the
-scored tokens, its attention with those of all, and of what attention returns the scored ones go on:
-the residual, the norms and the feed-forward part see only those. Hooks do it, so no family's code
-is repeated here; what they rely on is found by watching one forward pass (:func:`find`), and who
-uses them compares the result (``tasks.forwards``).
+It needs only keys and values of the other tokens. So the layer is called with the hidden states of
+the scored tokens, its attention with those of all tokens, and only the scored outputs of attention
+go on: the residual, the norms and the feed-forward part see nothing else. Hooks do this, so no
+family's code is repeated here. :func:`find` finds the modules to hook by watching one forward pass,
+and the caller checks the result (``tasks.forward.forwards``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class LastLayer(NamedTuple):
     """Names of modules.
 
     Attributes:
-        layer: full.
-        norm: of its child whose output attention reads; empty where that is the layer's own input.
-        attention: of its child.
+        layer: full name.
+        norm: the child whose output attention reads; empty if attention reads the layer's input.
+        attention: the child that is the attention.
     """
 
     layer: str
@@ -31,7 +31,7 @@ class LastLayer(NamedTuple):
 
 
 def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
-    """The last layer, by watching ``run``, one forward pass; None where it is not built so."""
+    """Finds the last layer by watching ``run``, one forward pass; None if its structure differs."""
     layers_name, layers = decoder_layers(module)
     if not layers:
         return None
@@ -75,7 +75,7 @@ def find(module: nn.Module, run: Callable[[], object]) -> LastLayer | None:
 
 
 def decoder_layers(module: nn.Module) -> tuple[str, Sequence[nn.Module]]:
-    """The one outermost list of layers, and its full name; empty where there is not one."""
+    """Full name and layers of the outermost list of layers; empty if there is not exactly one."""
     lists = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     outermost = [(n, m) for n, m in lists if not any(n.startswith(f"{o}.") for o, _ in lists)]
     if len(outermost) != 1:
@@ -85,7 +85,7 @@ def decoder_layers(module: nn.Module) -> tuple[str, Sequence[nn.Module]]:
 
 
 def hidden_of(args: Any, kwargs: Any) -> Any:
-    """The hidden states among what a layer is called with."""
+    """The hidden states among the arguments of a layer."""
     return args[0] if args else kwargs.get("hidden_states")
 
 
@@ -94,8 +94,8 @@ def _withhidden_of(args: Any, kwargs: Any, hidden: Tensor) -> tuple[Any, Any]:
 
 
 def trim(module: nn.Module, names: LastLayer) -> list[RemovableHandle]:
-    """Hooks the layer, for forward passes whose ``packing`` says what is scored: their hidden
-    states come out as (1, terms, size). Returns what removes the hooks."""
+    """Hooks the layer so that it returns (1, terms, size) hidden states in forward passes whose
+    ``packing`` says what is scored. Returns handles that remove the hooks."""
     layer = module.get_submodule(names.layer)
     norm = layer.get_submodule(names.norm) if names.norm else nn.Identity()
     attention = layer.get_submodule(names.attention)

@@ -1,8 +1,8 @@
-"""Sequences of any lengths end to end in one row: no padding.
+"""Sequences of any lengths end to end in one row, without padding.
 
-Everything a transformer does to one token at a time does not care where the token lies. Positions
-are counted per sequence by ``position_ids``; attention, which alone would see across, is told by
-``packing`` where each sequence begins (``tasks.attention``).
+A transformer's operations on single tokens do not depend on where a token lies in the row.
+``position_ids`` counts positions per sequence, and ``packing`` tells attention, the only operation
+that mixes tokens, where each sequence begins (``tasks.forward.attention``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 
 
 class Run(NamedTuple):
-    """Neighbours of the same length.
+    """Consecutive sequences of the same length.
 
     Attributes:
         start: token at which the first one begins.
-        sequences: how many.
+        sequences: number of sequences.
         length: of each.
     """
 
@@ -36,11 +36,11 @@ class Packing:
     """Where sequences lie in a row, shortest first.
 
     Attributes:
-        lengths: of the sequences as they lie [tokens], ascending.
-        device: where the row is.
-        scored: (terms,) int64 the tokens whose outputs are looked at, if that is known.
-        ends: these are the last one of each sequence.
-        last_only: only each sequence's last token asks; the others get zeros.
+        lengths: of the sequences [tokens], ascending.
+        device: of the row.
+        scored: (terms,) int64 indices of the scored tokens, if known.
+        ends: whether exactly the last token of each sequence is scored.
+        last_only: whether only each sequence's last token is a query; the others get zeros.
     """
 
     lengths: tuple[int, ...]
@@ -65,8 +65,8 @@ class Packing:
     @cached_property
     @torch.inference_mode(False)  # likewise
     def places(self) -> tuple[Tensor, Tensor]:
-        """Padded on the right: the token at each of (sequences, longest) places, and the place of
-        each token; what stands in the padding is the sequence's last token."""
+        """Right-padded layout: the token at each of (sequences, longest) places, and the place of
+        each token. The padding repeats the sequence's last token."""
         lengths, starts = np.array(self.lengths), np.cumsum((0, *self.lengths[:-1]))
         longest = int(lengths[-1])
         column = np.minimum(np.arange(longest), lengths[:, None] - 1)
@@ -84,8 +84,8 @@ def packed(
     """Token ids of any lengths as a module's inputs.
 
     Args:
-        scored: (sequences,) how many of its last tokens are scored, of each of ``rows``; None
-            where that is not asked.
+        scored: (sequences,) how many of the last tokens of each of ``rows`` are scored; None if
+            not needed.
 
     Returns:
         ``input_ids`` and ``position_ids``, both (1, tokens) int64, and ``packing``, whose scored
@@ -108,7 +108,7 @@ def packed(
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:
-    """(sequences,) the token at which each begins in a row that has the shortest first."""
+    """(sequences,) token at which each sequence begins in a row sorted by ascending length."""
     order = np.argsort(lengths, kind="stable")
     starts = np.empty_like(lengths)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
@@ -116,6 +116,6 @@ def starts_of(lengths: np.ndarray) -> np.ndarray:
 
 
 def counted(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """``counts[i]`` whole numbers from ``starts[i]`` on, one range after the other."""
+    """Concatenated ranges of ``counts[i]`` integers from ``starts[i]`` on."""
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(counts.sum())

@@ -1,6 +1,6 @@
-"""The files in which MNIST, Fashion-MNIST and CIFAR-10 were first published, and encoded images.
+"""The original file formats of MNIST, Fashion-MNIST and CIFAR-10, and encoded images.
 
-Nothing here unpickles: a pickle runs the code that it holds.
+Nothing here is unpickled: a pickle can run arbitrary code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_idx(files: Sequence[Path]) -> Split:
     """Images and labels of MNIST or Fashion-MNIST (yann.lecun.com/exdb/mnist, "IDX file format").
 
     Args:
-        files: the one with the images, the one with the labels.
+        files: the image file and the label file.
 
     Raises:
         UserError: another format, a truncated file, or files that do not belong together.
@@ -70,7 +70,7 @@ def read_cifar(batches: Sequence[Path]) -> Split:
     class, then the red, green and blue planes, row by row.
 
     Raises:
-        UserError: a file that is no whole number of records.
+        UserError: a file's size is not a whole number of records.
     """
     size = 1 + math.prod(CIFAR_SHAPE)
     parts = []
@@ -102,7 +102,7 @@ def decode(cell: Any, shape: tuple[int, int, int], where: str) -> np.ndarray:
         ``shape`` uint8, channels first.
 
     Raises:
-        UserError: no bytes, bytes that are no image, or an image of another size or colour mode.
+        UserError: no bytes, bytes that are not an image, or another size or colour mode.
     """
     from PIL import Image
 

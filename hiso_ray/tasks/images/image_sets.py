@@ -1,9 +1,9 @@
-"""The image data sets as data: adding one is adding a row.
+"""The table of image data sets: to add one, add a row.
 
-Means and deviations are those that the DeComFL authors' code (github.com/ZidongLiu/DeComFL)
-normalises with, so that curves compare; over its training pixels Fashion-MNIST has 0.2860 and
-0.3530, and CIFAR-10 the deviations 0.247, 0.243, 0.262. Nothing is augmented: an example is the
-same whenever it is drawn (the authors crop and flip CIFAR-10 at random).
+Means and standard deviations are those of the DeComFL authors' code
+(github.com/ZidongLiu/DeComFL), so that curves are comparable. The actual values over the training
+pixels are 0.2860 and 0.3530 for Fashion-MNIST, and deviations of 0.247, 0.243, 0.262 for CIFAR-10.
+There is no augmentation (the authors crop and flip CIFAR-10 at random).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ImageSet:
         shape: channels, height, width.
         mean, std: of each channel, in units of the stored values: a network reads (x - mean) / std.
         names: of the classes, in class order.
-        original: None where scikit-learn brings the images with it.
+        original: None if scikit-learn includes the images.
     """
 
     name: str
@@ -57,7 +57,7 @@ IDX = Original(
     read=read_idx,
 )
 
-# Alpaydin and Kaynak 1998, as scikit-learn holds it: 8×8, already divided by 16.
+# Alpaydin and Kaynak 1998, as in scikit-learn: 8×8, already divided by 16.
 DIGITS = ImageSet("digits", "scikit-learn", (1, 8, 8), (0.0,), (1.0,), TEN)
 
 DOWNLOADED = {

@@ -1,4 +1,4 @@
-"""Images with class labels, from a hub dataset or from a local folder."""
+"""Labelled images, from a hub dataset or from a local folder."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def read(images: ImageSet, data: str) -> tuple[Split, Split]:
     A path that exists is read locally, anything else is a hub name.
 
     Raises:
-        UserError: nothing there, damaged files, or images or classes that are not the set's.
+        UserError: no data, damaged files, or images or classes that do not match the set.
     """
     local = Path(data).exists() or data.startswith((".", "/", "~"))
     splits = _local(images, Path(data).expanduser()) if local else _hub(images, data)
     classes = set(range(len(images.names)))
     for name, split in splits.items():
         found = set(np.unique(split.labels).tolist())
-        # A part of a test split may lack a class; training images without one are another task.
+        # A partial test split may lack a class; the training split must have all.
         if not found or not found <= classes or (name == "train" and found != classes):
             raise UserError(
                 f"task.data = {data} ({name}): its labels are {_some(sorted(found))}; "
@@ -114,14 +114,14 @@ def _local(images: ImageSet, folder: Path) -> dict[str, Split]:
 
 
 def _present(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Plain before compressed: downloaders that unpack leave both."""
+    """The file of each name, uncompressed if both exist: downloaders that unpack leave both."""
     either = ((folder / name, folder / f"{name}.gz") for name in names)
     found = (next((path for path in paths if path.is_file()), None) for paths in either)
     return [path for path in found if path]
 
 
 def _bytes(table: Any) -> Any:
-    """A ``datasets.Dataset`` whose images come as they are stored."""
+    """Makes a ``datasets.Dataset`` return images as stored bytes."""
     from datasets import Image
 
     for column, feature in table.features.items():

@@ -9,9 +9,9 @@ The convolutional networks are the ones in the authors' code (github.com/ZidongL
 ``cifar10``           62,006  LeNet: conv 6 (5×5), pool, conv 16 (5×5), pool, 120, 84, 10
 =================  =========  ==============================================================
 
-ReLU follows every layer but the last; pools take the largest of 2×2. There is no dropout and no
-batch norm. Their network for Fashion-MNIST has 62 outputs, of which labels reach 10 (1,206,590
-weights); ours has the 10.
+ReLU follows every layer but the last; pools are 2×2 max pools. There is no dropout and no batch
+norm. Their network for Fashion-MNIST has 62 outputs for 10 classes (1,206,590 weights); ours has
+10.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hiso_ray.tasks.images.image_sets import ImageSet
 
 
 def network(name: str, images: ImageSet) -> nn.Sequential:
-    """The network ``task.model`` names, reading (n, channels, height, width), weights untouched.
+    """The network that ``task.model`` names, for (n, channels, height, width), not initialised.
 
     Raises:
         UserError: no such network for these images.
@@ -49,11 +49,11 @@ def layout_of(module: nn.Module) -> Layout:
 
 
 def initial_weights(layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """(d,) float32, uniform within ±1/√fan-in: what torch draws for nn.Linear and nn.Conv2d."""
+    """(d,) float32, uniform in ±1/√fan-in, as torch initialises nn.Linear and nn.Conv2d."""
     parts = []
     for name, shape in layout:
         if name.endswith(".weight"):
-            bound = 1 / np.sqrt(math.prod(shape[1:]))  # holds for the bias too, which comes next
+            bound = 1 / np.sqrt(math.prod(shape[1:]))  # also used for the bias, which comes next
         parts.append(rng.uniform(-bound, bound, math.prod(shape)).astype(np.float32))
     return np.concatenate(parts)
 
@@ -63,7 +63,7 @@ def _named(**layers: nn.Module) -> nn.Sequential:
 
 
 def _linear(inputs: int, outputs: int) -> Any:
-    """Without its initialisation, which would draw from the global generator."""
+    """Skips initialisation, which would draw from the global generator."""
     return skip_init(nn.Linear, inputs, outputs)
 
 

@@ -1,12 +1,12 @@
 """One feed-forward network at k weight vectors in a single batched computation.
 
 The probes of a zeroth-order round score the same minibatches at x and at every x + μz. The networks
-of ``networks`` are so small that one by one their time goes into calling torch: here every layer is
-called once for all k. Fully connected layers are batched products; convolutions have the k networks
-side by side as groups of channels, or, while they all read the same images, as k times as many
-output channels. Of what was tried, this was the fastest wherever any of it paid: unfolding images
-into products moves several times the data, and ``torch.func.vmap`` over ``functional_call`` pays at
-each call for what is worked out here once, and its grouped convolutions hold all examples at once.
+of ``networks`` are so small that, run one by one, they spend their time on calling torch; here
+every layer is called once for all k. Fully connected layers are batched products. Convolutions run
+the k networks as groups of channels, or, while all read the same images, as k times as many output
+channels. Wherever batching helped at all, this was the fastest variant tried: unfolding images into
+products moves several times the data, and ``torch.func.vmap`` over ``functional_call`` repeats at
+each call what is done once here, and its grouped convolutions hold all examples at once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hiso_ray.tasks.contract import dimension
 from hiso_ray.tasks.images.networks import layout_of
 
 PAYS_UP_TO = 1 << 17  # weights
-AT_ONCE = 64  # weight vectors that a round's probes are evaluated at together
+AT_ONCE = 64  # weight vectors evaluated together
 
-# Activations of one layer that are held at once. A CPU has them in its cache when the next layer
-# reads them, and does not ask the system for fresh pages at each call; elsewhere they only have to
-# fit.
+# Activations of one layer that are held at once. On a CPU they stay in the cache until the next
+# layer reads them, and need no fresh pages from the system at each call; elsewhere they only have
+# to fit.
 ON_CPU = 1 << 20
 ELSEWHERE = 1 << 28
 
@@ -34,11 +34,11 @@ ELSEWHERE = 1 << 28
 def pays(network: nn.Module) -> bool:
     """Whether on a CPU all weight vectors at once are faster than one by one.
 
-    What is saved is the cost of calling torch, and narrow layers fill the processor's vectors
-    better side by side. Both are lost in the work of a large network, whose k sets of weights no
-    longer fit in the cache together: from some size on, which was measured for perceptrons and
-    CNNs in both dtypes, one by one is as fast or faster and needs less memory. A function of the
-    model alone, never of k or the machine: which way is taken may change the last bits of a loss.
+    Stacking saves calls of torch and fills SIMD registers better with narrow layers. For a large
+    network both gains are negligible, and its k sets of weights no longer fit in the cache: above a
+    size measured for perceptrons and CNNs in both dtypes, one by one is as fast or faster and needs
+    less memory. The answer depends on the model alone, never on k or the machine, because it may
+    change the last bits of a loss.
     """
     return dimension(layout_of(network)) <= PAYS_UP_TO
 
@@ -46,12 +46,11 @@ def pays(network: nn.Module) -> bool:
 class Stacked:
     """A network that is evaluated at k weight vectors at once; its own weights are never read.
 
-    Memory: besides two copies of the k weight vectors, of each layer no more activations at once
-    than ``ON_CPU`` or ``ELSEWHERE`` (or one example's, where those are more): the examples are
-    taken in as many parts as that needs.
+    Memory: two copies of the k weight vectors, and at most ``ON_CPU`` or ``ELSEWHERE`` activations
+    of a layer at once (or those of one example, if more). The examples are split to stay below.
 
     Args:
-        network: of Linear, Conv2d, ReLU and MaxPool2d layers, and a Flatten after those that read
+        network: of Linear, Conv2d, ReLU and MaxPool2d layers, with a Flatten after those that read
             images; as in ``networks``, a ReLU follows a layer that has weights.
         shape: channels, height, width of an image.
     """
@@ -105,7 +104,7 @@ class Stacked:
         out = []
         for shape, tensor in list(zip(self._shapes, tensors, strict=True))[self._of_convolutions :]:
             if len(shape) == 2:
-                # Products in half precision are slow on matrices that do not lie end to end.
+                # Half-precision products are slow on matrices that are not contiguous.
                 tensor = tensor if tensor.dtype == torch.float32 else tensor.contiguous()
                 tensor = tensor.view(k, *shape).mT
             out.append(tensor)
@@ -113,8 +112,8 @@ class Stacked:
 
     def _features(self, kernels: list[Tensor], images: Tensor, k: int, own: bool) -> Tensor:
         """(k, n, features) of (n, channels, height, width), or (n, k·channels, height, width)."""
-        # Channels last, a pool compares vectors of channels, and not pixels one by one. Images of
-        # one channel count as contiguous in either order, so that only a copy says which is meant.
+        # With channels last, a pool compares vectors of channels instead of single pixels. Images
+        # of one channel are contiguous in either order, so only a copy sets the memory format.
         images = images.clone(memory_format=torch.channels_last)
         groups, at = k if own else 1, 0
         for layer in self._convolutions:
@@ -153,20 +152,20 @@ def losses(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (k, n, classes) in any dtype.
-        labels: int64, (n,) shared by all weight vectors, or (k, n), each one's own. One that is
-            ``batch.IGNORED`` gives 0.
+        labels: int64, (n,) shared by all weight vectors, or (k, n), each one's own. The loss of
+            ``batch.IGNORED`` is 0.
 
     Returns:
         (k, n) float32.
     """
-    # With the classes last, torch takes their few exponentials one by one.
+    # With the classes last, torch does not vectorise over their few exponentials.
     each = logits.float().transpose(1, 2)
     return functional.cross_entropy(each, labels.expand(logits.shape[:2]), reduction="none")
 
 
 @torch.inference_mode()
 def widest(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Elements that the layer with the largest output makes of one image."""
+    """Elements of the largest output of a layer with weights, for one image."""
     hidden, most = torch.zeros(1, *shape), 1
     for layer in network.children():
         hidden = layer(hidden)

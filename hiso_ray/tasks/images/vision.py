@@ -1,8 +1,8 @@
 """Image classification from scratch: digits, MNIST, Fashion-MNIST and CIFAR-10.
 
-``digits``, the real 8×8 images of scikit-learn, is the embedded default task: no download, and
-with ten classes Dirichlet skew bites. Its 360 test images are the same for every run seed; the
-other sets have a test split of their own.
+``digits``, the real 8×8 images of scikit-learn, is the embedded default task: it needs no download,
+and its ten classes make Dirichlet skew visible. Its 360 test images are the same for every run
+seed; the other sets have a test split of their own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """Reads the images; they stay bytes, and are normalised batch by batch.
 
     Raises:
-        UserError: the model is none for these images, or the data cannot be had or do not fit.
+        UserError: no such model for these images, or the data are missing or do not match.
     """
     config = experiment.task
     images = SETS[config.name]
@@ -71,7 +71,7 @@ def count(config: TaskConfig) -> Count:
 
 
 def _digits() -> tuple[Split, Split]:
-    """Rows of 64 float32 between 0 and 1."""
+    """Training and test images: rows of 64 float32 in [0, 1]."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -91,7 +91,7 @@ def _first(split: Split, limit: int | Literal["auto"]) -> Split:
 
 
 class ImageTask(ModuleTask):
-    """A network and both splits on one device; ``Task`` says what the methods do."""
+    """A network and both splits on one device; ``Task`` documents the methods."""
 
     at_once = stacked.AT_ONCE
 
@@ -117,8 +117,8 @@ class ImageTask(ModuleTask):
         return Batch(inputs, labels, tuple(map(len, clients)))
 
     def logits(self, inputs: Tensor) -> Tensor:
-        # By default cuDNN rounds what it convolves to TF32's 10 bits, and may sum in another order
-        # from call to call; dividing a difference of two losses by μ = 1e-3 magnifies either.
+        # By default cuDNN rounds the operands of a convolution to TF32's 10 bits, and its order of
+        # summation may vary between calls; dividing a loss difference by μ = 1e-3 amplifies both.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return self.module(inputs)
 

@@ -20,11 +20,11 @@ from hiso_ray.tasks.pretrained import pretrained
 from hiso_ray.tasks.pretrained.model_files import find
 from hiso_ray.tasks.pretrained.trainable import add_lora, peft_config, restored
 
-ALIGNMENT = 64  # bytes, of torch's own storage on CPUs
+ALIGNMENT = 64  # of torch's storage on CPUs [bytes]
 
 
 class LanguageTask(ModuleTask):
-    """The language model and both splits on one device; ``Task`` says what the methods do."""
+    """The language model and both splits on one device; ``Task`` documents the methods."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class LanguageTask(ModuleTask):
     ) -> None:
         """
         Args:
-            answers: tokens whose logits are all that is wanted; by default the whole vocabulary's.
+            answers: the only tokens whose logits are computed; by default the whole vocabulary.
         """
         self.config, self.device = config, device
         self._arrays, self._spec = prepared.arrays, prepared.spec
@@ -65,10 +65,10 @@ class LanguageTask(ModuleTask):
         self._kept: KeptStates | None = None
 
     def keep_states(self, budget: int) -> None:
-        """From here on the frozen layers run as ``task.frozen_layers`` says.
+        """From now on caches the states of the frozen layers as ``task.frozen_layers`` says.
 
         Args:
-            budget: for their states [bytes].
+            budget: memory for kept states [bytes].
         """
         frozen = FrozenLayers(*self._spec["frozen_layers"])
         per_batch = self.config.frozen_layers == PER_BATCH
@@ -77,7 +77,7 @@ class LanguageTask(ModuleTask):
     def inputs(
         self, split: str, examples: np.ndarray, rows: Sequence[np.ndarray], scored: np.ndarray
     ) -> dict[str, Any]:
-        """What :meth:`hidden` reads of some examples; see ``Forward.inputs``."""
+        """Inputs of :meth:`hidden` for some examples; see ``Forward.inputs``."""
         inputs = self.forward.inputs(rows, scored)
         if self._kept is not None:
             inputs["states"] = self._kept.states(split, examples, rows)
@@ -97,9 +97,9 @@ class LanguageTask(ModuleTask):
 
     @torch.inference_mode()
     def export(self, weights: Tensor, folder: Path) -> None:
-        """A Hugging Face folder: the original model with these weights, or with LoRA its adapter,
-        and the tokenizer. Adapters of a model from a GGUF file are merged into it, since the name
-        of such a base means nothing to other programs."""
+        """Writes a Hugging Face folder: the original model with these weights, or with LoRA its
+        adapter, and the tokenizer. Adapters of a model from a GGUF file are merged into it, since
+        other programs cannot resolve the name of such a base model."""
         model, tokenizer, _ = pretrained.load(self.config.model)
         self._bind(weights.cpu())
         named = dict(self.module.named_parameters())
@@ -127,11 +127,11 @@ def _layout(spec: Any) -> Layout:
 
 
 def _shared(array: np.ndarray, device: torch.device) -> Tensor:
-    """A frozen weight, on CPUs the same memory.
+    """A frozen weight; on CPUs it shares the array's memory.
 
-    Frozen weights are never written to, so every process of a node may read the same ones. Matrix
-    products change bits with the alignment of what they read, and the object store aligns small
-    arrays to 8 bytes only: what does not lie as torch would lay it is copied.
+    Frozen weights are never written to, so all processes of a node may read the same memory. The
+    bits of matrix products depend on the alignment of their operands, and the object store aligns
+    small arrays to 8 bytes only, so an array without torch's alignment is copied.
     """
     tensor = restored(array).to(device)
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

@@ -25,7 +25,7 @@ def answer_tokens(benchmark: Classification, tokenizer: Any, model: str) -> list
     """The token of each class's answer.
 
     Raises:
-        UserError: no set of answers is made of single, distinct tokens (names them).
+        UserError: no set of answers consists of single, distinct tokens (names the sets).
     """
     tried = []
     for answers in benchmark.verbalizers:

@@ -1,4 +1,4 @@
-"""Greedy decoding: prompts are read as the model's form has it, answers written side by side."""
+"""Greedy decoding: prompts are read in the model's form, answers are generated side by side."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hiso_ray.tasks.forward.packing import packed, starts_of
 def greedy(
     forward: Forward, prompts: Sequence[np.ndarray], most: int, stops: Sequence[int]
 ) -> list[list[int]]:
-    """The tokens that the model writes after each prompt.
+    """The tokens that the model generates after each prompt.
 
     Args:
-        most: tokens to write at most.
+        most: maximum number of new tokens.
         stops: tokens that end an answer.
     """
     from transformers import GenerationConfig
@@ -43,8 +43,8 @@ def greedy(
 
 
 def _read(forward: Forward, prompts: Sequence[np.ndarray]) -> Any:
-    """Keys and values of all tokens but each prompt's last, padded on the left: prompts are read
-    end to end, and generation goes on from here."""
+    """Reads the prompts end to end and returns the left-padded keys and values of all tokens but
+    each prompt's last, from which generation continues."""
     from transformers import DynamicCache
 
     end_to_end = DynamicCache()

@@ -1,7 +1,7 @@
 """The first training prompts of a language task, as the model will read them.
 
-The examples and their tokens are those that training gets, by the same functions. No weights are
-read and no hub is asked.
+The examples and their tokens come from the same functions as in training. No weights are read, and
+no hub is contacted.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from hiso_ray.tasks.text.own_values import lengths_of
 from hiso_ray.tasks.text.tokens import tokenize
 
 SHOWN = 2  # prompts
-TOKENS = 120  # of a longer sequence, the first and the last half of so many
+TOKENS = 120  # shown of a longer sequence, half of them from its beginning and half from its end
 
 
 def lines(experiment: Experiment) -> tuple[str, ...]:
-    """What is shown; one line that says why nothing is, where data or tokenizer are not here.
+    """The lines to show; if data or tokenizer are not on this machine, one line that says so.
 
     Raises:
-        UserError: the data are here, and do not fit the task; or its answers not the tokenizer.
+        UserError: the data do not fit the task, or the answers do not fit the tokenizer.
     """
     config, benchmark = experiment.task, benchmark_of(experiment.task)
     if config.data != "generated" and not Path(config.data).expanduser().exists():
@@ -69,7 +69,7 @@ def _answers(
     model: str,
     budget: int,
 ) -> list[str]:
-    """What answers each prompt, in words."""
+    """A line that describes the answer to each prompt."""
     if isinstance(benchmark, Classification):
         tokens = answer_tokens(benchmark, tokenizer, model)
         choice = _shown(tokens, tokenizer)

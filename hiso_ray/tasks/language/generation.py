@@ -1,9 +1,9 @@
-"""Tasks whose answer is text: trained on the answer's tokens, scored on what the model writes.
+"""Tasks whose answer is text: trained on the answer's tokens, scored on the generated answer.
 
-A sequence is prompt + answer. The loss is the mean cross-entropy over answer tokens of the
-minibatch; the prompt counts for nothing, and where it is read no logits are computed. Evaluation
-gives the same prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the end of the
-line; of tasks whose answers have several lines, the end of the text.
+A sequence is prompt + answer. The loss is the mean cross-entropy over the answer tokens of the
+minibatch; prompt tokens have no loss and their logits are not computed. Evaluation gives the same
+prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the end of the line; for tasks
+with answers of several lines, up to the end of the text.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ LOGITS = 1 << 24  # at once: 64 MiB of float32
 def answers(
     benchmark: Generation, train: Examples, evaluation: Examples, tokenizer: Any, budget: int
 ) -> tuple[dict[str, np.ndarray], float]:
-    """Tokens of the first reference of every example, as it stands after the prompt, and the
-    tokenizer itself (its JSON as bytes), so that no process needs its files; and the share of
-    answers that were longer than the budget."""
+    """Tokens of every example's first reference, as tokenized after the prompt, together with the
+    tokenizer (its JSON as bytes), so that no process needs its files; and the share of answers
+    that were longer than the budget."""
     written = tokenizer.backend_tokenizer.to_str().encode()
     arrays = {"eval_tokenizer": np.frombuffer(written, np.uint8)}
     cut = 0
@@ -52,10 +52,10 @@ def answers(
 def written_answers(
     benchmark: Generation, references: Sequence[Sequence[str]], tokenizer: Any, budget: int
 ) -> Tokens:
-    """Tokens of the first of each example's references, as they stand after the prompt.
+    """Tokens of each example's first reference, as tokenized after the prompt.
 
     Raises:
-        UserError: answers end with the end of the text, and the tokenizer has no token for it.
+        UserError: answers end with the end-of-text token, and the tokenizer has none.
     """
     end = tokenizer.eos_token
     if end is None and not benchmark.one_line:
@@ -68,10 +68,10 @@ def written_answers(
 
 
 def decoding(benchmark: Generation, evaluation: Examples, tokenizer: Any) -> dict[str, Any]:
-    """Where greedy decoding stops, and what its answers are scored against."""
+    """The tokens at which greedy decoding stops, and the references that answers are scored by."""
     stops = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     if benchmark.one_line:
-        # The end of a line is often part of a longer token (".\n"), whose text before it counts.
+        # A newline is often the end of a longer token (".\n"), whose other text is kept.
         texts = tokenizer.backend_tokenizer.decode_batch([[i] for i in range(len(tokenizer))])
         stops |= {i for i, text in enumerate(texts) if text.endswith("\n")}
     return {
@@ -81,7 +81,7 @@ def decoding(benchmark: Generation, evaluation: Examples, tokenizer: Any) -> dic
 
 
 class _Head(nn.Module):
-    """A task's losses from hidden states, as a module's forward."""
+    """Computes a task's losses from hidden states, as a module's forward."""
 
     def __init__(self, task: GenerationTask) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _Head(nn.Module):
         return cross_entropy(self._logits(hidden), labels)
 
     def alike(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The same function at the weights that the module has now, whenever it is called."""
+        """The same function, fixed to the weights that the module has now."""
         weights: dict[str, Tensor] = dict(self.named_parameters())
         return lambda hidden, labels: functional_call(self, weights, (hidden, labels))
 
@@ -114,7 +114,7 @@ class GenerationTask(LanguageTask):
     def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
         examples = np.concatenate(clients)
         prompts, wanted = (self.rows(f"{split}_{part}", examples) for part in ("prompt", "answer"))
-        # The last token of an answer is asked for and never read.
+        # The last token of an answer is a label but never an input.
         read = [np.concatenate([p, a[:-1]]) for p, a in zip(prompts, wanted, strict=True)]
         lengths = np.array([len(answer) for answer in wanted])
         labels = torch.from_numpy(np.concatenate(wanted).astype(np.int64)).to(self.device)
@@ -123,12 +123,12 @@ class GenerationTask(LanguageTask):
         return Batch(self.inputs(split, examples, read, lengths), labels, sizes)
 
     def logits(self, inputs: dict[str, Any]) -> Tensor:
-        """(tokens of answers, vocabulary), all at once."""
+        """(answer tokens, vocabulary), all at once."""
         return self.forward.logits(self.hidden(inputs))
 
     def terms(self, batch: Batch) -> Tensor:
-        """As of all logits, of which no more than ``LOGITS`` exist at once, in backward passes
-        neither: there they are computed again."""
+        """The same losses with at most ``LOGITS`` logits in memory at once, also in backward
+        passes, which recompute them."""
         hidden = self.hidden(batch.inputs)
         some = max(1, LOGITS // self._vocabulary)
         parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
@@ -147,7 +147,7 @@ class GenerationTask(LanguageTask):
         return self.terms(batch), points
 
     def answers(self, examples: np.ndarray) -> list[str]:
-        """Greedy answers to evaluation prompts; of tasks whose answer is a line, the first."""
+        """Greedy answers to evaluation prompts, cut to the first line for one-line tasks."""
         stops = self._spec["evaluation"]["stops"]
         prompts = self.rows("eval_prompt", examples)
         assert isinstance(self.config.max_new_tokens, int)

@@ -1,4 +1,4 @@
-"""The language tasks, read: a benchmark's examples as tokens, a model's weights divided."""
+"""Prepares the language tasks: tokenizes a benchmark's examples and divides a model's weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hiso_ray.tasks.text.own_prompt import benchmark_of
 from hiso_ray.tasks.text.own_values import lengths_of
 from hiso_ray.tasks.text.tokens import Tokens, tokenize
 
-TRIED = 64  # prompts, before a parameter counts as one that the loss does not reach
+TRIED = 64  # prompts to try before the loss counts as not reaching a parameter
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -39,7 +39,7 @@ def prepare(experiment: Experiment) -> Prepared:
     by = experiment.federation.by
     train, held, notes = read(benchmark, config, experiment.seed, column_of(by))
     evaluation.check(config, len(held))
-    # With LoRA nothing of the model itself is trained, so nothing of it needs float32.
+    # With LoRA the model's own weights are not trained, so they need no float32.
     read_in = config.dtype if config.lora.r else "float32"
     model, tokenizer, about = pretrained.load(config.model, getattr(torch, read_in))
     structure = pretrained.structure_of(model.config)
@@ -130,7 +130,7 @@ def _about(spec: dict[str, Any], chosen: Trainable) -> tuple[str, ...]:
 
 
 def _lengths(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Tokens that are read of each example of both splits: of an answer, all but the last."""
+    """Input tokens of each example, per split: the prompt, and all but the last of an answer."""
     found = []
     for split in ("train", "eval"):
         lengths = np.diff(arrays[f"{split}_prompt_offsets"])
@@ -164,8 +164,8 @@ def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig
 
 
 def reached(model: Any, prompts: Sequence[np.ndarray]) -> set[int]:
-    """Ids of the parameters that the loss of any of the first prompts depends on: one may take
-    some experts of a mixture only."""
+    """Ids of the parameters that the loss of any of the first prompts depends on; several are
+    tried because a single prompt may use only some experts of a mixture."""
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     found: set[int] = set()
     for ids in prompts[:TRIED]:

@@ -1,4 +1,4 @@
-"""Where what can be made again is kept from run to run."""
+"""The cache folder for files that can be recreated, kept from run to run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """``HISO_RAY_CACHE``, or a folder in the user's home; where there is no home that can be
-    written (containers with an arbitrary user), a folder that lasts as long as this process."""
+    """``HISO_RAY_CACHE``, or a folder in the user's home; without a writable home (containers with
+    an arbitrary user), a folder that is removed when this process ends."""
     given = os.environ.get("HISO_RAY_CACHE")
     return Path(given) if given else _of_the_user() or Path(_of_the_process().name)
 

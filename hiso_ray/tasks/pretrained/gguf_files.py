@@ -1,11 +1,11 @@
-"""GGUF files, made into ordinary model folders once.
+"""Converts GGUF files to ordinary model folders, once.
 
 GGUF is llama.cpp's format: one file with the configuration, the tokenizer and weights that are
 mostly quantised. transformers reads many of its architectures, but slowly: a large vocabulary takes
-it longer than the weights, each time. What it reads is therefore saved as any model is, in float32,
-under the file's SHA-256, and from there on it is an ordinary model. So is its tokenizer, in whose
-place transformers may put the family's own way of splitting text when it is read back: training
-and an exported folder then split alike.
+longer than the weights, each time. So the model is saved once in float32, under the file's SHA-256,
+and is an ordinary model from then on. The tokenizer is saved too: transformers may replace its text
+splitting by the family's own when it is read back, and so training and an exported folder split
+alike.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FLOAT32 = 4  # bytes
 
 
 def folder_of(file: Path) -> Path:
-    """The folder with a GGUF file's model and tokenizer, made now if this is the first time.
+    """The folder with a GGUF file's model and tokenizer, created on first use.
 
     Raises:
         Unfit: not a GGUF file, no tokenizer inside, an architecture that transformers does not
             read, more than the machine's memory, or no package ``gguf``.
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     folder = cache() / "models" / f"{file.stem}-{_sha256(file)[:16]}"
     if not folder.exists():
@@ -46,7 +46,7 @@ def folder_of(file: Path) -> Path:
 
 
 def about(folder: Path) -> str:
-    """A line about the weights that were made float32 again."""
+    """A line about the weights that were converted to float32."""
     return (folder / ABOUT).read_text(encoding="utf-8")
 
 
@@ -103,7 +103,7 @@ def _convert(file: Path, folder: Path) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Unfit(f"transformers cannot read this GGUF file ({reason})") from error
     check_complete(found)
-    # The weights are plain; without this, they would be saved as quantised ones.
+    # The weights are dequantised; without this they would be saved as quantised.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
@@ -112,10 +112,10 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _dequantised() -> dict[str, Any]:
-    """So that weights become plain ones, whatever kernels for quantised ones are there."""
+    """Options that dequantise the weights even if kernels for quantised weights are installed."""
     try:
         from transformers import GgufConfig
-    except ImportError:  # a transformers that knows no other way
+    except ImportError:  # older versions of transformers always dequantise
         return {}
     return {"quantization_config": GgufConfig(dequantize=True)}
 
@@ -124,5 +124,5 @@ def _put(fresh: Path, folder: Path) -> None:
     try:
         fresh.rename(folder)
     except OSError:
-        if not folder.exists():  # else another run was sooner
+        if not folder.exists():  # otherwise another run created it first
             raise

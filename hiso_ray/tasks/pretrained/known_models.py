@@ -1,7 +1,7 @@
-"""Shapes of public models, so that a run can be planned where there is no hub.
+"""Shapes of public models, so that a run can be planned without a hub.
 
-What transformers needs to build each structure; the counts they give (in the comments) are those of
-the published weights. A run itself always reads the model's own configuration.
+Each entry is what transformers needs to build the structure; the resulting counts of weights, in
+the comments, match the published weights. A run always reads the model's own configuration.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _opt(hidden: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
 def _grouped(
     kind: str, hidden: int, layers: int, heads: tuple[int, int], ffn: int, vocab: int, **more: Any
 ) -> dict[str, Any]:
-    """A family with grouped-query attention; heads are those of queries, and of keys and values."""
+    """A family with grouped-query attention; ``heads`` is (query heads, key-value heads)."""
     shape = {
         "model_type": kind,
         "hidden_size": hidden,

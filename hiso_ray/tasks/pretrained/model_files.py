@@ -1,4 +1,4 @@
-"""Where a model's files are: in a folder, on a hub, in a GGUF file, or in an installed package."""
+"""Locates a model's files: in a folder, on a hub, in a GGUF file, or in an installed package."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGED = {
 
 @dataclass(frozen=True)
 class Source:
-    """What transformers' ``from_pretrained`` is given.
+    """The argument of transformers' ``from_pretrained``.
 
     Attributes:
-        place: a folder or the name of a hub's repository.
-        from_gguf: where the folder was made from a GGUF file, a line about it.
+        place: a folder or the name of a hub repository.
+        from_gguf: a line about the GGUF file that the folder was made from; None without one.
     """
 
     place: str
@@ -36,15 +36,15 @@ class Source:
 
 
 def find(name: str, offline: bool = False) -> Source:
-    """The files of ``task.model``; those of a GGUF file are made, the first time.
+    """The files of ``task.model``; a GGUF file is converted on first use.
 
     Args:
-        offline: take a hub's GGUF file from its local cache or not at all.
+        offline: take a hub's GGUF file only from the local cache.
 
     Raises:
-        Unfit: a path where nothing is, a folder with several GGUF files, a package that is not
-            installed, or a GGUF file that will not do.
-        OSError: the hub does not give the file.
+        Unfit: a path that does not exist, a folder with several GGUF files, a package that is not
+            installed, or a GGUF file that cannot be used.
+        OSError: the hub does not deliver the file.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -102,7 +102,7 @@ def _packaged(name: str) -> Source:
         ) from error
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as new:  # two runs may begin at once
+        with whole(file) as new:  # two runs may start at the same time
             assemble(new)
-    assemble(file)  # it is there: its SHA-256 is compared
+    assemble(file)  # the file exists: only checks its SHA-256
     return _gguf(file, f"; its licence: {licence}")

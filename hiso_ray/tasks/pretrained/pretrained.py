@@ -1,8 +1,8 @@
 """Causal language models and their tokenizers: from a hub or a folder, or their structure alone.
 
-One path for every family. What differs between families is left to transformers: attention, tied
-embeddings, position counting. A tokenizer without a padding token needs none, since padding is
-masked and never looked up in a row that counts.
+One code path for all families; transformers handles the differences: attention, tied embeddings,
+position counting. The tokenizer needs no padding token, since padding is masked and its outputs are
+never used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hiso_ray.tasks.pretrained.unfit import (
     check_memory,
 )
 
-CAUSAL = ("ForCausalLM", "LMHeadModel")  # how architectures of such models are named
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # suffixes of the names of their architectures
 FILES = "config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
 
 
@@ -35,7 +35,7 @@ class Pretrained(NamedTuple):
     Attributes:
         model: a transformers model in evaluation mode.
         tokenizer: a fast one.
-        notes: lines worth telling the user.
+        notes: lines for the user.
     """
 
     model: Any
@@ -44,10 +44,10 @@ class Pretrained(NamedTuple):
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
-    """Model and tokenizer, every weight read from safetensors.
+    """Loads model and tokenizer, every weight from safetensors.
 
     Args:
-        dtype: what the weights become; float32 for those that are trained.
+        dtype: of the loaded weights; float32 if they are trained.
 
     Raises:
         UserError: no such folder or file, not a causal language model, incomplete weights, a gated
@@ -63,7 +63,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         if not all(kind.endswith(CAUSAL) for kind in kinds):
             raise Unfit(f"not a causal language model: its architecture is {', '.join(kinds)}")
         tokenizer = _tokenizer(source.place)
-        # Weights are read and copied once, into x_0 and what is shared.
+        # Weights are read, then copied once, into x_0 and the shared arrays.
         check_memory(2 * dtype.itemsize * _weights(structure_of(config)))
         model, found = AutoModelForCausalLM.from_pretrained(
             source.place,
@@ -71,13 +71,13 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are found below
+            ignore_mismatched_sizes=True,  # checked below
         )
         check_complete(found)
         check_finite(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
-        # Weights that were saved untied stay so, whatever the configuration says.
+        # Weights that were saved untied stay untied, whatever the configuration says.
         model.config.get_text_config().tie_word_embeddings = False
     notes = () if source.from_gguf is None else (source.from_gguf,)
     return Pretrained(model.eval(), tokenizer, notes)
@@ -85,7 +85,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
 
 @contextmanager
 def _in_words(name: str) -> Iterator[None]:
-    """Whatever goes wrong with a model is said of ``task.model``."""
+    """Turns errors from loading a model into a UserError about ``task.model``."""
     from safetensors import SafetensorError
 
     try:
@@ -101,7 +101,7 @@ def local_tokenizer(name: str) -> Any:
     hub's local cache.
 
     Raises:
-        UserError: it is not there, or will not do.
+        UserError: it is not on this machine, or cannot be used.
     """
     _quiet()
     try:
@@ -117,14 +117,14 @@ def _tokenizer(place: str, **where: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(place, **where)
     if not tokenizer.is_fast:
         raise Unfit("its tokenizer has no fast version (tokenizer.json)")
-    # Some tokenizers bring a length to cut or pad to; what is cut is decided elsewhere.
+    # Some tokenizers come with truncation or padding; this project truncates in ``text.tokens``.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def _quiet() -> None:
-    """Errors come back as exceptions; the libraries need not log them as well."""
+    """Silences the libraries' logs: errors are reported as exceptions."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
@@ -169,8 +169,8 @@ def _why(name: str, error: Exception) -> str:
 def configuration(name: str) -> dict[str, Any]:
     """The model's configuration without its weights and, where possible, without a hub.
 
-    Taken from a local folder, then from the hub's local cache, then from the shapes this project
-    knows, then from the hub; of a model that a package brings, from those shapes.
+    Tries a local folder, the hub's local cache, the shapes in ``known_models``, then the hub; for
+    a model from a package, uses those shapes.
 
     Raises:
         UserError: none of them has it.
@@ -194,7 +194,7 @@ def configuration(name: str) -> dict[str, Any]:
 
 
 def structure_of(config: Any) -> dict[str, Any]:
-    """What decides the structure: no place, no version, no default of this version."""
+    """The settings that decide the structure, without path, version and this version's defaults."""
     unimportant = ("_name_or_path", "transformers_version")
     changed = {k: v for k, v in config.to_diff_dict().items() if k not in unimportant}
     return changed | {
@@ -204,7 +204,7 @@ def structure_of(config: Any) -> dict[str, Any]:
 
 
 def skeleton(config: dict[str, Any]) -> Any:
-    """The model's structure with untouched storage, to be bound to weights that lie elsewhere."""
+    """The model's structure with uninitialised storage, to be bound to weights stored elsewhere."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
@@ -217,5 +217,5 @@ def skeleton(config: dict[str, Any]) -> Any:
 
 
 def positions(config: dict[str, Any]) -> int | None:
-    """The longest sequence the model reads [tokens], where it has a limit."""
+    """The longest sequence the model reads [tokens]; None without a limit."""
     return config.get("max_position_embeddings") or config.get("n_positions")

@@ -1,10 +1,10 @@
-"""Which weights are trained: all of them, those whose names fit, a sparse mask, or LoRA adapters.
+"""Which weights are trained: all, those whose names match, a sparse mask, or LoRA adapters.
 
-Everything else stays as it was pretrained ("frozen"). Parameters that the loss does not reach are
-frozen whatever was asked for: they would random-walk under g·z.
+All others keep their pretrained values ("frozen"). Parameters that the loss does not reach are
+always frozen: they would random-walk under g·z.
 
-LoRA (Hu et al. 2021, arXiv 2106.09685) goes through peft. Its adapters start as peft's do, A
-uniform in ±1/√fan_in and B = 0, but drawn from the run seed.
+LoRA (Hu et al. 2021, arXiv 2106.09685) uses peft. Its adapters start as in peft, A uniform in
+±1/√fan_in and B = 0, but drawn from the run seed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Trainable:
     """A model's weights, divided.
 
     Attributes:
-        layout: the trained tensors, as they lie in x; with a mask, flat pieces of tensors.
+        layout: the trained tensors, in the order of x; with a mask, flat pieces of tensors.
         x0: (d,) float32.
         arrays: what a process needs besides x, by name: "frozen/NAME" tensors in the dtype of the
             forward passes (:func:`stored`), and with a mask
-            "mask/index" (d,) int64, where in the flat selected tensors each weight of x goes, and
+            "mask/index" (d,) int64, position in the flat selected tensors of each weight of x, and
             "mask/base" (D,) float32, those tensors as pretrained.
         dense: the layout of the D selected weights; equal to ``layout`` without a mask.
         notes: lines for the user.
@@ -53,14 +53,14 @@ class Trainable:
 
 
 def stored(tensor: Tensor) -> np.ndarray:
-    """The same memory as an array; numpy has no bfloat16, whose bits become uint16."""
+    """A tensor as an array that shares its memory; bfloat16, which numpy lacks, as uint16."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.view(torch.uint16)
     return tensor.numpy()
 
 
 def restored(array: np.ndarray) -> Tensor:
-    """What :func:`stored` was given: the same memory, not to be written to."""
+    """Inverse of :func:`stored`; shares the array's memory, which is read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
         tensor = torch.from_numpy(array)
@@ -74,7 +74,7 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
         The full names of the adapted layers, comma-separated, to be given as ``target_modules``.
 
     Raises:
-        UserError: a name that no linear layer has (lists those that there are).
+        UserError: a name that no linear layer has (lists the existing names).
     """
     from peft import inject_adapter_in_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
@@ -94,7 +94,7 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
                     f"{target!r} in this model; it has {', '.join(linear)}"
                 )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft draws weights, which are replaced, and uses names that transformers is renaming
+        # peft draws weights, which are replaced later, and uses names that transformers deprecates
         warnings.simplefilter("ignore", FutureWarning)
         inject_adapter_in_model(peft_config(lora, wanted), model)
     adapters = (name.partition(".lora_A.") for name, _ in model.named_parameters())
@@ -122,7 +122,7 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
         reached: ids of the parameters that the loss depends on.
 
     Raises:
-        UserError: patterns that fit no parameter (lists some names).
+        UserError: a pattern that matches no parameter (lists some names).
     """
     named = dict(model.named_parameters())
     chosen = _chosen(list(named), config)
@@ -148,7 +148,7 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
 
 
 def count(model: nn.Module, config: TaskConfig) -> Count:
-    """Counts the weights of a model whose storage may be untouched."""
+    """Counts the weights of a model whose storage may be uninitialised."""
     named = {name: tuple(p.shape) for name, p in model.named_parameters()}
     layout = tuple((name, named[name]) for name in _chosen(list(named), config))
     chosen = dimension(layout)
@@ -162,10 +162,10 @@ def count(model: nn.Module, config: TaskConfig) -> Count:
 
 
 def activation(model: Any) -> tuple[int, int]:
-    """Elements that a decoder layer holds of a token, and how many layers there are.
+    """Elements that a decoder layer holds per token, and the number of layers.
 
-    A gated feed-forward part has three tensors of its width at once, attention its queries, keys,
-    values and outputs; the residual and a norm's output are held meanwhile.
+    A gated feed-forward part holds three tensors of its width at once, attention its queries, keys,
+    values and outputs; the residual and a norm's output are held as well.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     hidden = embedding.weight.shape[1]
@@ -215,7 +215,7 @@ def _mask(x0: np.ndarray, config: TaskConfig, run_seed: int) -> np.ndarray:
         return np.sort(rng.choice(x0.size, keep, replace=False)).astype(np.int64)
     size = np.abs(x0)
     least = np.partition(size, x0.size - keep)[x0.size - keep]
-    # Weights of the same magnitude are kept from the front, whatever order a partition leaves.
+    # Of weights with equal magnitude the first are kept, whatever order np.partition leaves.
     larger, equal = np.flatnonzero(size > least), np.flatnonzero(size == least)
     return np.sort(np.concatenate([larger, equal[: keep - larger.size]])).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Models that are there and will not do."""
+"""Checks that reject models that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 
 
 class Unfit(Exception):
-    """Its text says why a model will not do; the model's name is for the catcher to add."""
+    """Says why a model cannot be used; whoever catches it adds the model's name."""
 
 
 def check_memory(need: int) -> None:
     """
     Args:
-        need: to read a model [bytes].
+        need: memory to read a model [bytes].
 
     Raises:
-        Unfit: it is more than the machine has: better now than killed halfway.
+        Unfit: the machine has less; failing early is better than being killed while reading.
     """
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
@@ -31,10 +31,10 @@ def check_memory(need: int) -> None:
 def check_complete(found: dict[str, Any]) -> None:
     """
     Args:
-        found: what ``from_pretrained`` says of its loading.
+        found: the loading info of ``from_pretrained``.
 
     Raises:
-        Unfit: weights that would be drawn at random.
+        Unfit: some weights are missing and would be drawn at random.
     """
     lacking = [*sorted(found["missing_keys"]), *sorted(k[0] for k in found["mismatched_keys"])]
     if lacking:
@@ -44,7 +44,7 @@ def check_complete(found: dict[str, Any]) -> None:
 def check_finite(model: torch.nn.Module) -> None:
     """
     Raises:
-        Unfit: weights that are infinite or no numbers; names the tensors.
+        Unfit: some weights are infinite or nan; names the tensors.
     """
     broken = [
         name for name, p in model.named_parameters()

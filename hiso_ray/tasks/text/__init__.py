@@ -1,1 +1,1 @@
-"""Benchmarks and a user's own data as prompts, answers, tokens and scores."""
+"""Turns benchmarks and a user's own data into prompts, answers, tokens and scores."""

@@ -1,4 +1,4 @@
-"""What a language task says of itself."""
+"""The description of a language task."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What every language task says of itself.
+    """The fields that every language task has.
 
     Attributes:
-        data, config: the Hugging Face dataset this task is by default, and its configuration.
-        splits: names of the training and the evaluation split; the first that exists is taken. A
-            file's whole name is a name too.
-        divided: whether a source with one split only is divided.
+        data, config: the default Hugging Face dataset, and its configuration.
+        splits: possible names of the training and the evaluation split; the first that exists is
+            used. A file's whole name may be one.
+        divided: whether a source with only one split is divided.
         columns: column names of a local file without a header, in order.
-        fields: how each field of the prompt is made of columns; the first alternative whose
-            columns all exist is taken ("!l" lower-cases). White space around it is dropped. With
-            "" as the last one, the field may be missing or empty.
-        may_be_empty: fields that may be empty where their columns are there.
-        prompt: what stands before the answer.
-        without_context: the prompt of an example whose context is empty, if it is another.
-        context: the field that loses its beginning when a prompt is too long.
-        train_examples, eval_examples: how many of the first rows are taken; None is all.
+        fields: templates that make each prompt field from columns; the first alternative whose
+            columns all exist is used ("!l" lower-cases). Surrounding white space is removed. If
+            the last alternative is "", the field may be missing or empty.
+        may_be_empty: fields that may be empty even if their columns exist.
+        prompt: the text before the answer.
+        without_context: the prompt of an example whose context is empty, if different.
+        context: the field that is truncated on the left when a prompt is too long.
+        train_examples, eval_examples: how many of the first rows are used; None means all.
         max_length: longest sequence, the answer included [tokens].
-        metrics: what evaluation measures; the first is what the task goes by.
+        metrics: what evaluation measures; the first is the default of ``task.metric``.
     """
 
     data: str
@@ -53,8 +53,8 @@ class Classification(Benchmark):
     Attributes:
         labels: for each possible label column, the spellings of its classes, in class order;
             "|" separates spellings of the same class.
-        verbalizers: the answer of each class, in class order. The first set whose answers are
-            single, distinct tokens under the model's tokenizer is taken.
+        verbalizers: sets of answers, one per class in class order. The first set whose answers are
+            single, distinct tokens under the model's tokenizer is used.
         names: names of the classes.
     """
 
@@ -65,14 +65,14 @@ class Classification(Benchmark):
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Benchmark):
-    """The model is trained on the tokens of the first reference, and scored on what it writes.
+    """The model is trained on the tokens of the first reference, and scored on what it generates.
 
     Attributes:
-        references: where the references are, as a column or "column.key" of a nested one; the
-            first that exists is taken.
-        answer: how a reference is written after the prompt. "{end}" is the model's end-of-text
-            token; without it an answer ends with its first line.
-        max_new_tokens: budget of greedy decoding, and longest answer trained on [tokens].
+        references: possible columns of the references, or "column.key" of a nested one; the first
+            that exists is used.
+        answer: template of a reference after the prompt. "{end}" is the model's end-of-text token;
+            without it an answer ends with its first line.
+        max_new_tokens: limit of greedy decoding, and of the answers trained on [tokens].
     """
 
     references: tuple[str, ...]

@@ -1,8 +1,8 @@
-"""The language tasks as data: adding a task is adding a row, here or from another package.
+"""The table of language tasks: to add one, add a row, here or from another package.
 
-A prompt is everything before the answer. Where a row says DeComFL, prompt and answers are those of
+A prompt is everything before the answer. In rows marked DeComFL, prompt and answers are those of
 its public code (arXiv 2405.15861), which took most of them from MeZO (arXiv 2305.17333) and
-PromptSource; where that code asks something it did not mean to, the row says what is different.
+PromptSource; where that code's prompt looks unintended, the row says what is different here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ YES_NO_MAYBE = (("Yes", "No", "Maybe"), (" Yes", " No", " Maybe"), (" yes", " no
 NOT_OR_TRUE = ("0|false", "1|true")
 
 BENCHMARKS: dict[str, Classification | Generation] = {
-    # The embedded dataset of short reviews; see tasks/reviews.py.
+    # The embedded dataset of short reviews; see tasks/text/reviews.py.
     "reviews": Classification(
         data="generated",
         fields={"text": ("{text}",)},
@@ -40,14 +40,14 @@ BENCHMARKS: dict[str, Classification | Generation] = {
         names=("negative", "positive"),
         max_length=128,
     ),
-    # Quora 2017. The prompt is this project's: the public code builds its own from question 1
-    # twice, which leaves only the majority class to learn.
+    # Quora 2017. The prompt is this project's: the public code's prompt contains question 1 twice
+    # and not question 2, so a model can only learn the majority class.
     "qqp": Classification(
         data="nyu-mll/glue",
         config="qqp",
         columns=("question1", "question2", "label"),
         fields={"first": ("{question1}",), "second": ("{question2}",)},
-        may_be_empty=("second",),  # of two rows on the hub
+        may_be_empty=("second",),  # as in two rows on the hub
         prompt="Question 1: {first}\nQuestion 2: {second}\n"
         "Do these two questions ask the same thing? Yes or No?\n",
         context="first",
@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, Classification | Generation] = {
         verbalizers=YES_NO,
         names=("entailment", "not entailment"),
     ),
-    # De Marneffe et al. 2019; three classes. DeComFL, whose loss knows two of them.
+    # De Marneffe et al. 2019; three classes. DeComFL, whose loss covers only two of them.
     "cb": Classification(
         data="aps/super_glue",
         config="cb",
@@ -184,7 +184,7 @@ BENCHMARKS: dict[str, Classification | Generation] = {
     "xsum": Generation(
         data="EdinburghNLP/xsum",
         fields={"document": ("{document}",)},
-        may_be_empty=("document",),  # of some rows on the hub
+        may_be_empty=("document",),  # as in some rows on the hub
         prompt="Document: {document}\nSummarize this in one sentence:",
         context="document",
         references=("summary",),

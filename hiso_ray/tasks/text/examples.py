@@ -1,4 +1,4 @@
-"""The training and evaluation examples of a benchmark, from wherever they are."""
+"""The training and evaluation examples of a benchmark, from any of its sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hiso_ray.tasks.text.benchmark import Benchmark, Classification
 from hiso_ray.tasks.text.prompts import Examples, examples_of, known_columns
 from hiso_ray.tasks.text.sources import first, tables
 
-HELD_OUT = 0.2  # of a source that has one split only
+HELD_OUT = 0.2  # of a source with only one split
 
 
 def read(
@@ -29,10 +29,10 @@ def read(
     ``train_examples`` and ``eval_examples`` are taken.
 
     Args:
-        column: of the training split, kept as :attr:`Examples.groups`.
+        column: of the training split, stored as :attr:`Examples.groups`.
 
     Raises:
-        UserError: nothing there, a missing column, an unknown label, or no rows.
+        UserError: no data, too few examples, a missing column, an unknown label, or no rows.
     """
     data = config.data
     unread: list[str] = []
@@ -75,7 +75,7 @@ def read(
 
 
 def _head(table: Any, rows: int | None) -> Any:
-    """The first rows, so that the others are not read."""
+    """The first rows; the others are not read."""
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
@@ -91,7 +91,7 @@ def _not_read(files: Sequence[str]) -> str:
 
 
 def _alone(benchmark: Benchmark, whole: Examples) -> list[str]:
-    """A class with one row cannot be divided."""
+    """A note about classes with a single row, which cannot be divided."""
     if not isinstance(benchmark, Classification):
         return []
     counts = np.bincount(whole.labels, minlength=len(benchmark.names))

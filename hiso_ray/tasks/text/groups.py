@@ -1,4 +1,4 @@
-"""What a partition of language data groups by: classes, lengths, or the values of a column."""
+"""Groups for the partition of language data: classes, lengths, or the values of a column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LENGTH_BINS = 10
 
 
 def column_of(by: str) -> str | None:
-    """The column that :attr:`Examples.groups` is to hold, where ``federation.by`` names one."""
+    """The column for :attr:`Examples.groups`; None if ``federation.by`` does not name one."""
     return None if by in ("label", "length") else by
 
 

@@ -1,6 +1,6 @@
-"""A task of one's own as a row of the table: ``task.prompt`` -> a ``Benchmark``.
+"""A user's own task as a row of the table: ``task.prompt`` -> a ``Benchmark``.
 
-What is downstream (examples, tokens, answers, the plan) knows rows, and not where they come from.
+Downstream code (examples, tokens, answers, the plan) does not know where a row comes from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LANGUAGE = (*BENCHMARKS, OWN)
 
 
 def benchmark_of(task: TaskConfig) -> Classification | Generation:
-    """A language task's row: of the table, or what ``task.prompt`` says."""
+    """A language task's row, from the table or from ``task.prompt``."""
     return BENCHMARKS[task.name] if task.name in BENCHMARKS else _row(task)
 
 
@@ -63,11 +63,11 @@ def _row(task: TaskConfig) -> Classification | Generation:
 
 
 def spelled_out(task: TaskConfig) -> PromptConfig:
-    """``task.prompt`` with what its row made of ``auto``, except where splits are looked for.
+    """``task.prompt`` with every ``auto`` replaced by the value in its row, except for splits.
 
     Raises:
-        UserError: a prompt for a task that has its own, none for the one that has not, or what
-            its data or its scores do not have.
+        UserError: a prompt for a task that has its own, no prompt or no data for the task
+            ``prompts``, a configuration for local data, or an unknown metric.
     """
     prompt = task.prompt
     if task.name != OWN:

@@ -1,4 +1,4 @@
-"""A language task's own values of fields that were left to it."""
+"""A language task's own values of fields that are ``auto``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ SHORTEST_PROMPT = 8  # tokens
 
 
 def own_values(task: TaskConfig) -> dict[str, Any]:
-    """Its metrics, its prompt, and its lengths.
+    """The task's metrics, prompt and lengths.
 
     Raises:
-        UserError: lengths that leave no room, or a prompt or budget for a task that has its own.
+        UserError: no room for a prompt, a prompt for a task that has its own, or an answer length
+            for a task that is answered by one token.
     """
     prompt = spelled_out(task)
     row = benchmark_of(task)
@@ -39,7 +40,7 @@ def own_values(task: TaskConfig) -> dict[str, Any]:
 
 
 def lengths_of(config: TaskConfig) -> tuple[int, int]:
-    """The longest prompt and the longest written answer [tokens]; 0 where one token answers."""
+    """The longest prompt and the longest answer [tokens]; the latter is 0 for classification."""
     answer = config.max_new_tokens if isinstance(config.max_new_tokens, int) else 0
     assert isinstance(config.max_length, int)
     return config.max_length - answer, answer

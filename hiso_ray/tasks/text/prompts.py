@@ -1,4 +1,4 @@
-"""Rows of a benchmark's table -> prompts, and what answers them."""
+"""Turns rows of a benchmark's table into prompts and their answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Examples:
 
     Attributes:
         prompts: texts without the answer.
-        contexts: for each prompt, the characters (begin, end) of the field that may be cut.
+        contexts: for each prompt, character range (begin, end) of the field that may be truncated.
         labels: (n,) int64 class indices; zeros for generation.
         references: acceptable answers of each generation example; empty for classification.
         groups: each example's value in the column that the partition groups by, if one was named.
@@ -38,11 +38,11 @@ class Examples:
 
 
 class _NotText(Exception):
-    """A column that holds something else than a text or a number."""
+    """A column holds something other than a string or a number."""
 
 
 class _Format(Formatter):
-    """``str.format`` with "!l" for lower case, of texts and numbers; what is not there is empty."""
+    """``str.format`` of strings and numbers, with "!l" for lower case; missing values are empty."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         try:
@@ -67,7 +67,7 @@ def _columns_of(template: str) -> list[str]:
 
 
 def known_columns(benchmark: Benchmark) -> set[str]:
-    """Every column that a prompt, a label or a reference may be in."""
+    """Every column that a prompt, a label or a reference may use."""
     templates = [t for alternatives in benchmark.fields.values() for t in alternatives]
     known = {column for template in templates for column in _columns_of(template)}
     if isinstance(benchmark, Classification):
@@ -82,7 +82,7 @@ def examples_of(benchmark: Benchmark, table: Any, source: str, column: str | Non
     Args:
         table: a ``datasets.Dataset`` or a :class:`Table`.
         source: how errors name it.
-        column: kept as :attr:`Examples.groups`.
+        column: stored as :attr:`Examples.groups`.
 
     Raises:
         UserError: a missing column, an unknown label, an empty value, or no rows.
@@ -140,7 +140,7 @@ def _prompt(benchmark: Benchmark, fields: dict[str, str]) -> tuple[str, tuple[in
     template, context = benchmark.prompt, fields[benchmark.context]
     if benchmark.without_context is not None and not context:
         template = benchmark.without_context
-    text, places = "", [0]  # the last is where the context begins
+    text, places = "", [0]  # the last one is the beginning of the context
     for literal, field, _, _ in _FORMAT.parse(template):
         text += literal
         if field is not None:
@@ -162,7 +162,7 @@ def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -
         label = "" if _missing(row[column]) else str(row[column]).strip().lower()
         if not label:
             raise UserError(f"{source}, row {number}: no label in column {column}")
-        if label not in spelled:  # 1.0: a column of numbers, one of them missing, is of floats
+        if label not in spelled:  # 1.0: a missing value turns a column of integers into floats
             label = re.sub(r"\.0+$", "", label)
         if label not in spelled:
             hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
@@ -205,5 +205,5 @@ def _is_written(text: Any) -> bool:
 
 
 def _missing(value: Any) -> bool:
-    """None, and the float that takes its place in a column of numbers (NaN)."""
+    """Whether a value is None, or NaN, which replaces None in a column of numbers."""
     return value is None or (isinstance(value, float) and value != value)

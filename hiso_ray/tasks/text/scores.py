@@ -1,9 +1,9 @@
 """How a generated answer is scored against its references: exact match, token F1, ROUGE.
 
 Exact match and F1 are those of the official SQuAD script (Rajpurkar et al. 2016): both texts are
-normalised, F1 is the harmonic mean of precision and recall over their bags of words, and of several
-references the best counts. DROP is scored by the same F1 (MeZO, DeComFL); its official script also
-aligns spans and compares numbers. ROUGE is Google's ``rouge-score`` with stemming.
+normalised, F1 is the harmonic mean of precision and recall over their bags of words, and the best
+score over all references counts. DROP is scored by the same F1 (MeZO, DeComFL); its official script
+also aligns spans and compares numbers. ROUGE is Google's ``rouge-score`` with stemming.
 """
 
 from __future__ import annotations
@@ -56,5 +56,5 @@ SCORES: dict[str, Callable[[str, str], float]] = {
 
 
 def best(metric: str, answer: str, references: Sequence[str]) -> float:
-    """The score in [0, 1] against the reference that fits best."""
+    """The highest score over all references, in [0, 1]."""
     return max(SCORES[metric](answer, reference) for reference in references)

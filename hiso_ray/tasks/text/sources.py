@@ -1,7 +1,7 @@
-"""Where a language task's rows are: which files of a folder are which split, or a hub dataset.
+"""Finds a language task's rows: the files of each split in a folder, or a hub dataset.
 
-Local files are read by this project, each time and each by its own header: what they hold is what
-is trained on, whatever their names, times and neighbours.
+This project reads local files itself, anew each time and each by its own header, so that the
+training data depend on their contents, not on their times or on other files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def tables(benchmark: Benchmark, data: str, known: set[str]) -> tuple[dict[str, 
     """The splits of a source by name; a path that exists is read locally, else it is a hub name.
 
     Args:
-        known: column names of which a header has at least one.
+        known: column names; a first row that contains any of them is a header.
 
     Returns:
         Each split's rows (a :class:`Table`, or a ``datasets.Dataset``), and the names of files in
-        a local folder that are none's.
+        a local folder that belong to no split.
 
     Raises:
-        UserError: nothing there, or not readable.
+        UserError: no data, or not readable.
     """
     if not _is_path(data):
         return _hub(benchmark, data), []
@@ -37,7 +37,7 @@ def tables(benchmark: Benchmark, data: str, known: set[str]) -> tuple[dict[str, 
 
 
 def first(names: Sequence[str], present: Sequence[str] | dict[str, Any]) -> str | None:
-    """The first of some names that is there."""
+    """The first of some names that is present."""
     return next((name for name in names if name in present), None)
 
 
@@ -65,7 +65,7 @@ def _hub(benchmark: Benchmark, name: str) -> dict[str, Any]:
 
 
 def _local(benchmark: Benchmark, path: Path, known: set[str]) -> tuple[dict[str, Table], list[str]]:
-    """One table per split; a split's name is its file's, up to a "-" (train-00000-of-00002)."""
+    """One table per split; a split's name is its file name up to a "-" (train-00000-of-00002)."""
     if not path.exists():
         raise UserError(f"task.data = {path}: no such file or folder")
     there = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())

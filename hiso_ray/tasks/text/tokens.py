@@ -1,8 +1,8 @@
-"""Text -> token ids, once: kept by content, so that the next run with the same text reads a file.
+"""Turns text into token ids, cached by content: the next run with the same text reads a file.
 
-Sequences lie end to end in one array, which a run shares with every process of a node. A prompt
-that is too long loses the beginning of its *context* (the passage, the article), then the beginning
-of the rest; what stands after the context, and special tokens, are kept.
+Sequences are concatenated in one array, which all processes of a node share. A prompt that is too
+long loses the beginning of its *context* (the passage, the article), then the beginning of the
+rest, so the text after the context is cut last; leading special tokens are kept.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 from hiso_ray.run_folder.whole_files import whole
 from hiso_ray.tasks.pretrained.cache import cache
 
-VERSION = 4  # of the cut and of the file
-ANCHORS = ("x", "\n", ":")  # what a text is read after
+VERSION = 4  # of the truncation and of the file format
+ANCHORS = ("x", "\n", ":")  # texts before a continuation
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sequences of token ids, end to end.
+    """Concatenated sequences of token ids.
 
     Attributes:
         ids: (total,) int32.
-        offsets: (n + 1,) int64, where each sequence begins.
-        cut: (n,) bool, whether the text was longer.
+        offsets: (n + 1,) int64, where each sequence begins, and the end.
+        cut: (n,) bool, whether the text was truncated.
     """
 
     ids: np.ndarray
@@ -48,11 +48,11 @@ def tokenize(
     tokenizer: Any,
     limit: int,
 ) -> Tokens:
-    """Tokens of every text, at most ``limit`` each, from the cache if they are there.
+    """Tokens of every text, at most ``limit`` each, from the cache if possible.
 
     Args:
-        contexts: characters (begin, end) of each text that are cut first; None for answers, which
-            get no special tokens and lose their end.
+        contexts: character range (begin, end) of each text that is cut first; None for answers,
+            which get no special tokens and lose their end.
         tokenizer: a fast tokenizer.
     """
     path = cache() / "tokens" / f"{_key(texts, contexts, tokenizer, limit)}.safetensors"
@@ -70,16 +70,16 @@ def tokenize(
 
 
 def continuations(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Token ids of each text as it stands after another, without special tokens.
+    """Token ids of each text as the continuation of another, without special tokens.
 
-    Some tokenizers put a space (▁) before whatever text they are given, also where it goes on with
-    one: with those, a text is read after a short one, which is then taken away.
+    Some tokenizers prepend a space (▁) to every text, even one that begins with a space: with
+    those, a text is tokenized after a short anchor, whose tokens are then removed.
     """
     alone: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
         "input_ids"
     ]
     if _after("x", " x", tokenizer) in (None, [], _ids(" x", tokenizer)):
-        return alone  # nothing is put before it
+        return alone  # the tokenizer prepends nothing
     return [
         next((f for f in (_after(a, text, tokenizer) for a in ANCHORS) if f is not None), ids)
         for text, ids in zip(texts, alone, strict=True)
@@ -120,17 +120,17 @@ def _rows(
 
 
 def _end(special: Sequence[int]) -> int:
-    """Where the text ends: a prompt goes on with its answer, not with the end of the text."""
+    """End of a prompt without final special tokens: its answer follows, not the end of the text."""
     return max((k + 1 for k, s in enumerate(special) if not s), default=len(special))
 
 
 def _cut_order(
     spans: Sequence[tuple[int, int]], special: Sequence[int], context: tuple[int, int]
 ) -> list[int]:
-    """Positions in the order in which they may go: the context's, then the others'.
+    """Positions in the order in which they are cut: those of the context, then the others.
 
-    A token is the context's if it ends in it: the space before a word often belongs to the word's
-    token, and the end of the line to the token of the full stop before it.
+    A token belongs to the context if it ends in it: the space before a word is often part of the
+    word's token, and a newline of the token of the full stop before it.
     """
     begin, end = context
     inside = [k for k, (_, b) in enumerate(spans) if not special[k] and begin < b <= end]
@@ -154,11 +154,11 @@ def _read(path: Path) -> Tokens | None:
     try:
         return Tokens(**load_file(path))
     except (OSError, SafetensorError, TypeError):
-        return None  # not there, torn, or of another kind: made anew
+        return None  # missing, damaged, or another format: recreated
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    """Whole or not at all; a cache that cannot be written is no reason to stop."""
+    """Writes the file atomically; ignores a cache that cannot be written."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
