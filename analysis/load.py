@@ -24,7 +24,7 @@ from hiso_ray.analysis import store
 from hiso_ray.analysis.identity import LATER, fields_of, identity
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
-from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.run_folder.metrics_reader import scan_rows
 from hiso_ray.run_folder.summary import read_summary
 
 Paths = Sequence[Path | str]

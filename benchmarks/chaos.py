@@ -29,7 +29,7 @@ from recovery import titled
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.run_folder.rows import Row, read_rows
+from hiso_ray.run_folder.metrics_reader import Row, read_rows
 from hiso_ray.run_folder.summary import read_summary
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ import numpy as np
 from hiso_ray import Experiment, run, tasks
 from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description, Missed, Score, Turn
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 from hiso_ray.server.work_units import Unit
 from hiso_ray.tasks.contract import Count
 
@@ -81,8 +81,8 @@ def flat_in_clients() -> None:
 
 
 def idle_turns() -> None:
+    from hiso_ray.execution.cluster.cause_of_death import Process
     from hiso_ray.execution.cluster.client_actor import ClientActor
-    from hiso_ray.execution.cluster.death import Process
     from hiso_ray.execution.cluster.executor import ClusterExecutor
     from hiso_ray.execution.cluster.reservation import reserved
     from hiso_ray.execution.cluster.session import joined_cluster, ray

@@ -33,7 +33,7 @@ from hiso_ray.execution.cluster.shared import share
 from hiso_ray.execution.contract import Job
 from hiso_ray.federation.attendance import Population
 from hiso_ray.federation.partition import Partition, split
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 from hiso_ray.tasks.contract import Prepared
 
 CLIENTS, COHORT = 40, 8

@@ -33,7 +33,7 @@ from scale import descendants
 
 from hiso_ray import Experiment, resume, run
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 REPETITIONS = 3  # of each resume
 KIB = 2**10

@@ -37,7 +37,7 @@ from measuring import MIB, seconds, status
 from rounds import Bench, Plain, Setting
 
 from hiso_ray import run
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 CASES = {
     "cpu": ("digits", "opt-1m", "opt-4m", "opt-125m"),

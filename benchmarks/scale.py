@@ -36,7 +36,7 @@ from hiso_ray import Experiment, run
 from hiso_ray.execution.cluster import driver_actor, session
 from hiso_ray.execution.cluster.executor import ClusterExecutor
 from hiso_ray.execution.contract import Job
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 ray = session.ray  # hiso_ray imports it first, to set where Ray's servers listen
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -23,7 +23,7 @@ from hiso_ray import Experiment, run, tasks
 from hiso_ray.config import METHODS
 from hiso_ray.config.method_row import Method
 from hiso_ray.execution.worker import Worker
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.metrics_reader import read_rows
 from hiso_ray.seeds import step_seeds
 
 CLIENTS, ROUNDS, TAU = 3, 4, 2

@@ -25,7 +25,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder.folder import read_experiment, stamped
 from hiso_ray.run_folder.locks import hold
-from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.run_folder.metrics_reader import scan_rows
 from hiso_ray.run_folder.summary import read_summary
 from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.sweeps.table import Sweep, Trial, read_sweep

@@ -13,7 +13,7 @@ from ray import tune
 from hiso_ray import Experiment, resume, run
 from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster.shared import SharedTask
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 
 @dataclass(frozen=True)

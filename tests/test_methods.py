@@ -17,7 +17,7 @@ from hiso_ray import Experiment, replay, resume, run, tasks
 from hiso_ray.config import METHODS, MethodConfig
 from hiso_ray.execution.worker import Worker
 from hiso_ray.run_folder.ledger import Ledger
-from hiso_ray.run_folder.rows import COLUMNS, read_rows
+from hiso_ray.run_folder.metrics_reader import COLUMNS, read_rows
 from hiso_ray.runs.plan import plan
 from hiso_ray.seeds import step_seeds
 

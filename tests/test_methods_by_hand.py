@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.config import METHODS
 from hiso_ray.federation.sampling import cohort, minibatch
-from hiso_ray.method.philox import identity
+from hiso_ray.method.philox import stream_id
 from hiso_ray.method.philox.reference import normals
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.seeds import direction_key, pool_seed, step_seeds
@@ -46,7 +46,7 @@ def experiment(name: str, **dotted: Any) -> Experiment:
 
 def whole(*name: int, d: int) -> Array:
     """u of a direction, drawn in one piece."""
-    return normals(identity(name), 0, d).astype(np.float64)
+    return normals(stream_id(name), 0, d).astype(np.float64)
 
 
 class Plain:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from hiso_ray.tasks import quadratic
 from hiso_ray.tasks.quadratic import build, count
 from hiso_ray.tasks.row import Row
-from hiso_ray.tasks.text.benchmark import Classification
+from hiso_ray.tasks.text.benchmark_row import Classification
 
 TASK = Row("diagonal-8", "generated", "mine_task", frozenset(), layers=False)
 BENCHMARK = Classification(

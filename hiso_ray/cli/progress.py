@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hiso_ray.config import Experiment
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 if TYPE_CHECKING:  # loads torch, which the command line's help does not need
     from typing import Self

@@ -13,7 +13,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.history import History
 from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description, Score, Snapshot, Turn
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 OnRow = Callable[[Row], None]
 OnNote = Callable[[str], None]

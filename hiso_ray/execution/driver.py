@@ -28,7 +28,7 @@ from hiso_ray.execution.contract import Executor, Job, OnNote, OnRow
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
 from hiso_ray.execution.keeper import Keeper
-from hiso_ray.execution.reports import Reports
+from hiso_ray.execution.metrics_rows import MetricsRows
 from hiso_ray.federation.attendance import attend
 from hiso_ray.federation.sampling import cohort
 from hiso_ray.federation.traffic import Traffic, paper_bytes_per_client, write_clients
@@ -80,25 +80,25 @@ def _rounds(
     for line in spoilt(folder):
         on_note(line)
     with history.writing():
-        reports = Reports(experiment, folder, history, traffic, executor, on_row)
+        rows = MetricsRows(experiment, folder, history, traffic, executor, on_row)
 
     def finish() -> None:
-        reports.close()
+        rows.close()
         write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
 
     keeper = Keeper(experiment, executor, on_note)
     try:
-        reports.catch_up()
+        rows.catch_up()
         for round_ in range(history.round, experiment.federation.rounds):
             record, update = _next_record(job, round_, history, traffic, executor, on_note)
             history.append(record, update)
             traffic.count(record)
-            reports.add(record)
+            rows.add(record)
             keeper.after_round(history)
-        model_sha256, score = executor.digest(history), reports.final_score()
+        model_sha256, score = executor.digest(history), rows.final_score()
         summary = summarize(
             experiment,
-            reports.course,
+            rows.course,
             digest=model_sha256,
             paper_bytes=paper_bytes_per_client(
                 experiment, history.round, executor.description.dimension

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hiso_ray.method.naming import Name
-from hiso_ray.method.philox import Distribution, identity
+from hiso_ray.method.philox import Distribution, stream_id
 from hiso_ray.method.philox.kernels import BLOCKS, EXACT, draw, in_order, on, placed, programs
 
 LEARN = {"none": 0, "last": 1, "all": 2}
@@ -133,10 +133,10 @@ def replay(
         ‖Δ‖² of the last step, () float64 on the device.
     """
     d, (steps, n) = x.numel(), g.shape
-    identities = np.concatenate([identity(name) for some in names for name in some])
+    stream_ids = np.concatenate([stream_id(name) for some in names for name in some])
     squares = torch.empty(programs(0, d), device=x.device)
     _replay[(programs(0, d),)](
-        out, x, x if h is None else h, on(x.device, identities),
+        out, x, x if h is None else h, on(x.device, stream_ids),
         torch.from_numpy(np.ascontiguousarray(g)).to(x.device), squares, d, steps, n,
         float(n), lr, beta, 1 - beta, eps,
         whiten, LEARN[learn], n > 1, distribution == "gaussian", BLOCKS, **EXACT,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hiso_ray.method.philox import identity
+from hiso_ray.method.philox import stream_id
 from hiso_ray.method.philox.reference import normals
 
 # (client, local step, weights (d,)) -> loss on the client's minibatch of that step
@@ -20,7 +20,7 @@ ClientLoss = Callable[[int, int, Tensor], float]
 
 def direction(step_seed: int, perturbation: int, dimension: int) -> Tensor:
     """u ~ N(0, I_d), drawn in one piece."""
-    return torch.from_numpy(normals(identity((step_seed, perturbation)), 0, dimension))
+    return torch.from_numpy(normals(stream_id((step_seed, perturbation)), 0, dimension))
 
 
 def one_round(

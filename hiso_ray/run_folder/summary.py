@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import Experiment
-from hiso_ray.run_folder.rows import Row, spoilt_lines
+from hiso_ray.run_folder.metrics_reader import Row, spoilt_lines
 from hiso_ray.run_folder.whole_files import write_text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hiso_ray import Experiment, run
 from hiso_ray.analysis import curves, load, style
-from hiso_ray.run_folder.metrics import MetricsFile
+from hiso_ray.run_folder.metrics_writer import MetricsFile
 
 
 def test_the_picture_shows_the_numbers_of_the_table(

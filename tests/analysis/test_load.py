@@ -10,7 +10,7 @@ import pytest
 
 from hiso_ray import Experiment
 from hiso_ray.analysis import load, report, store, study
-from hiso_ray.run_folder.rows import COLUMNS
+from hiso_ray.run_folder.metrics_reader import COLUMNS
 
 FOUR_ROUNDS = {
     "task.name": "digits",

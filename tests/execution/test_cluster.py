@@ -19,7 +19,7 @@ from hiso_ray.execution.cluster import session
 from hiso_ray.execution.cluster.gauges import NAMES
 from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.run_folder.ledger import Ledger
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.metrics_reader import read_rows
 
 Make = Callable[..., Experiment]
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -18,8 +18,8 @@ from hiso_ray import Experiment, run
 from hiso_ray.client.out_of_memory import less_on_machine
 from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster import oom_kills, session
+from hiso_ray.execution.cluster.cause_of_death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.client_actor import ClientActor
-from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.oom_kills import OomKills
 from hiso_ray.run_folder.faults import Faults
 
@@ -274,7 +274,7 @@ def test_actors_that_cannot_come_back_for_memory_are_not_waited_for(
 MONITORED = """
 import json, sys, time
 from hiso_ray.execution.cluster import session
-from hiso_ray.execution.cluster.death import Deaths, Process
+from hiso_ray.execution.cluster.cause_of_death import Deaths, Process
 
 class Eater:
     def process(self):

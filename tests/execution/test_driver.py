@@ -28,7 +28,7 @@ from hiso_ray.federation.uplink import encode
 from hiso_ray.messages import Description, Missed, Turn
 from hiso_ray.record import Record
 from hiso_ray.run_folder.ledger import Ledger, LedgerError
-from hiso_ray.run_folder.rows import COLUMNS, read_rows
+from hiso_ray.run_folder.metrics_reader import COLUMNS, read_rows
 from hiso_ray.seeds import step_seeds
 from hiso_ray.server.combine import combine, in_order, mean_loss, received
 from hiso_ray.tasks import load, resolve

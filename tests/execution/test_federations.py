@@ -12,7 +12,7 @@ import pytest
 
 from hiso_ray import Experiment, replay, resume, run
 from hiso_ray.run_folder.ledger import Ledger
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.metrics_reader import read_rows
 
 Make = Callable[..., Experiment]
 PHONES = {

@@ -18,7 +18,7 @@ import triton.language as tl
 
 from hiso_ray.method import philox
 from hiso_ray.method.naming import Name
-from hiso_ray.method.philox import Distribution, compiled, identity, kernels, reference
+from hiso_ray.method.philox import Distribution, compiled, kernels, reference, stream_id
 
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ORACLE = {"gaussian": reference.normals, "rademacher": reference.signs}
@@ -75,7 +75,7 @@ def test_processor_and_gpu_make_what_the_reference_makes(
     start: int, count: int, distribution: Distribution
 ) -> None:
     name = (5, 1)
-    expected = ORACLE[distribution](identity(name), start, start + count)
+    expected = ORACLE[distribution](stream_id(name), start, start + count)
     on_cpu = philox.fill(torch.empty(count), name, start, distribution)
     assert on_cpu.numpy().tobytes() == expected.tobytes()
     on_gpu = kernels.fill(torch.empty(count, device=GPU), name, start, distribution)
@@ -96,7 +96,7 @@ def test_slices_in_any_order_are_the_whole(distribution: Distribution) -> None:
 
 def test_normals_are_box_and_mullers() -> None:
     n = 1_000_000
-    words = reference.words(identity((2, 0)), 0, n).reshape(-1, 2)
+    words = reference.words(stream_id((2, 0)), 0, n).reshape(-1, 2)
     # float32 cannot tell all 2^32 u from each other near 1, where normals are near 0.
     u = np.float64(np.float32(words[:, 0].astype(np.float32) / 2.0**32 + 2.0**-33))
     radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * words[:, 1] / 2**32
@@ -123,7 +123,7 @@ def test_signs_are_signs_and_fair() -> None:
 
 def test_names_that_differ_anywhere_are_other_directions() -> None:
     names: list[Name] = [(s, *i) for s in (0, 1, 2**63) for i in ((0,), (1,), (0, 0), (1, 0))]
-    assert len({identity(name).tobytes() for name in names}) == len(names)
+    assert len({stream_id(name).tobytes() for name in names}) == len(names)
 
 
 def test_rounding_to_odd_first_is_rounding_once() -> None:
@@ -169,8 +169,8 @@ def test_compiled_code_that_was_kept_is_checked(
     kernel = compiled._compiled(compiled._fill_normals, reference.normals)
     assert made == [True, False]
     out = np.empty(9, np.float32)
-    kernel(out, identity((1, 2)), 3)
-    assert np.array_equal(out, reference.normals(identity((1, 2)), 3, 12))
+    kernel(out, stream_id((1, 2)), 3)
+    assert np.array_equal(out, reference.normals(stream_id((1, 2)), 3, 12))
 
 
 def test_without_triton_a_gpu_gets_the_processors_directions(
@@ -178,4 +178,4 @@ def test_without_triton_a_gpu_gets_the_processors_directions(
 ) -> None:
     monkeypatch.setattr(philox, "has_triton", lambda: False)
     found = philox.fill(torch.empty(77, device=GPU), (3, 3), 5, "gaussian")
-    assert np.array_equal(found.cpu().numpy(), reference.normals(identity((3, 3)), 5, 82))
+    assert np.array_equal(found.cpu().numpy(), reference.normals(stream_id((3, 3)), 5, 82))

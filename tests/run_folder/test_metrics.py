@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from hiso_ray.run_folder.metrics import DiagnosticsFile, MetricsFile
-from hiso_ray.run_folder.rows import COLUMNS, Row, read_rows, spoilt_lines
+from hiso_ray.run_folder.metrics_reader import COLUMNS, Row, read_rows, spoilt_lines
+from hiso_ray.run_folder.metrics_writer import DiagnosticsFile, MetricsFile
 from hiso_ray.run_folder.summary import read_summary, spoilt
 
 

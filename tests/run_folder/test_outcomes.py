@@ -19,9 +19,10 @@ from hiso_ray import Experiment, replay, resume, run, tasks
 from hiso_ray.cli import main
 from hiso_ray.cli.progress import summary_table
 from hiso_ray.run_folder.ledger import Ledger
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.metrics_reader import read_rows
 from hiso_ray.run_folder.summary import Course
 from hiso_ray.tasks import evaluation
+from hiso_ray.tasks.contract import Prepared
 
 Make = Callable[..., Experiment]
 APART = {"task.validation_examples": 101, "task.eval_batch_size": 50}  # of 360 images
@@ -204,7 +205,7 @@ def test_the_digest_knows_ids_labels_and_references() -> None:
         arrays |= {"train_labels": np.zeros(3), "eval_tokenizer": np.zeros(1)}
         spec = {"evaluation": {"stops": [1], "references": references}}
         nothing = np.empty(0)
-        return evaluation.digest(tasks.Prepared(spec, arrays | changed, nothing, nothing, ()))
+        return evaluation.digest(Prepared(spec, arrays | changed, nothing, nothing, ()))
 
     base = digest([["a"], ["b"]])
     assert digest([["a"], ["b"]], train_labels=np.ones(3), eval_tokenizer=np.ones(9)) == base
@@ -302,7 +303,7 @@ def test_validation_counts_after_the_evaluation_examples(language: Make) -> None
 
 def test_the_quadratic_has_no_validation(experiment: Make) -> None:
     quadratic = {"task.name": "quadratic", "task.model": "auto", "task.validation_examples": 1}
-    with pytest.raises(ValueError, match=r"task.validation_examples: the quadratic is scored on"):
+    with pytest.raises(ValueError, match=r"task.validation_examples: quadratic does not read it"):
         tasks.resolve(experiment(**quadratic))
 
 

@@ -20,7 +20,7 @@ from hiso_ray import Experiment, replay, resume, run
 from hiso_ray.cli import main
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder.folder import read_experiment
-from hiso_ray.run_folder.rows import COLUMNS, read_rows
+from hiso_ray.run_folder.metrics_reader import COLUMNS, read_rows
 
 Make = Callable[..., Experiment]
 

@@ -16,7 +16,7 @@ from hiso_ray import Experiment, tasks
 from hiso_ray.config import TaskConfig
 from hiso_ray.tasks.language.classification import answer_tokens
 from hiso_ray.tasks.text import benchmarks, examples
-from hiso_ray.tasks.text.benchmark import Classification, Generation
+from hiso_ray.tasks.text.benchmark_row import Classification, Generation
 from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 from hiso_ray.tasks.text.prompts import Examples
 

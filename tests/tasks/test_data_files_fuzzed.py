@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.errors import UserError
 from hiso_ray.tasks.text import examples
 from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 from hiso_ray.tasks.text.prompts import known_columns
@@ -168,11 +169,11 @@ def check(file: Path, raw: bytes, kind: str) -> str:
 
 
 def said_of(reading: Callable[[], T]) -> tuple[T | None, str]:
-    """What was read, or the words of a plain ``ValueError``; any other error is a fault."""
+    """What was read, or the words of a ``UserError``; any other error is a fault."""
     try:
         return reading(), ""
     except ValueError as error:
-        if type(error) is not ValueError:
+        if type(error) is not UserError:
             raise
         return None, str(error)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hiso_ray import run
 from hiso_ray.method.perturbed import Unperturbed
-from hiso_ray.run_folder.rows import read_rows
+from hiso_ray.run_folder.metrics_reader import read_rows
 from hiso_ray.tasks.forward.forwards import Form, choose, chosen
 
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -217,7 +217,7 @@ def test_an_attention_that_cannot_be_exchanged_runs_padded_and_says_so_once(
     monkeypatch.setattr(OPTForCausalLM, "_supports_attention_backend", False)
     notes: list[str] = []
     run(language(), tmp_path / "padded", on_note=notes.append)
-    why = "sequences are padded: end to end, this model fails (ValueError: OPTForCausalLM has"
+    why = "sequences are padded: end to end, this model fails (UserError: OPTForCausalLM has"
     assert sum(why in note for note in notes) == 1
     packed, padded = (read_rows(tmp_path / how / "metrics.csv") for how in ("packed", "padded"))
     for column in ("train_loss", "eval_loss"):

@@ -48,7 +48,7 @@ def test_a_model_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
-    code = "from hiso_ray.tasks import pretrained; pretrained.load('facebook/opt-125m')"
+    code = "from hiso_ray.tasks.pretrained import pretrained; pretrained.load('facebook/opt-125m')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},

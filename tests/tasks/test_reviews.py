@@ -94,7 +94,7 @@ def test_authors_have_favourite_topics_and_are_mild_or_harsh() -> None:
 
 def test_the_same_rows_in_another_process_whatever_its_hash_seed() -> None:
     code = (
-        "import hashlib; from hiso_ray.tasks.reviews import reviews; "
+        "import hashlib; from hiso_ray.tasks.text.reviews import reviews; "
         "print(hashlib.sha256(repr(reviews('validation')).encode()).hexdigest())"
     )
     ours = hashlib.sha256(repr(split("validation")).encode()).hexdigest()

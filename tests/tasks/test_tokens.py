@@ -287,7 +287,7 @@ def test_no_space_is_put_before_what_goes_on_with_a_text(
 
 def test_answers_are_single_tokens_where_a_space_is_put_before_every_text() -> None:
     from hiso_ray.tasks.language.classification import answer_tokens
-    from hiso_ray.tasks.text.benchmark import Classification
+    from hiso_ray.tasks.text.benchmark_row import Classification
     from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 
     benchmark = BENCHMARKS["sst2"]

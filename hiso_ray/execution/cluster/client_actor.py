@@ -13,7 +13,7 @@ import ray
 
 from hiso_ray.config import Experiment
 from hiso_ray.errors import Behind, TurnFailed, UserError
-from hiso_ray.execution.cluster.death import Process
+from hiso_ray.execution.cluster.cause_of_death import Process
 from hiso_ray.execution.cluster.shared import SharedTask
 from hiso_ray.messages import Description
 

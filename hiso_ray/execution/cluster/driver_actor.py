@@ -14,7 +14,7 @@ from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.run_folder.faults import Faults
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 
 class DriverActor:

@@ -9,8 +9,8 @@ import numpy as np
 import ray
 
 from hiso_ray.config import Experiment
+from hiso_ray.execution.cluster.actor_recovery import Fleet
 from hiso_ray.execution.cluster.client_actor import ClientActor
-from hiso_ray.execution.cluster.fleet import Fleet
 from hiso_ray.execution.cluster.pieces import Piece
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared

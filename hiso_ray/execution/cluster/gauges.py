@@ -8,7 +8,7 @@ from ray.util.metrics import Gauge
 
 from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.run_folder import faults
-from hiso_ray.run_folder.rows import Row
+from hiso_ray.run_folder.metrics_reader import Row
 
 NAMES = {
     "hiso_round": "rounds done",

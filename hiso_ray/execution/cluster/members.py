@@ -13,8 +13,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hiso_ray.config import Experiment
 from hiso_ray.errors import NodesLost, UserError
+from hiso_ray.execution.cluster.cause_of_death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.client_actor import told
-from hiso_ray.execution.cluster.death import Deaths, Killed, Process, words
 from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.messages import Description

@@ -16,17 +16,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiso_ray.errors import NodesLost, TurnFailed, UserError
 from hiso_ray.execution.cluster.address import check_reachable, unreachable
-from hiso_ray.execution.cluster.casualties import GOES_ON
-from hiso_ray.execution.cluster.death import Deaths, words
+from hiso_ray.execution.cluster.cause_of_death import Deaths, words
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.labels import label_of
+from hiso_ray.execution.cluster.memory_kills import GOES_ON
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
 from hiso_ray.execution.contract import Job, OnNote, OnRow
-from hiso_ray.execution.reports import kept_rows
+from hiso_ray.execution.metrics_rows import kept_rows
 from hiso_ray.run_folder.faults import Faults
 from hiso_ray.run_folder.ledger import Ledger
-from hiso_ray.run_folder.rows import scan_rows
+from hiso_ray.run_folder.metrics_reader import scan_rows
 from hiso_ray.server.work_units import idle
 
 if TYPE_CHECKING:

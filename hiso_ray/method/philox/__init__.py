@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from hiso_ray.method.naming import Name
-from hiso_ray.method.philox.streams import NAME, VERSION, Distribution, identity
+from hiso_ray.method.philox.streams import NAME, VERSION, Distribution, stream_id
 
-__all__ = ["NAME", "VERSION", "Distribution", "fill", "has_triton", "identity", "prepare"]
+__all__ = ["NAME", "VERSION", "Distribution", "fill", "has_triton", "prepare", "stream_id"]
 
 
 def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Tensor:
@@ -34,7 +34,7 @@ def fill(out: Tensor, name: Name, start: int, distribution: Distribution) -> Ten
     if out.device.type == "cpu":
         from hiso_ray.method.philox import compiled
 
-        compiled.filler(distribution)(out.numpy(), identity(name), start)
+        compiled.filler(distribution)(out.numpy(), stream_id(name), start)
         return out
     if not has_triton():
         return out.copy_(fill(torch.empty(out.shape), name, start, distribution))

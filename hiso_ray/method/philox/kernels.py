@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hiso_ray.method.naming import Name
 from hiso_ray.method.philox import reference
-from hiso_ray.method.philox.streams import Distribution, identity
+from hiso_ray.method.philox.streams import Distribution, stream_id
 
 BLOCKS = 512  # counters per program; four elements each
 EXACT = {"enable_fp_fusion": False}
@@ -38,7 +38,7 @@ def philox(block, key):
 
     Args:
         block: (n,) int64.
-        key: pointer to a direction's identity, 4 uint32 held as int64.
+        key: pointer to a direction's stream id, 4 uint32 held as int64.
     """
     k0 = tl.load(key).to(tl.uint32)
     k1 = tl.load(key + 1).to(tl.uint32)
@@ -153,8 +153,8 @@ def programs(start: int, count: int) -> int:
 
 @lru_cache(maxsize=1024)  # 32 bytes each; layer-wise probes ask once per layer
 def placed(name: Name, device: torch.device) -> Tensor:
-    """A direction's identity, on the device."""
-    return on(device, identity(name))
+    """A direction's stream id, on the device."""
+    return on(device, stream_id(name))
 
 
 def on(device: torch.device, identities: np.ndarray) -> Tensor:

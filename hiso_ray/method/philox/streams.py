@@ -16,7 +16,7 @@ Distribution = Literal["gaussian", "rademacher"]
 
 
 @lru_cache(maxsize=1024)  # a pass asks once per chunk
-def identity(name: Name) -> np.ndarray:
+def stream_id(name: Name) -> np.ndarray:
     """The 128 bits that identify a direction: (4,) uint32, read only."""
     found = direction_key(*name).generate_state(4, np.uint32)
     found.setflags(write=False)

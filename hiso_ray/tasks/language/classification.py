@@ -17,7 +17,7 @@ from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.flat.batch import Batch
 from hiso_ray.tasks.language.causal import LanguageTask
-from hiso_ray.tasks.text.benchmark import Classification
+from hiso_ray.tasks.text.benchmark_row import Classification
 from hiso_ray.tasks.text.tokens import continuations
 
 

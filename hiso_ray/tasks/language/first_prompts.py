@@ -15,7 +15,7 @@ from hiso_ray.errors import UserError
 from hiso_ray.tasks.language.classification import answer_tokens
 from hiso_ray.tasks.language.generation import written_answers
 from hiso_ray.tasks.pretrained import pretrained
-from hiso_ray.tasks.text.benchmark import Classification, Generation
+from hiso_ray.tasks.text.benchmark_row import Classification, Generation
 from hiso_ray.tasks.text.examples import read
 from hiso_ray.tasks.text.groups import column_of
 from hiso_ray.tasks.text.own_prompt import benchmark_of

@@ -24,7 +24,7 @@ from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.flat.batch import Batch, cross_entropy
 from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.decoding import greedy
-from hiso_ray.tasks.text.benchmark import Generation
+from hiso_ray.tasks.text.benchmark_row import Generation
 from hiso_ray.tasks.text.own_prompt import benchmark_of
 from hiso_ray.tasks.text.prompts import Examples
 from hiso_ray.tasks.text.scores import best

@@ -19,7 +19,7 @@ from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.classification import ClassificationTask, answer_tokens
 from hiso_ray.tasks.pretrained import pretrained, trainable
 from hiso_ray.tasks.pretrained.trainable import Trainable, add_lora, select
-from hiso_ray.tasks.text.benchmark import Classification
+from hiso_ray.tasks.text.benchmark_row import Classification
 from hiso_ray.tasks.text.examples import read
 from hiso_ray.tasks.text.groups import column_of, groups_of
 from hiso_ray.tasks.text.own_prompt import benchmark_of

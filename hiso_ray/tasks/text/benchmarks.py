@@ -8,7 +8,7 @@ PromptSource; where that code's prompt looks unintended, the row says what is di
 from __future__ import annotations
 
 from hiso_ray.config.outside import outside
-from hiso_ray.tasks.text.benchmark import Classification, Generation
+from hiso_ray.tasks.text.benchmark_row import Classification, Generation
 
 YES_NO = (("Yes", "No"), (" Yes", " No"), ("yes", "no"), (" yes", " no"))
 NO_YES = tuple(answers[::-1] for answers in YES_NO)

@@ -13,7 +13,7 @@ from hiso_ray.errors import UserError
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.files.table import Table
 from hiso_ray.tasks.text import reviews
-from hiso_ray.tasks.text.benchmark import Benchmark, Classification
+from hiso_ray.tasks.text.benchmark_row import Benchmark, Classification
 from hiso_ray.tasks.text.prompts import Examples, examples_of, known_columns
 from hiso_ray.tasks.text.sources import first, tables
 

@@ -11,7 +11,7 @@ from typing import Any
 from hiso_ray.config import PromptConfig, TaskConfig
 from hiso_ray.config.prompt import columns_of
 from hiso_ray.errors import UserError
-from hiso_ray.tasks.text.benchmark import Benchmark, Classification, Generation
+from hiso_ray.tasks.text.benchmark_row import Benchmark, Classification, Generation
 from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 from hiso_ray.tasks.text.scores import SCORES
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.errors import UserError
-from hiso_ray.tasks.text.benchmark import Generation
+from hiso_ray.tasks.text.benchmark_row import Generation
 from hiso_ray.tasks.text.own_prompt import benchmark_of, spelled_out
 
 SHORTEST_PROMPT = 8  # tokens

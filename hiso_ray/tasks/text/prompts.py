@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hiso_ray.errors import UserError
-from hiso_ray.tasks.text.benchmark import Benchmark, Classification, Generation
+from hiso_ray.tasks.text.benchmark_row import Benchmark, Classification, Generation
 from hiso_ray.tasks.text.sources import first
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.files import delimited, json_rows, parquet
 from hiso_ray.tasks.files.table import Table
-from hiso_ray.tasks.text.benchmark import Benchmark
+from hiso_ray.tasks.text.benchmark_row import Benchmark
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hiso_ray.config import Experiment
-from hiso_ray.execution.cluster.death import Deaths, Killed, words
+from hiso_ray.execution.cluster.cause_of_death import Deaths, Killed, words
 from hiso_ray.execution.cluster.members import Member
 
 GOES_ON = "`hiso-ray resume` goes on, with other `--resources` if they are given"

@@ -25,10 +25,10 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from hiso_ray.config import Experiment
 from hiso_ray.errors import Behind, NodesLost, TurnFailed, UserError
-from hiso_ray.execution.cluster.casualties import GOES_ON, Casualties
+from hiso_ray.execution.cluster.cause_of_death import Deaths, Killed
 from hiso_ray.execution.cluster.client_actor import ClientActor
-from hiso_ray.execution.cluster.death import Deaths, Killed
 from hiso_ray.execution.cluster.members import CHECK_SECONDS, NODE_SECONDS, START_SECONDS, start
+from hiso_ray.execution.cluster.memory_kills import GOES_ON, Casualties
 from hiso_ray.execution.cluster.patience import Patience
 from hiso_ray.execution.cluster.pieces import Call, Piece, Sent
 from hiso_ray.execution.cluster.reservation import Reservation

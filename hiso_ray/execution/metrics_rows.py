@@ -15,9 +15,9 @@ from hiso_ray.execution.history import History
 from hiso_ray.federation.traffic import Traffic
 from hiso_ray.messages import Score
 from hiso_ray.record import Record
-from hiso_ray.run_folder.metrics import DiagnosticsFile, MetricsFile
+from hiso_ray.run_folder.metrics_reader import Row, scan_rows
+from hiso_ray.run_folder.metrics_writer import DiagnosticsFile, MetricsFile
 from hiso_ray.run_folder.outcomes import means
-from hiso_ray.run_folder.rows import Row, scan_rows
 from hiso_ray.run_folder.summary import Course
 from hiso_ray.server.privacy import Accountant
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hiso_ray.execution.contract import Executor
 
 
-class Reports:
+class MetricsRows:
     """Builds one row per round, writes it and passes it to ``on_row``.
 
     Bytes, forward passes and simulated seconds are computed from the records; seconds and Ray's

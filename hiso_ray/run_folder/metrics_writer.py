@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiso_ray.run_folder.rows import COLUMNS, MEASURED, Row, cells, header, scan_rows
+from hiso_ray.run_folder.metrics_reader import COLUMNS, MEASURED, Row, cells, header, scan_rows
 from hiso_ray.run_folder.whole_files import whole
 
 BRIEF = ("round", "train_loss")  # sent to TensorBoard for rounds without evaluation
