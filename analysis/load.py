@@ -112,12 +112,6 @@ def one_type(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{str(name): _one_type(table[name]) for name in table.columns})
 
 
-def summaries(folders: Paths) -> pd.DataFrame:
-    """The ``summary.json`` of each run folder that has one, unchanged."""
-    read = ((str(folder), read_summary(Path(folder))) for folder in folders)
-    return pd.DataFrame([{"run": run, **summary} for run, summary in read if summary])
-
-
 def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``trials`` and ``rounds`` without the configuration."""
     frames = [_of_path(path) for path in dict.fromkeys(map(Path, paths))]

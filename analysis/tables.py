@@ -19,18 +19,15 @@ Row = dict[str, Any]
 HEADERS = {
     "final_score": "final score",
     "best_score": "best score",
-    "best": "best score",
-    "area": "mean score over rounds",
     "round": "rounds",
     "kib_per_client": "KiB per client",
     "forward_passes": "forward passes",
     "one": "speedup of",
     "other": "over",
     "cost": "counted in",
-    "short": "ended before",
     "grid": "rates tried",
 }
-COUNTS = (*endings.COUNTS, "short")
+COUNTS = endings.COUNTS
 EDGES = {"lowest": "lowest tried", "highest": "highest tried", "only": "only one tried"}
 LATEX = {
     " \\%": "~\\%",
@@ -177,8 +174,6 @@ def _cell(row: Row, name: str) -> str:
         return ", ".join(map(style.value_name, value))
     if pd.isna(value):
         return "missing"
-    if name == "budget":
-        return f"{value:,.10g}"
     edge = EDGES.get(row.get("edge", ""))
     if name == "method.lr" and edge:
         return f"{style.value_name(value)} ({edge})"

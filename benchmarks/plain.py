@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiso_ray.tasks.contract import Layout, Prepared, views
+from hiso_ray.method.layout import Layout
+from hiso_ray.tasks.contract import Prepared, views
 from hiso_ray.tasks.pretrained.pretrained import skeleton
 from hiso_ray.tasks.pretrained.trainable import restored
 

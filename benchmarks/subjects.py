@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from hiso_ray import Experiment, tasks
-from hiso_ray.tasks.contract import Layout, Prepared, dimension, views
+from hiso_ray.method.layout import Layout, dimension
+from hiso_ray.tasks.contract import Prepared, views
 from hiso_ray.tasks.forward import forwards
 from hiso_ray.tasks.pretrained.known_models import KNOWN
 from hiso_ray.tasks.pretrained.pretrained import configuration, skeleton

@@ -20,6 +20,7 @@ from hiso_ray.errors import Behind, NonFiniteLoss
 from hiso_ray.messages import Missed, Score, Snapshot
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
+from hiso_ray.method.layout import Layout
 from hiso_ray.method.naming import Name, Naming
 from hiso_ray.method.perturbed import Unperturbed, unperturbed
 from hiso_ray.method.probe import Probe
@@ -28,7 +29,7 @@ from hiso_ray.record import Record
 from hiso_ray.run_folder import snapshots
 from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.server.work_units import clients_together
-from hiso_ray.tasks.contract import Layout, Task, views
+from hiso_ray.tasks.contract import Task, views
 
 ORACLE_SAMPLES = 32  # random vectors per estimate of the Hessian's diagonal
 STATISTICS_SAMPLE = 1 << 16  # elements of H from which its median is estimated

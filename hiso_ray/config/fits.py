@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hiso_ray.config.aggregation import check_attackers, check_cohort
-from hiso_ray.config.privacy import refusal
+from hiso_ray.config.guarantees import refusal
 from hiso_ray.config.section import given
 from hiso_ray.config.sections import Sections
 from hiso_ray.errors import UserError
@@ -172,21 +172,5 @@ def _layer_by_layer(experiment: Sections) -> None:
 
 
 def _privacy(experiment: Sections) -> None:
-    federation, method = experiment.federation, experiment.method
-    why = refusal(
-        experiment.privacy,
-        method=method.name,
-        sends=method.row.sends,
-        second_differences=method.row.second_differences,
-        directions=method.directions,
-        curvature=method.curvature,
-        num_clients=federation.num_clients,
-        clients_per_round=federation.clients_per_round,
-        participation=federation.participation,
-        deadline=experiment.devices.deadline,
-        rule=experiment.rule,
-        weights=experiment.aggregation.weights,
-        attack=experiment.attack.kind,
-    )
-    if why is not None:
+    if (why := refusal(experiment)) is not None:
         raise UserError(why)

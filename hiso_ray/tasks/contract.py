@@ -15,9 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from hiso_ray.messages import Score
-
-Layout = tuple[tuple[str, tuple[int, ...]], ...]
-"""(name, shape) of every trainable tensor, in the order of the flat vector."""
+from hiso_ray.method.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -212,11 +210,6 @@ class Task(Protocol):
     def export(self, weights: Tensor, folder: Path) -> None:
         """Writes the model to a folder (safetensors)."""
         ...
-
-
-def dimension(layout: Layout) -> int:
-    """d, the number of trainable weights."""
-    return sum(int(np.prod(shape)) for _, shape in layout)
 
 
 def largest_layer(layout: Layout) -> int:

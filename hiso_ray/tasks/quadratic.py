@@ -19,8 +19,9 @@ from torch import Tensor
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.errors import UserError
 from hiso_ray.messages import Score
+from hiso_ray.method.layout import Layout
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Count, Layout, Prepared
+from hiso_ray.tasks.contract import Count, Prepared
 from hiso_ray.tasks.flat.batch import apart, client_means, own_means
 from hiso_ray.tasks.images.stacked import AT_ONCE
 

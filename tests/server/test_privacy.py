@@ -14,7 +14,10 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from pydantic import ValidationError
 
-from hiso_ray.config.privacy import PrivacyConfig, refusal
+from hiso_ray.config import put
+from hiso_ray.config.guarantees import refusal
+from hiso_ray.config.privacy import PrivacyConfig
+from hiso_ray.config.sections import Sections
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.server.privacy import Accountant, clipped, noisy
 
@@ -204,79 +207,72 @@ def test_sections_that_are_not() -> None:
     assert PrivacyConfig(clip=1.0, noise=1.0, delta=1e-6).delta == 1e-6
 
 
-STATED: dict[str, Any] = {
-    "method": "hiso",
-    "sends": "scalars",
-    "second_differences": False,
-    "directions": "shared",
-    "curvature": "diagonal",
-    "num_clients": 64,
-    "clients_per_round": 8,
-    "participation": "uniform",
-    "deadline": "none",
-    "rule": "mean",
-    "weights": "uniform",
-    "attack": "none",
-}
-PRIVATE = PrivacyConfig(clip=1.0, noise=1.0)
-CLIPS = PrivacyConfig(clip=1.0)
+PRIVATE = {"privacy.clip": 1.0, "privacy.noise": 1.0}
+CLIPS = {"privacy.clip": 1.0}
+ATTACKED = {"attack.fraction": 0.1, "attack.scale": 2.0}
+LATE = {"devices.profile": "drawn", "devices.deadline": 3.0}
+
+
+def sections(*dotted: dict[str, Any]) -> Sections:
+    """The default job with changes, whether or not they fit each other."""
+    values: dict[str, Any] = {}
+    for name, value in (item for some in dotted for item in some.items()):
+        put(values, name, value)
+    return Sections.model_validate(values)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {},
-        {"curvature": "scalar"},
-        {"attack": "sign_flip"},
-        {"attack": "scaled"},
-        {"attack": "constant"},
-        {"clients_per_round": 64, "deadline": 3.0},
+        {"method.curvature": "scalar"},
+        {"attack.kind": "sign_flip", **ATTACKED},
+        {"attack.kind": "scaled", **ATTACKED},
+        {"attack.kind": "constant", **ATTACKED},
+        {"federation.clients_per_round": 64, **LATE},
     ],
 )
 def test_guarantees_that_can_be_stated(change: dict[str, Any]) -> None:
-    assert refusal(PRIVATE, **(STATED | change)) is None
+    assert refusal(sections(PRIVATE, change)) is None
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            {"second_differences": True, "method": "hizoo"},
-            "hizoo also publishes second differences",
-        ),
-        ({"directions": "per_client"}, "one by one"),
-        ({"curvature": "oracle"}, "reads the data"),
-        ({"participation": "size"}, "participation = size samples"),
-        ({"participation": "cyclic"}, "participation = cyclic samples"),
-        ({"deadline": 3.0}, "deadline = 3.0 makes fast clients likelier"),
-        ({"rule": "median"}, "aggregation.rule = median"),
-        ({"rule": "krum"}, "aggregation.rule = krum"),
-        ({"weights": "examples"}, "private number of examples"),
-        ({"attack": "colluding"}, "attack.kind = colluding"),
-        ({"attack": "gaussian"}, "attack.kind = gaussian"),
-        ({"num_clients": 100_000}, "not below 1/num_clients = 1e-05"),
+        ({"method.name": "hizoo"}, "hizoo also publishes second differences"),
+        ({"method.directions": "per_client"}, "one by one"),
+        ({"method.curvature": "oracle"}, "reads the data"),
+        ({"federation.participation": "size"}, "participation = size samples"),
+        ({"federation.participation": "cyclic"}, "participation = cyclic samples"),
+        (LATE, "deadline = 3.0 makes fast clients likelier"),
+        ({"aggregation.rule": "median"}, "aggregation.rule = median"),
+        ({"aggregation.rule": "krum", "aggregation.byzantine": 0.1}, "aggregation.rule = krum"),
+        ({"aggregation.weights": "examples"}, "private number of examples"),
+        ({"attack.kind": "colluding", "attack.fraction": 0.1}, "attack.kind = colluding"),
+        ({"attack.kind": "gaussian", "attack.fraction": 0.1}, "attack.kind = gaussian"),
+        ({"federation.num_clients": 100_000}, "not below 1/num_clients = 1e-05"),
     ],
 )
 def test_guarantees_that_cannot(change: dict[str, Any], words: str) -> None:
-    told = refusal(PRIVATE, **(STATED | change))
+    told = refusal(sections(PRIVATE, change))
     assert told is not None
     assert words in told
     assert told.startswith("privacy.noise = 1 promises")
     assert told.endswith("or set privacy.noise to 0")
-    assert refusal(CLIPS, **(STATED | change)) is None  # it promises nothing
-    assert refusal(PrivacyConfig(), **(STATED | change)) is None
+    assert refusal(sections(CLIPS, change)) is None  # it promises nothing
+    assert refusal(sections(change)) is None
 
 
 @pytest.mark.parametrize("privacy", [PRIVATE, CLIPS])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"sends": "weights", "method": "fedavg"}, "fedavg sends weights"),
-        ({"rule": "majority", "method": "feedsign"}, "the majority that feedsign decides by"),
+        ({"method.name": "fedavg"}, "fedavg sends weights"),
+        ({"method.name": "feedsign"}, "the majority that feedsign decides by"),
     ],
 )
-def test_nothing_to_clip(privacy: PrivacyConfig, change: dict[str, Any], words: str) -> None:
-    told = refusal(privacy, **(STATED | change))
+def test_nothing_to_clip(privacy: dict[str, Any], change: dict[str, Any], words: str) -> None:
+    told = refusal(sections(privacy, change))
     assert told is not None
     assert words in told
-    assert refusal(PrivacyConfig(), **(STATED | change)) is None
+    assert refusal(sections(change)) is None

@@ -18,8 +18,9 @@ from hiso_ray.client.turns import take_turns
 from hiso_ray.errors import UserError
 from hiso_ray.execution.memory import actor_bytes
 from hiso_ray.execution.worker import Worker
+from hiso_ray.method.layout import dimension
 from hiso_ray.method.perturbed import Unperturbed
-from hiso_ray.tasks.contract import dimension, largest_layer, views
+from hiso_ray.tasks.contract import largest_layer, views
 from hiso_ray.tasks.flat.batch import Batch
 from hiso_ray.tasks.flat.layers import ALIGNMENT, Layers
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from hiso_ray import Experiment, replay, run, tasks
-from hiso_ray.tasks.contract import dimension, views
+from hiso_ray.method.layout import dimension
+from hiso_ray.tasks.contract import views
 from hiso_ray.tasks.images.image_files import Split
 from hiso_ray.tasks.images.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images.images import read

@@ -24,11 +24,12 @@ from typing import NamedTuple
 
 import torch
 
-from hiso_ray.method.curvature.contract import Curvature, Layout, dimension
+from hiso_ray.method.curvature.contract import Curvature
 from hiso_ray.method.curvature.controls import PermutedDiagonal, RandomDiagonal, index_dtype
 from hiso_ray.method.curvature.diagonal import Diagonal, FrozenDiagonal, OracleDiagonal
 from hiso_ray.method.curvature.identity import Identity
 from hiso_ray.method.curvature.means import BlockMeans, rows, tensors, whole
+from hiso_ray.method.layout import Layout, dimension
 
 __all__ = [
     "ARMS",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
-
-# As in tasks: (name, shape) of every trainable tensor, in the order of the flat vector.
-Layout = Sequence[tuple[str, tuple[int, ...]]]
 
 
 class Curvature(Protocol):
@@ -52,8 +48,3 @@ class Curvature(Protocol):
     def stored(self) -> dict[str, Tensor]:
         """The float32 tensors a snapshot keeps; to restore one, ``copy_`` into it in place."""
         ...
-
-
-def dimension(layout: Layout) -> int:
-    """d, the number of trainable weights."""
-    return sum(math.prod(shape) for _, shape in layout)

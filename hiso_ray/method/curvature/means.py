@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiso_ray.method.curvature.contract import Layout, dimension
 from hiso_ray.method.curvature.diagonal import inverse_root
+from hiso_ray.method.layout import Layout, dimension
 
 
 class Run(NamedTuple):

@@ -15,7 +15,8 @@ from torch.func import functional_call
 
 from hiso_ray.config import TaskConfig
 from hiso_ray.messages import Score
-from hiso_ray.tasks.contract import Layout, Several, Slices, dimension, views
+from hiso_ray.method.layout import Layout, dimension
+from hiso_ray.tasks.contract import Several, Slices, views
 from hiso_ray.tasks.flat import derivatives
 from hiso_ray.tasks.flat.batch import Batch, client_means, cross_entropy
 from hiso_ray.tasks.flat.layers import Layers

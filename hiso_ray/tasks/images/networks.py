@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from hiso_ray.errors import UserError
-from hiso_ray.tasks.contract import Layout
+from hiso_ray.method.layout import Layout
 from hiso_ray.tasks.images.image_sets import ImageSet
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiso_ray.tasks.contract import dimension
+from hiso_ray.method.layout import dimension
 from hiso_ray.tasks.images.networks import layout_of
 
 PAYS_UP_TO = 1 << 17  # weights

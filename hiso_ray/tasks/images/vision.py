@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hiso_ray.config import Experiment, TaskConfig
+from hiso_ray.method.layout import dimension
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import evaluation
-from hiso_ray.tasks.contract import Count, Prepared, dimension, largest_layer, views
+from hiso_ray.tasks.contract import Count, Prepared, largest_layer, views
 from hiso_ray.tasks.flat.batch import IGNORED, Batch, apart, client_means, own_means
 from hiso_ray.tasks.flat.module import ModuleTask
 from hiso_ray.tasks.images import stacked

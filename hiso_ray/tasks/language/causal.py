@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import LoraConfig, TaskConfig
+from hiso_ray.method.layout import Layout
 from hiso_ray.tasks import evaluation
-from hiso_ray.tasks.contract import Layout, Prepared
+from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.flat.module import Mask, ModuleTask
 from hiso_ray.tasks.forward.forwards import Forward, chosen
 from hiso_ray.tasks.forward.frozen_layers import PER_BATCH, FrozenLayers, KeptStates

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.errors import UserError
+from hiso_ray.method.layout import Layout, dimension
 from hiso_ray.seeds import Purpose, generator
-from hiso_ray.tasks.contract import Count, Layout, dimension, largest_layer
+from hiso_ray.tasks.contract import Count, largest_layer
 
 
 @dataclass(frozen=True)
