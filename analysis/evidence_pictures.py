@@ -1,7 +1,5 @@
-"""Pictures of the evidence about H, each with what it shows and what a perfect H would show.
-
-A perfect H here is the Hessian's diagonal. The arm ``oracle`` is the closest estimate of it.
-"""
+"""Pictures of the evidence about H, each with what it shows and what a perfect H would show: the
+Hessian's diagonal, of which the arm ``oracle`` is the closest estimate."""
 
 from __future__ import annotations
 
