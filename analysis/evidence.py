@@ -16,8 +16,9 @@ import pandas as pd
 from hiso_ray.analysis import load, settings, style
 from hiso_ray.analysis.spread import HOW, before, over_seeds
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 
-FILE = "diagnostics.csv"
+FILE = files.DIAGNOSTICS
 KEYS = ("run", "cell", "seed", "method")
 BIN = 0.1  # decades between the edges of the histogram of H
 BELOW = -12.0  # log10 of its first edge; one bin holds all that lies below
@@ -43,7 +44,7 @@ def folders(path: Path | str) -> list[Path]:
     path = Path(path)
     inside = sorted(path.iterdir()) if path.is_dir() else []
     for found in ([path], inside):
-        ours = [f for f in found if any((f / n).exists() for n in ("plan.yaml", "config.yaml"))]
+        ours = [f for f in found if any((f / n).exists() for n in ("plan.yaml", files.CONFIG))]
         if ours:
             return ours
     raise UserError(

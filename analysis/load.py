@@ -24,6 +24,7 @@ from hiso_ray.analysis import store
 from hiso_ray.analysis.identity import LATER, fields_of, identity
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import scan_rows
 from hiso_ray.run_folder.summary import read_summary
 
@@ -131,7 +132,7 @@ def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise UserError(f"{path} is not a folder: give run folders or sweep folders")
     if (path / "plan.yaml").exists():
         return _of_sweep(path)
-    if (path / "config.yaml").exists():
+    if (path / files.CONFIG).exists():
         return as_trials([_trial(path)]), evaluated(path)
     raise UserError(
         f"{path} is neither a run folder (config.yaml) nor a sweep folder (plan.yaml): give one of "
@@ -193,7 +194,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 def _metrics(folder: Path) -> pd.DataFrame:
     """The valid rows of ``metrics.csv``; empty if there is no file."""
-    table = pd.DataFrame(list(scan_rows(folder / "metrics.csv")))
+    table = pd.DataFrame(list(scan_rows(folder / files.METRICS)))
     if table.empty:
         return table
     table = table.apply(pd.to_numeric)
@@ -202,7 +203,7 @@ def _metrics(folder: Path) -> pd.DataFrame:
 
 
 def _experiment(folder: Path) -> Experiment:
-    path = folder / "config.yaml"
+    path = folder / files.CONFIG
     values = config.load(path)
     try:
         return Experiment.model_validate(values)

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 
-FILE = "outcomes.parquet"
+FILE = files.OUTCOMES
 KEYS = ("split", "example", "loss")  # the other columns are metrics
 FACTS = ("round", "model_sha256", "evaluation_sha256")  # in the metadata of the file
 AGAIN = f"`hiso-ray replay RUN --outcomes RUN/{FILE}` writes it"

@@ -17,6 +17,7 @@ from hiso_ray.analysis.sections import Section
 from hiso_ray.analysis.study import Study
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.summary import spoilt
 
 PAGE = "report.html"
@@ -103,11 +104,11 @@ def write(
         thresholds = found.thresholds() if found.comparable else []
     shown = sections.sections(found, sorted(set(thresholds)), _one_by_one(found, paths))
     out.mkdir(parents=True, exist_ok=True)
-    files = []
+    written = []
     for section in shown:
         for picture in section.pictures:
             for ending in ("pdf", "png"):
-                files += style.save(picture.figure, out / f"{picture.name}.{ending}")
+                written += style.save(picture.figure, out / f"{picture.name}.{ending}")
         for table in section.tables:
             texts = {
                 "md": tables.markdown(table.cells) + "\n",
@@ -117,10 +118,10 @@ def write(
             for ending, text in texts.items():
                 file = out / f"{table.name}.{ending}"
                 file.write_text(text, encoding="utf-8")
-                files.append(file)
+                written.append(file)
     page = out / PAGE
     page.write_text(_page(found, shown, paths, out), encoding="utf-8")
-    return Report(found, [*files, page])
+    return Report(found, [*written, page])
 
 
 def _one_by_one(found: Study, paths: Sequence[Path | str]) -> list[Path]:
@@ -128,9 +129,8 @@ def _one_by_one(found: Study, paths: Sequence[Path | str]) -> list[Path]:
     if found.comparable:
         given = [path for path in map(Path, paths) if not (path / "plan.yaml").exists()]
         return list(dict.fromkeys(given))
-    files = [Path(run) / "metrics.csv" for run in found.trials["run"]]
-    shown = set(found.rounds["run"])
-    return [file.parent for file in files if file.exists() and str(file.parent) in shown]
+    folders, shown = map(Path, found.trials["run"]), set(found.rounds["run"])
+    return [f for f in folders if (f / files.METRICS).exists() and str(f) in shown]
 
 
 def _page(found: Study, shown: Sequence[Section], paths: Sequence[Path | str], out: Path) -> str:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hiso_ray.analysis.style import COLOURS, STYLE, save
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 
 FEW_CLIENTS = 40  # at most this many are shown one by one, in the order of their ids
 SHOWN_GROUPS = 12
@@ -69,7 +70,7 @@ def holdings(folder: Path | str) -> pd.DataFrame:
     Raises:
         UserError: the folder has no ``partition.csv``.
     """
-    path = Path(folder) / "partition.csv"
+    path = Path(folder) / files.PARTITION
     if not path.exists():
         raise UserError(f"{folder} has no partition.csv: is it a run folder?")
     # Group names may be "", "NA" or duplicates, which pandas would change in a header.

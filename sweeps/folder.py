@@ -23,6 +23,7 @@ from hiso_ray.analysis import load, store
 from hiso_ray.analysis.identity import LOCAL
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.folder import read_experiment, stamped
 from hiso_ray.run_folder.locks import hold
 from hiso_ray.run_folder.metrics_reader import scan_rows
@@ -219,7 +220,7 @@ def outdate(folder: Path) -> None:
 def _as_run(folder: Path, trial: Trial) -> Experiment:
     """What a trial was run with; the plan's diagnostics or resources may have changed since."""
     run = run_folder(folder, trial)
-    return read_experiment(run) if (run / "config.yaml").exists() else trial.experiment
+    return read_experiment(run) if (run / files.CONFIG).exists() else trial.experiment
 
 
 def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
@@ -234,7 +235,7 @@ def collect(folder: Path, trials: Sequence[Trial]) -> pd.DataFrame:
         row = load.trial_row(_as_run(folder, trial).model_dump(), summary_of(folder, trial))
         how = {"status": ending.status, "error": ending.error, "error_kind": ending.kind}
         rows.append({"run": run, **how, **row})
-        if any(True for _ in scan_rows(run_folder(folder, trial) / "metrics.csv")):
+        if any(True for _ in scan_rows(run_folder(folder, trial) / files.METRICS)):
             evaluated.append(load.evaluated(run_folder(folder, trial)).assign(run=run))
     table = load.as_trials(rows)
     if evaluated:

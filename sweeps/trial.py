@@ -13,6 +13,7 @@ from ray import tune
 from hiso_ray import Experiment, resume, run
 from hiso_ray.errors import TurnFailed, UserError
 from hiso_ray.execution.cluster.shared import SharedTask
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import Row
 
 
@@ -56,7 +57,7 @@ def _run(assignment: Assignment) -> dict[str, Any]:
 
     notes: list[str] = []
     try:
-        if not (folder / "ledger.jsonl").exists():
+        if not (folder / files.LEDGER).exists():
             return run(experiment, folder, on_round, notes.append, task)
         changes = {
             f"{section}.{name}": value

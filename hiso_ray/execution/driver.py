@@ -34,7 +34,7 @@ from hiso_ray.federation.sampling import cohort
 from hiso_ray.federation.traffic import Traffic, paper_bytes_per_client, write_clients
 from hiso_ray.messages import Turn
 from hiso_ray.record import Record
-from hiso_ray.run_folder import faults, outcomes
+from hiso_ray.run_folder import faults, files, outcomes
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.summary import spoilt, summarize, write_summary
 from hiso_ray.seeds import step_seeds
@@ -74,7 +74,7 @@ def _rounds(
     if experiment.sends_weights:
         server = WeightServer(experiment, executor.x0(), population.sizes)
     by_client = experiment.method.directions == "per_client"
-    history = History(ledger, folder / "snapshots", on_note, server, by_client)
+    history = History(ledger, folder / files.SNAPSHOTS, on_note, server, by_client)
     traffic = Traffic(experiment, executor.description.dimension)
     _run_again(history, executor, on_note)
     for line in spoilt(folder):
@@ -84,7 +84,7 @@ def _rounds(
 
     def finish() -> None:
         rows.close()
-        write_clients(folder / "clients.csv", traffic, population.sizes, population.devices)
+        write_clients(folder / files.CLIENTS, traffic, population.sizes, population.devices)
 
     keeper = Keeper(experiment, executor, on_note)
     try:
@@ -114,7 +114,7 @@ def _rounds(
     with history.writing():
         finish()
         outcomes.write(
-            folder / "outcomes.parquet",
+            folder / files.OUTCOMES,
             score,
             experiment.task.validation_examples,
             round_=history.round,

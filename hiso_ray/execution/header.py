@@ -15,6 +15,7 @@ from hiso_ray.execution.contract import Job
 from hiso_ray.federation import devices
 from hiso_ray.federation.attendance import Population
 from hiso_ray.messages import Description
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.ledger import Ledger, LedgerError
 
 if TYPE_CHECKING:  # imports torch, which the driver does not need
@@ -49,7 +50,7 @@ def open_ledger(job: Job, description: Description, on_note: Callable[[str], Non
         LedgerError: the ledger belongs to another run, its rounds were scored on other examples, or
             its directions cannot be rebuilt here.
     """
-    path, scored_on = job.folder / "ledger.jsonl", {"evaluation_sha256": job.evaluation_sha256}
+    path, scored_on = job.folder / files.LEDGER, {"evaluation_sha256": job.evaluation_sha256}
     if not path.exists():
         return Ledger.create(path, job.identity | scored_on | asdict(description))
     ledger = Ledger.open(path)

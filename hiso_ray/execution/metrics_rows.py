@@ -15,6 +15,7 @@ from hiso_ray.execution.history import History
 from hiso_ray.federation.traffic import Traffic
 from hiso_ray.messages import Score
 from hiso_ray.record import Record
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import Row, scan_rows
 from hiso_ray.run_folder.metrics_writer import DiagnosticsFile, MetricsFile
 from hiso_ray.run_folder.outcomes import means
@@ -167,7 +168,7 @@ def kept_rows(folder: Path, done: int, rounds: int) -> Iterator[Row]:
         done: rounds in the ledger.
         rounds: planned for the run.
     """
-    for row in scan_rows(folder / "metrics.csv"):
+    for row in scan_rows(folder / files.METRICS):
         due = row["round"] == done == rounds and row["eval_loss"] is None
         if row["round"] <= done and not due:
             yield row

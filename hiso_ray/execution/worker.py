@@ -26,6 +26,7 @@ from hiso_ray.federation.partition import Partition
 from hiso_ray.messages import Description, Missed, Score, Snapshot, Turn
 from hiso_ray.method.direction import describe_generator
 from hiso_ray.record import Record
+from hiso_ray.run_folder import files
 from hiso_ray.seeds import step_seeds
 from hiso_ray.server.work_units import Unit, clients_together, work_units
 from hiso_ray.tasks.contract import Prepared
@@ -95,7 +96,7 @@ class Worker:
 
     def snapshot(self, folder: Path, check: str) -> Snapshot | str:
         """Writes x and H into the run folder, or returns why this process cannot."""
-        if not (folder.parent / "ledger.jsonl").exists():
+        if not (folder.parent / files.LEDGER).exists():
             return f"{folder.parent} cannot be seen from the machine of a client actor"
         try:
             return self.replica.snapshot(folder, check)

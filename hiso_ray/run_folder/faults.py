@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hiso_ray.run_folder import files
+
 
 class Faults:
     """Appends to a run's ``faults.jsonl`` and tells the user."""
 
     def __init__(self, folder: Path, on_note: Callable[[str], None]) -> None:
-        self._path, self._on_note = folder / "faults.jsonl", on_note
+        self._path, self._on_note = folder / files.FAULTS, on_note
         self._memory_told = False
 
     def add(
@@ -64,7 +66,7 @@ class Faults:
 
 def count(folder: Path) -> dict[str, int]:
     """Counts the faults of a run by kind; ignores torn and unrecognised rows."""
-    path = folder / "faults.jsonl"
+    path = folder / files.FAULTS
     lines = path.read_bytes().splitlines() if path.exists() else []
     return dict(Counter(kind for kind in map(_kind, lines) if kind is not None))
 

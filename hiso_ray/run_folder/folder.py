@@ -32,6 +32,7 @@ import numpy as np
 from hiso_ray import config
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.ledger import Ledger, LedgerError
 from hiso_ray.run_folder.locks import LOCK_SECONDS, hold
 from hiso_ray.run_folder.summary import read_summary
@@ -39,8 +40,8 @@ from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.version import __version__
 
 # files written before the first round; a killed process may also leave *.new files
-EARLY = ("config.yaml", "faults.jsonl", "partition.csv", "partition.png", "trial-notes.txt")
-LOCK = "faults.jsonl"  # the process that runs the folder locks this file
+EARLY = (files.CONFIG, files.FAULTS, files.PARTITION, files.PARTITION_PICTURE, "trial-notes.txt")
+LOCK = files.FAULTS  # the process that runs the folder locks this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 
 
@@ -140,7 +141,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _check_free(folder: Path) -> None:
-    if (folder / "ledger.jsonl").exists():
+    if (folder / files.LEDGER).exists():
         raise FileExistsError(
             f"{folder} already holds a run: choose another --out, or go on with it: "
             f"hiso-ray resume {folder}"
@@ -187,7 +188,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def write_experiment(folder: Path, experiment: Experiment) -> None:
-    write_text(folder / "config.yaml", _versions() + experiment.to_yaml())
+    write_text(folder / files.CONFIG, _versions() + experiment.to_yaml())
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -196,7 +197,7 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def _config(folder: Path) -> Path:
-    path = folder / "config.yaml"
+    path = folder / files.CONFIG
     if not path.exists():
         raise LedgerError(f"{folder} is not a run folder: it has no config.yaml")
     return path
@@ -222,7 +223,7 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
                 f"{name} = {value}: the rounds so far were scored with another value, and one "
                 "table must not mix the two. Leave it out, or start a new run instead"
             )
-    ledger = folder / "ledger.jsonl"
+    ledger = folder / files.LEDGER
     done = Ledger.read(ledger).round if "federation.rounds" in changes and ledger.exists() else 0
     if after.federation.rounds < done:
         raise UserError(

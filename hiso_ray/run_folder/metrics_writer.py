@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import COLUMNS, MEASURED, Row, cells, header, scan_rows
 from hiso_ray.run_folder.whole_files import whole
 
@@ -31,11 +32,11 @@ class MetricsFile:
         """Starts the table with the rows of an interrupted run, if any."""
         from tensorboardX.event_file_writer import EventsWriter
 
-        self._path = folder / "metrics.csv"
+        self._path = folder / files.METRICS
         self._begin([*COLUMNS, *(n for n in header(self._path) if n not in COLUMNS)], keep)
-        (folder / "tensorboard").mkdir(exist_ok=True)
+        (folder / files.TENSORBOARD).mkdir(exist_ok=True)
         # The process id, because a run may be resumed within the second that names the file.
-        prefix, suffix = str(folder / "tensorboard" / "events"), f".{os.getpid()}"
+        prefix, suffix = str(folder / files.TENSORBOARD / "events"), f".{os.getpid()}"
         self._events = EventsWriter(prefix, suffix)
 
     def _begin(self, names: Sequence[str], rows: Iterable[Row]) -> None:
@@ -72,7 +73,7 @@ class DiagnosticsFile:
 
     def __init__(self, folder: Path, round_: int) -> None:
         """Keeps the rows up to ``round_`` of an interrupted run, if any."""
-        self._path = folder / "diagnostics.csv"
+        self._path = folder / files.DIAGNOSTICS
         kept = [row for row in cells(self._path, MEASURED) if row and int(row["round"]) <= round_]
         self._done = {int(row["round"]) for row in kept}
         if self._path.exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import Experiment
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import Row, spoilt_lines
 from hiso_ray.run_folder.whole_files import write_text
 
@@ -109,13 +110,13 @@ def summarize(
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / files.SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """A run folder's ``summary.json``; None if it is missing or cannot be read."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8-sig"))
+        summary = json.loads((folder / files.SUMMARY).read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return summary if isinstance(summary, dict) and "rounds" in summary else None
@@ -123,9 +124,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def spoilt(folder: Path) -> list[str]:
     """Messages about what cannot be read of a run folder's table and summary."""
-    lines = spoilt_lines(folder / "metrics.csv")
+    lines = spoilt_lines(folder / files.METRICS)
     found = [f"{folder / 'metrics.csv'}: line {n} is no row of it: left out" for n in lines[:3]]
     found += [f"and {len(lines) - 3} lines more"] * (len(lines) > 3)
-    if (folder / "summary.json").exists() and read_summary(folder) is None:
+    if (folder / files.SUMMARY).exists() and read_summary(folder) is None:
         found.append(f"{folder / 'summary.json'} cannot be read: taken as missing")
     return found

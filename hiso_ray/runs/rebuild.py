@@ -12,6 +12,7 @@ from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.header import check_header, other_evaluation
 from hiso_ray.execution.worker import Worker, torch_threads
 from hiso_ray.messages import Missed
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.outcomes import joined, means, write
@@ -49,7 +50,7 @@ def replay(
     """
     folder = Path(folder)
     experiment = folders.read_experiment(folder)
-    ledger = Ledger.read(folder / "ledger.jsonl")
+    ledger = Ledger.read(folder / files.LEDGER)
     if ledger.dropped_bytes:
         on_note(f"left out a torn record of {ledger.dropped_bytes} bytes at the ledger's end")
     done = ledger.round

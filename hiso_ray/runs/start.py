@@ -22,6 +22,7 @@ from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_evaluation, check_identity
 from hiso_ray.execution.worker import torch_threads
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.runs import opening
@@ -111,16 +112,16 @@ def _execute(
     with _pictures(on_note):
         from hiso_ray.analysis.curves import convergence
 
-        convergence([folder], folder / "convergence.png")
+        convergence([folder], folder / files.CONVERGENCE_PICTURE)
     return summary
 
 
 def _take_over(folder: Path, setting: Setting) -> None:
     """Writes a changed configuration, after checking that the ledger belongs to it and is free."""
-    if not (folder / "ledger.jsonl").exists():
+    if not (folder / files.LEDGER).exists():
         folders.write_experiment(folder, setting.experiment)
         return
-    ledger = Ledger.open(folder / "ledger.jsonl")
+    ledger = Ledger.open(folder / files.LEDGER)
     try:
         check_identity(ledger.header, setting.identity)
         check_evaluation(ledger.header, setting.evaluation_sha256)
@@ -131,14 +132,14 @@ def _take_over(folder: Path, setting: Setting) -> None:
 
 def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
     """Writes ``partition.csv`` and its picture, unless they exist."""
-    if (folder / "partition.csv").exists():
+    if (folder / files.PARTITION).exists():
         return
     names = setting.prepared.label_names
-    folders.write_partition(folder / "partition.csv", setting.counts, names)
+    folders.write_partition(folder / files.PARTITION, setting.counts, names)
     with _pictures(on_note):
         from hiso_ray.analysis.skew import who_holds_what
 
-        who_holds_what(folder, folder / "partition.png")
+        who_holds_what(folder, folder / files.PARTITION_PICTURE)
 
 
 @contextmanager

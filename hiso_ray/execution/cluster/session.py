@@ -24,6 +24,7 @@ from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_g
 from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.metrics_rows import kept_rows
+from hiso_ray.run_folder import files
 from hiso_ray.run_folder.faults import Faults
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.metrics_reader import scan_rows
@@ -90,7 +91,7 @@ def _drive_on(
         try:
             return _drive(job, reservation, shared, progress.row, on_note, deaths)
         except (RayActorError, OutOfMemoryError) as error:
-            for row in scan_rows(job.folder / "metrics.csv"):
+            for row in scan_rows(job.folder / files.METRICS):
                 progress.row(row)  # written but not reported before it died
             died = 1 if progress.round > before else died + 1
             actors, killed = reservation.placement.actors, deaths.of_driver(error)
@@ -111,7 +112,7 @@ def _drive_on(
 
 def _heard(job: Job) -> int:
     """The round of the newest row of an interrupted run; -1 if there is none."""
-    ledger = job.folder / "ledger.jsonl"
+    ledger = job.folder / files.LEDGER
     if not ledger.exists():
         return -1
     done = Ledger.read(ledger).round
