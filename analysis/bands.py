@@ -57,10 +57,9 @@ def bands(
     table, x_name = against(table, x)
     table = table.dropna(subset=[x, y])
     if table.empty:
-        raise UserError(
-            f"no round has both {x} and {y}: choose another axis"
-            + " (only runs with devices.profile have a virtual clock)" * (x == "simulated_seconds")
-        )
+        simulated = x == "simulated_seconds"
+        hint = " (only runs with devices.profile have a virtual clock)" if simulated else ""
+        raise UserError(f"no round has both {x} and {y}: choose another axis{hint}")
     across, down = _values(trials, columns), _values(trials, rows)
     tried = [[_part(_part(trials, rows, r), columns, c) for c in across] for r in down]
     grid = [

@@ -50,7 +50,7 @@ def label(experiment: Experiment) -> str:
             departures.append(said.format(value))
     if experiment.uplink.precision != "float32":
         departures.append(experiment.uplink.precision)
-    return method.name + f" ({', '.join(departures)})" * bool(departures)
+    return f"{method.name} ({', '.join(departures)})" if departures else method.name
 
 
 def fields_of(experiment: Experiment) -> dict[str, Any]:

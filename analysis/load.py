@@ -141,9 +141,9 @@ def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    files = folder / "trials.parquet", folder / "rounds.parquet"
-    if all(file.exists() for file in files):
-        runs, evaluations = (_joined(folder, store.read(file)) for file in files)
+    tables = folder / "trials.parquet", folder / "rounds.parquet"
+    if all(table.exists() for table in tables):
+        runs, evaluations = (_joined(folder, store.read(table)) for table in tables)
         return _up_to_date(runs), evaluations
     begun = sorted(path.parent for path in (folder / "runs").glob("*/config.yaml"))
     if not begun:

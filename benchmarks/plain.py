@@ -117,7 +117,9 @@ class Perceptron:
         layers: list[nn.Module] = []
         for _, shape in layout:
             if len(shape) == 2:
-                layers += [nn.ReLU()] * bool(layers) + [nn.Linear(shape[1], shape[0])]
+                if layers:
+                    layers.append(nn.ReLU())
+                layers.append(nn.Linear(shape[1], shape[0]))
         self.network = nn.Sequential(*layers).requires_grad_(False).to(device, dtype)
 
     @torch.inference_mode()

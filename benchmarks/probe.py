@@ -101,7 +101,7 @@ class Passes:
         steps = [Step(Naming(count).of(7, 0), np.linspace(-1, 1, count, dtype=np.float32))]
         return Case(
             f"replay, P = {count}, H {_h(h)}, {_made(directions)}"
-            + ", rademacher" * (distribution == "rademacher"),
+            + (", rademacher" if distribution == "rademacher" else ""),
             8 + 8 * h,
             lambda: apply_record(state, directions, steps, RULE),
         )

@@ -150,7 +150,11 @@ def _others(
         state.velocity = torch.zeros_like(state.x) if momentum else None
         apply_record(state, here, steps, rule)
         found.append(state)
-    what = f"replay, {way}, {kind}{', momentum' * bool(momentum)}{', second differences' * second}"
+    what = f"replay, {way}, {kind}"
+    if momentum:
+        what += ", momentum"
+    if second:
+        what += ", second differences"
     yield f"{what}: x", found[0].x, found[1].x
     yield f"{what}: H", _values(found[0]), _values(found[1])
 

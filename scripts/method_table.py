@@ -108,7 +108,7 @@ def memory(row: Method, found: Measured) -> str:
     if row.sends == "weights":
         return f"server: {all_of_it:g} d ({', '.join(['x', *held])})"
     words = f"{all_of_it - 1:g} d ({', '.join(held)})" if held else "nothing"
-    return words + "; 1 d more with momentum" * ("momentum" in row.reads)
+    return words + ("; 1 d more with momentum" if "momentum" in row.reads else "")
 
 
 def line(name: str, found: Measured) -> tuple[str, ...]:

@@ -115,5 +115,5 @@ def _varied(trials: Sequence[Trial]) -> list[str]:
 
 def _values(trials: Sequence[Trial], name: str) -> str:
     found = list(dict.fromkeys(str(t.values[name]) for t in trials if name in t.values))
-    more = f" … ({len(found)} in all)" * (len(found) > SHOWN_VALUES)
+    more = f" … ({len(found)} in all)" if len(found) > SHOWN_VALUES else ""
     return ", ".join(found[:SHOWN_VALUES]) + more

@@ -60,8 +60,8 @@ def find_room(
         least, fits = limits[tight.id]
         raise UserError(
             f"--concurrency {concurrency}: a trial ({tight.label}) needs {least} actor"
-            f"{'s' * (least > 1)} of {_share(tight.experiment)}, and the cluster holds {fits} such "
-            f"actors: at most --concurrency {most}"
+            f"{'s' if least > 1 else ''} of {_share(tight.experiment)}, and the cluster holds "
+            f"{fits} such actors: at most --concurrency {most}"
         )
     bundles, memory = {}, [0]
     for trial in trials:

@@ -172,8 +172,10 @@ class Sweep(BaseModel):
             found[trial.id] = trial
         if mistakes:
             told = [f"{why}\n  with {label}" for why, label in mistakes.items()]
-            more = f"\nand {len(told) - SHOWN_MISTAKES} more" * (len(told) > SHOWN_MISTAKES)
-            raise UserError("\n".join(told[:SHOWN_MISTAKES]) + more)
+            shown = told[:SHOWN_MISTAKES]
+            if len(told) > SHOWN_MISTAKES:
+                shown.append(f"and {len(told) - SHOWN_MISTAKES} more")
+            raise UserError("\n".join(shown))
         return list(found.values())
 
     def to_yaml(self) -> str:

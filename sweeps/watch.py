@@ -99,7 +99,8 @@ class Watch(tune.Callback):
         running = [trial for trial in trials if trial.status == "RUNNING"]
         scores = [self._scores[t.trial_id] for t in running if t.trial_id in self._scores]
         numbers = f"{len(running)} running {', '.join(scores[:SHOWN_SCORES])}"
-        numbers += f"  {failed} failed" * bool(failed)
+        if failed:
+            numbers += f"  {failed} failed"
         self._bar.show(len(self._ended), numbers)
 
     def _say_what_lacks(self, name: str) -> None:

@@ -109,6 +109,12 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
     """The table of a plan, for ``--dry-run``."""
     federation, method, task = experiment.federation, experiment.method, experiment.task
     whole = plan.trainable + plan.frozen
+    rounds = (
+        f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
+        f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
+    )
+    if not method.row.first_order:
+        rounds += f", {method.num_perturbations} perturbations"
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (
@@ -118,13 +124,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("trainable weights d", f"{plan.trainable:,} of {whole:,}"),
             *_curvature(method.curvature, plan.curvature),
             *([("probes hold", plan.probes)] if plan.probes else []),
-            (
-                "federation",
-                f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
-                f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
-                + f", {method.num_perturbations} perturbations"
-                * (not method.row.first_order),
-            ),
+            ("federation", rounds),
             ("up, a sampled client and round", f"{plan.uplink_bytes:,} B"),
             ("down, the same, one record missed", f"{plan.downlink_bytes:,} B"),
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
@@ -158,7 +158,7 @@ def _curvature(arm: str, memory: str) -> list[tuple[str, str]]:
 
 def _faults(summary: dict[str, Any]) -> str:
     kinds = ", ".join(f"{n} {kind}" for kind, n in summary["faults_by_kind"].items())
-    return f"{summary['faults']}{f' ({kinds})' * bool(kinds)}"
+    return f"{summary['faults']} ({kinds})" if kinds else f"{summary['faults']}"
 
 
 def _simulated(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ def larger_share(share: float) -> float:
 def smaller(experiment: Experiment) -> list[str]:
     """Advice that makes the model take less memory."""
     task = experiment.task
-    ways = ["take a smaller model" + " or LoRA (task.lora.r 8)" * (task.lora.r == 0)]
+    ways = ["take a smaller model" + (" or LoRA (task.lora.r 8)" if task.lora.r == 0 else "")]
     if task.dtype == "float32":
         ways.append("use task.dtype bfloat16 (now float32)")
     if experiment.resources.probe_weights == "whole" and not whole_only(experiment):

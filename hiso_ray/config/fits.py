@@ -74,7 +74,8 @@ def _something_to_aggregate(experiment: Sections) -> None:
     if method.row.aggregation == "majority":
         own = ("rule", "weights")
         found = [f"aggregation.{f}" for f in own if f in given(experiment.aggregation)]
-        found += ["uplink.precision"] * (precision != "float32")
+        if precision != "float32":
+            found.append("uplink.precision")
         if found:
             raise UserError(
                 f"{', '.join(found)}: {name} sends signs and takes their majority; leave it out, "
@@ -141,8 +142,7 @@ def _differentiable(experiment: Sections) -> None:
         raise UserError(
             f"method.{' and method.'.join(unread)} of {method.name} would change nothing before "
             "the second local step: set federation.local_steps to 2 or more"
-            + ", or use fedavg"
-            * ("prox" in unread)
+            + (", or use fedavg" if "prox" in unread else "")
         )
 
 

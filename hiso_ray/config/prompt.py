@@ -153,7 +153,7 @@ def columns_of(template: str) -> tuple[str, ...]:
         if name is None:
             continue
         if form or conversion or not name or name.isdigit() or set(name) & set(".["):
-            held = name + f"!{conversion}" * bool(conversion) + f":{form}" * bool(form)
+            held = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
             raise UserError(
                 f"{where}: {{{held}}} holds no plain column name; {doubled}. Rename a column that "
                 "has no plain name"

@@ -139,11 +139,11 @@ class MetricsRows:
         scores = means(result.score, self.experiment.task.validation_examples)
         if not all(math.isfinite(value) for value in scores.values()):
             method = self.experiment.method
+            lower = f"method.lr (now {method.lr:g})"
+            if self.experiment.sends_weights:
+                lower += f" or method.server_lr (now {method.server_lr:g})"
             raise NonFiniteLoss(
-                f"non-finite evaluation loss after round {self.history.round}; lower method.lr "
-                f"(now {method.lr:g})"
-                + f" or method.server_lr (now {method.server_lr:g})"
-                * self.experiment.sends_weights
+                f"non-finite evaluation loss after round {self.history.round}; lower {lower}"
             )
         return scores | result.statistics | self._of_server()
 

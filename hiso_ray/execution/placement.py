@@ -84,7 +84,8 @@ def place(
     share = f"{resources.cpus_per_client:g} CPU"
     if gpus := gpus_held(resources):
         share += f" and {gpus:g} GPU"
-    line = f"{clients} clients on {actors} actor{'s' * (actors > 1)}, {packed}, {share} each"
+    plural = "s" if actors > 1 else ""
+    line = f"{clients} clients on {actors} actor{plural}, {packed}, {share} each"
     return Placement(actors, one_each, line, per_node)
 
 

@@ -51,7 +51,7 @@ class Faults:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             torn = file.read(1) not in (b"", b"\n")  # a full disk truncated the last row
-            file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
+            file.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
         who = "" if actor is None else f"client actor {actor} "
         last = error.splitlines()[-1]
         if kind != "memory":

@@ -126,7 +126,8 @@ def spoilt(folder: Path) -> list[str]:
     """Messages about what cannot be read of a run folder's table and summary."""
     lines = spoilt_lines(folder / files.METRICS)
     found = [f"{folder / 'metrics.csv'}: line {n} is no row of it: left out" for n in lines[:3]]
-    found += [f"and {len(lines) - 3} lines more"] * (len(lines) > 3)
+    if len(lines) > 3:
+        found.append(f"and {len(lines) - 3} lines more")
     if (folder / files.SUMMARY).exists() and read_summary(folder) is None:
         found.append(f"{folder / 'summary.json'} cannot be read: taken as missing")
     return found

@@ -49,11 +49,12 @@ def _precision(experiment: Experiment) -> list[str]:
     smallest = (SMALLEST_MU_TWICE if method.row.second_differences else SMALLEST_MU)[dtype]
     if method.row.first_order or method.mu >= smallest:
         return []
+    remedy = f"use method.mu {smallest:g}"
+    if dtype != "float32":
+        remedy += " or task.dtype float32 (docs/models.md has the errors measured)"
     return [
         f"warning: {dtype} forward passes hide {method.name}'s differences at μ = {method.mu:g}; "
-        f"use method.mu {smallest:g}"
-        + " or task.dtype float32 (docs/models.md has the errors measured)"
-        * (dtype != "float32")
+        f"{remedy}"
     ]
 
 
@@ -91,12 +92,12 @@ def _model(experiment: Experiment, prepared: Prepared) -> str:
     """What is trained, and the memory of H."""
     d, whole = prepared.x0.size, prepared.x0.size + prepared.frozen
     method = experiment.method
-    return (
-        f"{method.name} on {experiment.task.model}: d = {d:,} trainable weights"
-        f"{f' of {whole:,}' * (whole > d)}"
-        + f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
-        * (method.curvature != "none")
-    )
+    line = f"{method.name} on {experiment.task.model}: d = {d:,} trainable weights"
+    if whole > d:
+        line += f" of {whole:,}"
+    if method.curvature != "none":
+        line += f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
+    return line
 
 
 def _memory(experiment: Experiment, prepared: Prepared) -> str:
@@ -106,7 +107,7 @@ def _memory(experiment: Experiment, prepared: Prepared) -> str:
     shared = frozen_bytes(experiment, prepared.frozen)
     return (
         f"memory: about {need / MIB:,.0f} MiB an actor, {active / MIB:,.0f} of them activations"
-        + (f"; {shared / MIB:,.0f} MiB of frozen weights once a node" * (shared > 0))
+        + (f"; {shared / MIB:,.0f} MiB of frozen weights once a node" if shared > 0 else "")
     )
 
 

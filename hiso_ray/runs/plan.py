@@ -128,10 +128,10 @@ def probe_memory(experiment: Experiment, dimension: int, layer: int) -> str:
     whole, largest = (_mebibytes(probe_bytes(experiment, n)) for n in (dimension, layer))
     if experiment.resources.probe_weights == "layer":
         return f"one layer at a time: {largest} instead of {whole} of perturbed weights"
-    less = f" ({largest} with resources.probe_weights layer)" * (
-        layer < dimension and not whole_only(experiment)
-    )
-    return f"the whole model: {whole} of perturbed weights{less}"
+    line = f"the whole model: {whole} of perturbed weights"
+    if layer < dimension and not whole_only(experiment):
+        line += f" ({largest} with resources.probe_weights layer)"
+    return line
 
 
 def _mebibytes(count: int) -> str:

@@ -336,7 +336,7 @@ def test_a_client_that_always_fails_stops_the_run_by_name(
     with pytest.raises(TurnFailed) as failure:
         ray.run()
     text = str(failure.value)
-    who = f"client{'s' * (len(unit) > 1)} {', '.join(map(str, unit))}"
+    who = f"client{'s' if len(unit) > 1 else ''} {', '.join(map(str, unit))}"
     assert text.startswith(f"{who}, round 0: turns failed 4 times (resources.tries)")
     assert all(word in text for word in words), text
     assert ray.faults()[-1]["items"] == unit

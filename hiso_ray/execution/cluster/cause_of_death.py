@@ -100,7 +100,7 @@ def words(experiment: Experiment, killed: Killed, actors: int, beside: int, stag
         beside: number of them on the node, itself included; 0 if unknown.
         stage: what the process was doing: a method of the worker, or another name.
     """
-    who = f"{beside} actor{'s' * (beside > 1)}" if beside else "an actor"
+    who = f"{beside} actor{'s' if beside > 1 else ''}" if beside else "an actor"
     size = "" if killed.largest is None else f" of about {killed.largest:.1f} GiB"
     node = "a node" if killed.total is None else f"a node of {killed.total:.1f} GiB"
     used = "" if killed.used is None else f", {killed.used:.1f} GiB of it in use"

@@ -47,9 +47,11 @@ class Piece:
     @property
     def whom(self) -> str:
         """Names its clients or batches, as the beginning of a sentence."""
+        if not self.members:
+            return ""
         what = "client" if self.method == "turns" else "evaluation batch"
-        members = ", ".join(map(str, self.members))
-        return f"{what}{'s' * (len(self.members) > 1)} {members}, " * bool(members)
+        plural = "s" if len(self.members) > 1 else ""
+        return f"{what}{plural} {', '.join(map(str, self.members))}, "
 
     def apart(self) -> list[Piece]:
         """Splits it into one piece per item."""

@@ -45,7 +45,7 @@ def read(images: ImageSet, data: str) -> tuple[Split, Split]:
 
 
 def _some(found: Sequence[Any]) -> str:
-    return (", ".join(map(str, found[:12])) or "none") + ", …" * (len(found) > 12)
+    return (", ".join(map(str, found[:12])) or "none") + (", …" if len(found) > 12 else "")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -52,7 +52,7 @@ def lines(experiment: Experiment) -> tuple[str, ...]:
     ]
     for number, answer in enumerate(answers):
         ids = _row(prompts, number)
-        cut = f", the beginning of its {benchmark.context} cut off" * bool(prompts.cut[number])
+        cut = f", the beginning of its {benchmark.context} cut off" if prompts.cut[number] else ""
         found += [
             f"{number + 1}. {tokenizer.decode(ids)!r}",
             f"   {len(ids)} tokens{cut}: {_shown(ids, tokenizer)}",
@@ -80,7 +80,7 @@ def _answers(
     found = written_answers(benchmark, references, tokenizer, budget)
     rows = [_row(found, number) for number in range(len(references))]
     return [
-        f"answer of {len(ids)} tokens{', its end cut off' * bool(cut)}: {_shown(ids, tokenizer)}"
+        f"answer of {len(ids)} tokens{', its end cut off' if cut else ''}: {_shown(ids, tokenizer)}"
         for ids, cut in zip(rows, found.cut, strict=True)
     ]
 

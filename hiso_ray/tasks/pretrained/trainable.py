@@ -139,8 +139,9 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
         f"frozen/{name}": stored(p.detach().to(dtype)) for name, p in named.items()
         if name not in chosen
     }  # fmt: skip
-    notes = [f"frozen, because the loss does not reach them: {', '.join(unreached)}"]
-    notes *= bool(unreached)
+    notes = []
+    if unreached:
+        notes.append(f"frozen, because the loss does not reach them: {', '.join(unreached)}")
     if config.sparse_fraction == 1:
         return Trainable(layout, x0, arrays, layout, tuple(notes))
     index = _mask(x0, config, run_seed)

@@ -63,7 +63,7 @@ def read(
         train, held = (_take(e, range(len(e))[:n]) for e, n in zip(parts, limits, strict=True))
     else:
         wanted = " and ".join("/".join(names) for names in benchmark.splits)
-        alone = ", or one alone to divide" * benchmark.divided
+        alone = ", or one alone to divide" if benchmark.divided else ""
         raise UserError(
             f"task.data = {data}: needs splits {wanted}{alone}; found {', '.join(found)}"
         )
@@ -86,8 +86,10 @@ def _generated(split: str) -> Table:
 
 
 def _not_read(files: Sequence[str]) -> str:
-    some = ", ".join(files[:5]) + ", …" * (len(files) > 5)
-    return f"; files of no split that is looked for are not read: {some}" * bool(files)
+    if not files:
+        return ""
+    some = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
+    return f"; files of no split that is looked for are not read: {some}"
 
 
 def _alone(benchmark: Benchmark, whole: Examples) -> list[str]:
@@ -96,8 +98,9 @@ def _alone(benchmark: Benchmark, whole: Examples) -> list[str]:
         return []
     counts = np.bincount(whole.labels, minlength=len(benchmark.names))
     names = [name for name, n in zip(benchmark.names, counts, strict=True) if n == 1]
-    which = ", ".join(names)
-    return [f"one row only of {which}: it is trained on, and none evaluated"] * bool(names)
+    if not names:
+        return []
+    return [f"one row only of {', '.join(names)}: it is trained on, and none evaluated"]
 
 
 def _divide(examples: Examples, run_seed: int) -> tuple[Examples, Examples]:

@@ -144,7 +144,8 @@ def _prompt(benchmark: Benchmark, fields: dict[str, str]) -> tuple[str, tuple[in
     for literal, field, _, _ in _FORMAT.parse(template):
         text += literal
         if field is not None:
-            places += [len(text)] * (field == benchmark.context)
+            if field == benchmark.context:
+                places.append(len(text))
             text += fields[field]
     return text, (places[-1], places[-1] + len(context))
 
@@ -165,7 +166,8 @@ def _label_reader(benchmark: Classification, have: Sequence[str], source: str) -
         if label not in spelled:  # 1.0: a missing value turns a column of integers into floats
             label = re.sub(r"\.0+$", "", label)
         if label not in spelled:
-            hint = "; if this row is a header, it names none of the columns needed" * (number == 1)
+            header = "; if this row is a header, it names none of the columns needed"
+            hint = header if number == 1 else ""
             raise UserError(
                 f"{source}, row {number}: unknown label {row[column]!r} in column {column}; "
                 f"allowed: {', '.join(spelled)}{hint}"
