@@ -27,11 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray.config.buffers import STREAMS
 from hiso_ray.method.curvature import Curvature, Diagonal, Identity, is_plain
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name
-
-STREAMS = 32  # directions read in parallel; each keeps one chunk in memory
 
 
 @dataclass
