@@ -64,7 +64,7 @@ def bands(
     tried = [[_part(_part(trials, rows, r), columns, c) for c in across] for r in down]
     grid = [
         [
-            over_seeds(_part(_part(table, rows, r), columns, c), here, x, y)
+            means_and_ranges(_part(_part(table, rows, r), columns, c), here, x, y)
             for c, here in zip(across, row, strict=True)
         ]
         for r, row in zip(down, tried, strict=True)
@@ -108,7 +108,7 @@ def bands(
     return figure
 
 
-def over_seeds(table: pd.DataFrame, trials: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+def means_and_ranges(table: pd.DataFrame, trials: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """The lines of one panel.
 
     Args:

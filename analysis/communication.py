@@ -72,7 +72,7 @@ def costs(trials: pd.DataFrame, within: Sequence[str]) -> pd.DataFrame:
     return over_seeds(sent, [*RULES, "x_0"], by, endings.COUNTS, partial=True)
 
 
-def formatted(table: pd.DataFrame) -> pd.DataFrame:
+def cells(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: bytes with their range over seeds where they differ, x_0 in KiB."""
     settings_and_method = before(table, "seeds")
     cells = tables.formatted(table[[*settings_and_method, "seeds", *endings.COUNTS, "runs"]])

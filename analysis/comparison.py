@@ -188,7 +188,7 @@ def _sentence(row: Row) -> str:
     )
 
 
-def formatted(table: pd.DataFrame) -> pd.DataFrame:
+def cells(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: scores in per cent, differences of scores in points."""
     fields, rows = before(table, "one"), _rows(table)
     columns: dict[str, list[str]] = {

@@ -155,7 +155,7 @@ def at_end(rows: pd.DataFrame) -> pd.DataFrame:
     return over_seeds(ratios, list(LAST), by, partial=True, ratios=RATIOS)
 
 
-def formatted(table: pd.DataFrame) -> pd.DataFrame:
+def cells(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`at_end` as text: means (geometric for ratios), the lowest and highest seed in
     brackets, and how many seeds have a number where some have none."""
     cells: dict[str, Sequence[str]] = {}

@@ -204,7 +204,7 @@ def _metrics(folder: Path) -> pd.DataFrame:
 
 def _experiment(folder: Path) -> Experiment:
     path = folder / files.CONFIG
-    values = config.load(path)
+    values = config.read_yaml(path)
     try:
         return Experiment.model_validate(values)
     except (ValidationError, UserError) as error:

@@ -112,7 +112,7 @@ def _same_examples(study: Study) -> list[Section]:
     counts = done["examples"].unique()
     which = f"{counts[0]:,.0f} examples" if len(counts) == 1 else "examples"
     shown = Table(
-        "differences", "Differences", table, comparison.formatted(table), _how_compared(study)
+        "differences", "Differences", table, comparison.cells(table), _how_compared(study)
     )
     return [Section(f"On the same {which}", pictures.differences(table), [shown], said)]
 
@@ -191,7 +191,7 @@ def _communication(study: Study) -> Section:
         "missed since the client's last turn. Measured: Ray's messages between driver and actors, "
         "none with the serial executor. The initial model is downloaded once, whatever the method."
     ]
-    table = Table("communication", heading, costs, communication.formatted(costs), cautions)
+    table = Table("communication", heading, costs, communication.cells(costs), cautions)
     return Section(title, pictures.turn_bytes(study), [table])
 
 

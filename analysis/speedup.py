@@ -110,7 +110,7 @@ def _ratio(one: float, one_last: float, other: float, other_last: float) -> tupl
     return other / one, EXACT
 
 
-def over_seeds(ratios: pd.DataFrame) -> pd.DataFrame:
+def mean_ratios(ratios: pd.DataFrame) -> pd.DataFrame:
     """The geometric mean of the ratio over seeds and its band, as far as they are known.
 
     Bounds in one direction make the mean a bound in that direction, and leave the band open there:

@@ -103,7 +103,7 @@ class Study:
         return to_threshold(self._reached(thresholds))
 
     def speedups(self, thresholds: Sequence[float], cost: str = "round") -> pd.DataFrame:
-        """Each rival over the baseline (:func:`~.speedup.over_seeds`), at best rates.
+        """Each rival over the baseline (:func:`~.speedup.mean_ratios`), at best rates.
 
         Raises:
             UserError: fewer than two methods, or seeds or settings that only one of them has.
@@ -112,7 +112,7 @@ class Study:
             raise UserError(f"speedups are over {BASELINE}: give trials of it and of another")
         arrivals = self._reached(thresholds)
         pairs = [speedup.by_seed(arrivals, one, BASELINE, cost) for one in self.rivals]
-        return pd.concat([speedup.over_seeds(pair) for pair in pairs], ignore_index=True)
+        return pd.concat([speedup.mean_ratios(pair) for pair in pairs], ignore_index=True)
 
     def differences(self) -> pd.DataFrame:
         """Each method against the baseline, or against the first if there is no baseline, on the

@@ -29,7 +29,7 @@ from subjects import random_text
 
 from hiso_ray import Experiment, tasks
 from hiso_ray.execution.cluster.session import joined_cluster, ray, run_on_ray
-from hiso_ray.execution.cluster.shared import share
+from hiso_ray.execution.cluster.shared import publish
 from hiso_ray.execution.contract import Job
 from hiso_ray.federation.attendance import Population
 from hiso_ray.federation.partition import Partition, split
@@ -130,7 +130,7 @@ def main() -> None:
     print("| " + " | ".join(TITLES) + " |\n" + "|---" * len(TITLES) + "|", flush=True)
     first, weights = None, set()
     with joined_cluster():
-        task = share(prepared)
+        task = publish(prepared)
         cpus = min(1.0, ray.cluster_resources()["CPU"] / max(given.actors))
         for actors in given.actors:
             part = given.gpus * math.floor(1e4 / actors) / 1e4

@@ -29,7 +29,7 @@ from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.reservation import cluster_nodes
 from hiso_ray.execution.cluster.session import joined_cluster
-from hiso_ray.execution.cluster.shared import Once, SharedTask, share
+from hiso_ray.execution.cluster.shared import Once, SharedTask, publish
 from hiso_ray.federation.partition import split
 from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
@@ -184,7 +184,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
                 split(federation, prepared.labels, seed)
             except UserError as error:
                 raise UserError(f"{error}\n  with {trial.label}") from error
-        shared |= dict.fromkeys((trial.id for trial in group), share(prepared, once))
+        shared |= dict.fromkeys((trial.id for trial in group), publish(prepared, once))
     return shared
 
 

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hiso_ray import tasks
 from hiso_ray.analysis.identity import cell
-from hiso_ray.config import Experiment, load, put
+from hiso_ray.config import Experiment, put, read_yaml
 from hiso_ray.config.fields import explain
 from hiso_ray.errors import UserError
 from hiso_ray.federation import devices
@@ -213,7 +213,7 @@ def read_sweep(source: str) -> Sweep:
             raise UserError(f"{source} defines no SWEEP = Sweep(...)")
         return sweep
     try:
-        return Sweep.model_validate(load(source))
+        return Sweep.model_validate(read_yaml(source))
     except ValidationError as error:
         raise UserError(f"{source} is no sweep:\n{_explain_table(error)}") from error
 

@@ -189,7 +189,7 @@ def test_no_altered_configuration_is_taken_for_the_runs(
     folder: Path, tmp_path: Path, seeds: range
 ) -> None:
     content = (folder / "config.yaml").read_bytes()
-    good = Experiment.model_validate(config.load(folder / "config.yaml"))
+    good = Experiment.model_validate(config.read_yaml(folder / "config.yaml"))
     header = Ledger.read(folder / "ledger.jsonl").header
 
     def free(e: Experiment) -> Any:
@@ -200,7 +200,7 @@ def test_no_altered_configuration_is_taken_for_the_runs(
         path = tmp_path / "config.yaml"
         path.write_bytes(damaged(Random(seed), content))
         try:
-            found = Experiment.model_validate(config.load(path))
+            found = Experiment.model_validate(config.read_yaml(path))
         except (UserError, ValidationError):
             continue
         if free(found) != free(good):

@@ -127,7 +127,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.runs import run
     from hiso_ray.tasks import resolve
 
-    values = config.load(given.config) if given.config else {}
+    values = config.read_yaml(given.config) if given.config else {}
     for name, value in fields_given(given).items():
         config.put(values, name, value)
     experiment = resolve(Experiment.model_validate(values))

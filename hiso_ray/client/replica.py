@@ -198,7 +198,7 @@ class Replica:
             diagonal = view.hessian_diagonal(ORACLE_SAMPLES)
             total = float(diagonal.sum(dtype=torch.float64))
             self._check_finite(f"the Hessian's diagonal before round {self.round}", total)
-            oracle.measure(diagonal)
+            oracle.set_hessian(diagonal)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot:
         """Writes x and H to ``folder``; see :func:`hiso_ray.run_folder.snapshots.write`."""

@@ -6,7 +6,7 @@ on the machine and does not affect results.
 """
 
 from hiso_ray.config.aggregation import AggregationConfig, AttackConfig, UplinkConfig
-from hiso_ray.config.experiment import Experiment, load, put
+from hiso_ray.config.experiment import Experiment, put, read_yaml
 from hiso_ray.config.federation import DevicesConfig, FederationConfig
 from hiso_ray.config.method import MethodConfig, own_value
 from hiso_ray.config.method_row import Method
@@ -35,7 +35,7 @@ __all__ = [
     "Section",
     "TaskConfig",
     "UplinkConfig",
-    "load",
     "own_value",
     "put",
+    "read_yaml",
 ]

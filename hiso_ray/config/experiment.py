@@ -69,7 +69,7 @@ class Experiment(Sections):
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
 
-def load(path: Path | str) -> dict[str, Any]:
+def read_yaml(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file, not yet validated.
 
     Raises:

@@ -24,6 +24,7 @@ def check(experiment: Sections) -> None:
     _privacy(experiment)
     _controls(experiment)
     _differentiable(experiment)
+    _several_local_steps(experiment)
     _layer_by_layer(experiment)
 
 
@@ -133,6 +134,10 @@ def _differentiable(experiment: Sections) -> None:
             f"{', '.join(found)} with task.dtype = {dtype}: derivatives of half-precision forward "
             "passes are off by per cents, or overflow; set task.dtype to float32"
         )
+
+
+def _several_local_steps(experiment: Sections) -> None:
+    method = experiment.method
     if experiment.federation.local_steps > 1:
         return
     unread = [n for n in ("momentum", "prox") if method.row.first_order and getattr(method, n) > 0]

@@ -92,7 +92,7 @@ def _rounds(
         for round_ in range(history.round, experiment.federation.rounds):
             record, update = _next_record(job, round_, history, traffic, executor, on_note)
             history.append(record, update)
-            traffic.count(record)
+            traffic.add(record)
             rows.add(record)
             keeper.after_round(history)
         model_sha256, score = executor.digest(history), rows.final_score()
@@ -105,7 +105,7 @@ def _rounds(
             ),
             parameters=executor.description.dimension + executor.description.frozen,
             actors=executor.actors,
-            faults=faults.count(folder),
+            faults=faults.by_kind(folder),
         )
     except BaseException:
         with suppress(OSError):  # keep the error that stopped the run

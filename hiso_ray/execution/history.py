@@ -43,7 +43,7 @@ class History:
         self.snapshot, notes = snapshots.newest(folder, ledger)
         if self.snapshot is not None and server is not None:
             try:
-                server.read(self.snapshot)
+                server.restore(self.snapshot)
             except OSError as error:
                 notes.append(f"{error}: left out")
                 self.snapshot = None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from hiso_ray.config import Experiment, ResourcesConfig
+from hiso_ray.config.buffers import CHUNK, LOGITS, STREAMS
 from hiso_ray.server.work_units import clients_together
 
 LIBRARIES = 400 * 2**20  # torch and transformers, imported [bytes]
 # CUDA's context, kernels and handles in each process, outside torch's allocator [bytes]
 CONTEXT = 600 * 2**20
-GPU_CHUNK, STREAMS = 1 << 22, 32  # as in method.direction and method.scalar
-LOGITS = 1 << 24  # as in tasks.generation
 
 
 def actor_bytes(
@@ -126,7 +125,7 @@ def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
     side_by_side = (
         federation.local_steps * min(names, STREAMS) * (1 + method.row.second_differences)
     )
-    return 4 * min(dimension, GPU_CHUNK) * side_by_side
+    return 4 * min(dimension, CHUNK["cuda"]) * side_by_side
 
 
 def gpus_held(resources: ResourcesConfig) -> float:

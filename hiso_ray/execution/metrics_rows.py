@@ -73,7 +73,7 @@ class MetricsRows:
             yield row
             row = self._again(next(kept, None))
         for record in self.history.ledger.scan():
-            self.traffic.count(record)
+            self.traffic.add(record)
             done = record.round + 1
             if row is not None and row["round"] == done:
                 yield row

@@ -46,7 +46,7 @@ def resolve(experiment: Experiment) -> Experiment:
     return experiment.changed(**{"devices.profile": str(Path(profile).expanduser().resolve())})
 
 
-def load(experiment: Experiment) -> Devices | None:
+def of(experiment: Experiment) -> Devices | None:
     """The devices of ``devices.profile``, or None without a virtual clock.
 
     Raises:

@@ -176,7 +176,7 @@ class Traffic:
     def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
         return self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
 
-    def count(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Adds the next record."""
         sampled = np.array(record.cohort + record.dropped + record.late, np.int64)
         came, left = len(record.cohort), len(record.cohort) + len(record.dropped)

@@ -13,12 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hiso_ray.config.buffers import CHUNK
 from hiso_ray.method import philox, torch_stream
 from hiso_ray.method.naming import Name
 from hiso_ray.method.philox import Distribution
-
-# 256 KiB of float32 keeps a chunk and its operands in a core's cache; a GPU wants long kernels.
-CHUNK = {"cpu": 1 << 16, "cuda": 1 << 22}
 
 Generator = Literal["philox", "torch"]
 

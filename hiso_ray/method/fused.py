@@ -41,7 +41,7 @@ def _probe(
 
 
 @triton.jit
-def _replay(
+def _apply(
     out, x, h, keys, g, squares, d, steps, n, count, lr, beta, learned, eps,
     WHITEN: tl.constexpr, LEARN: tl.constexpr, SEVERAL: tl.constexpr, GAUSSIAN: tl.constexpr,
     BLOCKS: tl.constexpr,
@@ -105,7 +105,7 @@ def probe(
     return out
 
 
-def replay(
+def apply(
     out: Tensor,
     x: Tensor,
     h: Tensor | None,
@@ -135,7 +135,7 @@ def replay(
     d, (steps, n) = x.numel(), g.shape
     stream_ids = np.concatenate([stream_id(name) for some in names for name in some])
     squares = torch.empty(programs(0, d), device=x.device)
-    _replay[(programs(0, d),)](
+    _apply[(programs(0, d),)](
         out, x, x if h is None else h, on(x.device, stream_ids),
         torch.from_numpy(np.ascontiguousarray(g)).to(x.device), squares, d, steps, n,
         float(n), lr, beta, 1 - beta, eps,

@@ -27,11 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray.config.buffers import STREAMS
 from hiso_ray.method.curvature import Curvature, Diagonal, Identity, is_plain
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name
-
-STREAMS = 32  # directions read in parallel; each keeps one chunk in memory
 
 
 @dataclass
@@ -162,7 +161,7 @@ def step_out_of_place(
         from hiso_ray.method import fused
 
         h, of = state.in_update.values(), directions.distribution
-        fused.replay(out, x, h, [names], g[None], of, lr=lr, whiten=h is not None)
+        fused.apply(out, x, h, [names], g[None], of, lr=lr, whiten=h is not None)
         return out
     for where, delta in deltas(g, names, state, directions):
         torch.add(x[where], delta, alpha=-lr, out=out[where])
@@ -216,7 +215,7 @@ def _apply_fused(state: State, directions: Directions, steps: Sequence[Step], ru
     from hiso_ray.method import fused
 
     learning = isinstance(state.curvature, Diagonal) and state.curvature.learns
-    square = fused.replay(
+    square = fused.apply(
         state.x,
         state.x,
         state.curvature.values(),

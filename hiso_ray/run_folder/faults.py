@@ -64,7 +64,7 @@ class Faults:
             )
 
 
-def count(folder: Path) -> dict[str, int]:
+def by_kind(folder: Path) -> dict[str, int]:
     """Counts the faults of a run by kind; ignores torn and unrecognised rows."""
     path = folder / files.FAULTS
     lines = path.read_bytes().splitlines() if path.exists() else []

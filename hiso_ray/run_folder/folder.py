@@ -193,7 +193,7 @@ def write_experiment(folder: Path, experiment: Experiment) -> None:
 
 def read_experiment(folder: Path) -> Experiment:
     """The experiment of a run folder."""
-    return Experiment.model_validate(config.load(_config(folder)))
+    return Experiment.model_validate(config.read_yaml(_config(folder)))
 
 
 def _config(folder: Path) -> Path:

@@ -97,7 +97,7 @@ def plan(experiment: Experiment) -> Plan:
         activation_bytes=activation_bytes(experiment, activation, layers),
         shared_bytes=frozen_bytes(experiment, frozen),
         server_bytes=_server_bytes(experiment, trainable),
-        clock=tuple(describe(sizes, devices.load(experiment))),
+        clock=tuple(describe(sizes, devices.of(experiment))),
         actors_per_gpu={size: size * 2**30 // gpu_need for size in GPUS},
     )
 

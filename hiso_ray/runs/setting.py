@@ -60,7 +60,7 @@ def settle(experiment: Experiment, task: SharedTask | None = None) -> Setting:
     experiment = devices.resolve(tasks.resolve(experiment))
     prepared = tasks.prepare(experiment) if task is None else task.fetch()
     partition = split(experiment.federation, prepared.labels, experiment.seed)
-    population = Population(np.diff(partition.offsets), devices.load(experiment))
+    population = Population(np.diff(partition.offsets), devices.of(experiment))
     check_dimension(experiment, prepared.x0.size)
     identity = identity_of(experiment, prepared, population)
     return Setting(

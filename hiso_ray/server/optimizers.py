@@ -137,7 +137,7 @@ def tensors(state: ServerState) -> dict[str, np.ndarray]:
     return {name: array for name, array in named.items() if array is not None}
 
 
-def load(optimizer: str, named: Mapping[str, np.ndarray], round_: int) -> ServerState:
+def restored(optimizer: str, named: Mapping[str, np.ndarray], round_: int) -> ServerState:
     """The inverse of :func:`tensors`; copies.
 
     Raises:
@@ -179,7 +179,7 @@ def add_up(pieces: Iterable[np.ndarray]) -> np.ndarray:
     return total
 
 
-def combine(
+def weighted_mean(
     parts: Mapping[int, np.ndarray], chunks: Sequence[tuple[int, ...]], total_weight: float
 ) -> np.ndarray:
     """Δ = (Σ_i w_i Δ_i) / Σ_i w_i, with the same bits whoever computed the parts.

@@ -57,7 +57,7 @@ class WeightServer:
         parts = {turn.client: turn.update for turn in turns if turn.update is not None}
         by_examples = self._experiment.aggregation.weights == "examples"
         weight = self._examples[cohort].sum() if by_examples else len(cohort)
-        return optimizers.combine(parts, optimizers.chunks(cohort), float(weight))
+        return optimizers.weighted_mean(parts, optimizers.chunks(cohort), float(weight))
 
     def step(self, update: np.ndarray | None) -> None:
         """x_r -> x_{r+1}.
@@ -103,14 +103,14 @@ class WeightServer:
         except OSError as error:
             return str(error)
 
-    def read(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Restores the state from a snapshot.
 
         Raises:
             OSError: the snapshot cannot be read.
         """
         tensors, self.update_norm = snapshots.read(snapshot)
-        self._state = optimizers.load(self._optimizer, tensors, snapshot.round)
+        self._state = optimizers.restored(self._optimizer, tensors, snapshot.round)
 
 
 def digest(update: np.ndarray) -> str:

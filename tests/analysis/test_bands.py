@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
 from hiso_ray.analysis import style
-from hiso_ray.analysis.bands import bands, over_seeds
+from hiso_ray.analysis.bands import bands, means_and_ranges
 
 
 def rows(method: str, seed: int, scores: dict[int, float], **more: Any) -> list[dict[str, Any]]:
@@ -56,7 +56,9 @@ def two_methods() -> pd.DataFrame:
 def test_means_and_ranges_by_hand() -> None:
     table = two_methods()
     trials = trials_of(table, "hiso-2", status="stopped")
-    found = over_seeds(table, trials, "kib_per_client", "score").set_index(["method", "round"])
+    found = means_and_ranges(table, trials, "kib_per_client", "score").set_index(
+        ["method", "round"]
+    )
     assert found.loc[("hiso", 0)].tolist() == pytest.approx([0, 0.2, 0.1, 0.3, 3, False])
     # x: bytes of seeds 0, 1 and 2 are 10, 20 and 30
     assert found.loc[("hiso", 10)].tolist() == pytest.approx([20, 0.6, 0.4, 0.8, 3, True])

@@ -60,6 +60,6 @@ def test_what_did_not_finish_is_in_the_table(status: str, count: str) -> None:
     assert table.loc["hiso", ["seeds", "up_bytes_seeds", count]].tolist() == [2, 1, 1]
     assert table.loc["mezo", ["seeds", "up_bytes_seeds", count]].tolist() == [1, 0, 1]
     assert table.loc["hiso", "up_bytes_mean"] == 4
-    cells = communication.formatted(table.reset_index())
+    cells = communication.cells(table.reset_index())
     assert cells[count].tolist() == ["1", "1"]
     assert cells["protocol, up (B)"].tolist() == ["4, 1 of 2 seeds", "not finished"]

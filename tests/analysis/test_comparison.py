@@ -46,7 +46,7 @@ def test_a_method_against_the_baseline_by_hand(tmp_path: Path) -> None:
         f"At α = 1: HiSo is better than DeComFL: +50.0 points "
         f"[{100 * row['score_low']:.1f}, {100 * row['score_high']:.1f}]."
     ]
-    assert comparison.formatted(table)["right alone"].tolist() == ["20 : 0"]
+    assert comparison.cells(table)["right alone"].tolist() == ["20 : 0"]
     assert row["runs"] == [str(tmp_path / "hiso-0"), str(tmp_path / "decomfl-0")]
     assert "hiso-0" in pd.read_csv(io.StringIO(tables.csv(table)))["runs"][0]
 
@@ -69,7 +69,7 @@ def test_several_seeds_have_no_mcnemar(tmp_path: Path) -> None:
     table = comparison.compared(study(tmp_path, runs), "decomfl")
     assert table["seeds"].tolist() == [2]
     assert table["p"].isna().all()
-    assert "McNemar p" not in comparison.formatted(table)
+    assert "McNemar p" not in comparison.cells(table)
 
 
 def test_identical_runs_and_one_example(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_identical_runs_and_one_example(tmp_path: Path) -> None:
     trials = study(tmp_path / "b", {("decomfl", 0): [1], ("hiso", 0): [0]})
     table = comparison.compared(trials, "decomfl")
     assert comparison.sentences(table) == ["HiSo and DeComFL: of 1 example nothing follows."]
-    assert comparison.formatted(table)["difference (points)"].tolist() == ["−100.0"]
+    assert comparison.cells(table)["difference (points)"].tolist() == ["−100.0"]
     assert len(forest(table).axes) == 2  # a point without an interval
 
 
@@ -108,7 +108,7 @@ def test_what_was_not_scored_alike_says_why(tmp_path: Path) -> None:
     assert "scored on other evaluation data" in table["why"][0]
     assert table["why"][1].startswith("1 of 2 runs have no outcomes.parquet (`hiso-ray replay")
     assert comparison.sentences(table)[1].startswith("1 pair was not compared: 1 of 2 runs have")
-    assert comparison.formatted(table)["score"].tolist() == ["–"] * 3
+    assert comparison.cells(table)["score"].tolist() == ["–"] * 3
     with pytest.raises(ValueError, match="no trial of 'fedzo'; there are decomfl, hiso, mezo"):
         comparison.compared(trials, "fedzo")
 

@@ -158,7 +158,7 @@ def test_the_last_measurement_by_hand() -> None:
     )
     assert (found["rank_gain_mean"], found["rank_gain_seeds"]) == (2, 1)  # no rank below 0
     assert [found[f"lr_use_{how}"] for how in ("min", "max")] == pytest.approx([0.2, 0.4])
-    (cells,) = evidence.formatted(evidence.at_end(table)).to_dict("records")
+    (cells,) = evidence.cells(evidence.at_end(table)).to_dict("records")
     assert cells["method"] == "HiSo"
     assert cells["max H ÷ min H"] == "5.66 (4–8)"
     assert cells["effective rank, whitened ÷ plain"] == "2, 1 of 2 seeds"

@@ -67,7 +67,7 @@ def test_over_seeds(
     high: float | None,
     seeds: int,
 ) -> None:
-    (row,) = speedup.over_seeds(ratios(*pairs)).to_dict("records")
+    (row,) = speedup.mean_ratios(ratios(*pairs)).to_dict("records")
     assert (row["one"], row["other"], row["cost"], row["threshold"]) == (
         "one", "other", "round", 0.5,
     )  # fmt: skip

@@ -119,7 +119,7 @@ def computed() -> Sequence[pd.DataFrame]:
     return (
         selection.best_rate(trials, ["federation.alpha"]),
         to_threshold(arrivals),
-        speedup.over_seeds(speedup.by_seed(arrivals, "hiso", "decomfl")),
+        speedup.mean_ratios(speedup.by_seed(arrivals, "hiso", "decomfl")),
     )
 
 
@@ -175,5 +175,5 @@ def test_methods_that_always_failed_are_still_shown() -> None:
     _, rounds = frames({("elsewhere", 0): [0.1]})
     arrivals = reached(trials, rounds.head(0), [0.5], [])
     assert tables.formatted(to_threshold(arrivals))["rounds"].tolist() == ["not reached"] * 2
-    ratio = speedup.over_seeds(speedup.by_seed(arrivals, "hiso", "decomfl"))
+    ratio = speedup.mean_ratios(speedup.by_seed(arrivals, "hiso", "decomfl"))
     assert tables.formatted(ratio)["speedup"].tolist() == ["neither"]

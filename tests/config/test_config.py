@@ -330,15 +330,15 @@ def test_a_model_too_large_for_its_hessian_is_refused(of_what: str) -> None:
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot read"):
-        config.load(tmp_path / "missing.yaml")
+        config.read_yaml(tmp_path / "missing.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match="holds a list"):
-        config.load(tmp_path / "list.yaml")
+        config.read_yaml(tmp_path / "list.yaml")
     (tmp_path / "torn.yaml").write_text("a: [1\n")
     with pytest.raises(ValueError, match="not YAML"):
-        config.load(tmp_path / "torn.yaml")
+        config.read_yaml(tmp_path / "torn.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    assert config.load(tmp_path / "empty.yaml") == {}
+    assert config.read_yaml(tmp_path / "empty.yaml") == {}
 
 
 def test_every_field_explains_itself() -> None:

@@ -28,7 +28,7 @@ from hiso_ray.execution.cluster.reservation import reserved
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.history import History
-from hiso_ray.run_folder.faults import Faults, count
+from hiso_ray.run_folder.faults import Faults, by_kind
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.runs.setting import settle
 
@@ -52,7 +52,7 @@ class Rehearsal:
     @contextmanager
     def executor(self) -> Iterator[ClusterExecutor]:
         prepared = self.setting.prepared
-        shared = (session.share(prepared), session.ray.put(self.setting.partition))
+        shared = (session.publish(prepared), session.ray.put(self.setting.partition))
         with reserved(self.experiment, prepared.size, self.notes.append) as place:
             faults = Faults(self.folder, self.notes.append)
             yield ClusterExecutor(self.experiment, place, shared, faults, self.actor)
@@ -313,7 +313,7 @@ def test_an_actor_that_comes_back_to_another_kind_of_node_is_not_used(
 def test_a_torn_row_of_faults_harms_nobody(tmp_path: Path) -> None:
     (tmp_path / "faults.jsonl").write_text('{"kind": "died", "rou')
     Faults(tmp_path, print).add("hung", 3, "turns", "no answer", 1, (4,))
-    assert count(tmp_path) == {"hung": 1}
+    assert by_kind(tmp_path) == {"hung": 1}
 
 
 RAISED = ["client 5, round 0, local step 0", "the disk of client 5 is on fire", "Traceback"]
@@ -393,7 +393,7 @@ def test_nobody_left_is_said(experiment: Make, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"every client actor is gone for good.* resume"):
         ray.run(on_row)
-    assert count(tmp_path / "ray")["lost"] == 2
+    assert by_kind(tmp_path / "ray")["lost"] == 2
 
 
 def test_patience_goes_by_what_answers_took() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session  # decides how Ray's servers are reached
-from hiso_ray.run_folder.faults import count
+from hiso_ray.run_folder.faults import by_kind
 from hiso_ray.run_folder.ledger import Ledger
 
 Make = Callable[..., Experiment]
@@ -67,7 +67,7 @@ class Run:
 
     def faults(self) -> dict[str, int]:
         """By kind."""
-        return count(self.folder)
+        return by_kind(self.folder)
 
     def interrupt(self) -> str:
         """Ends the run as ``ray job stop`` does; returns what it had printed."""

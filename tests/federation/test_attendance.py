@@ -134,7 +134,7 @@ def test_a_fate_does_not_depend_on_who_else_is_sampled() -> None:
             "devices.deadline": 3,
         }
     )
-    drawn = devices.load(e)
+    drawn = devices.of(e)
     assert drawn is not None
     sizes = Sizes(e, D)
     whole = attend(sizes, drawn, 7, np.arange(50), nothing(50))

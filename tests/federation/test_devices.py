@@ -21,13 +21,13 @@ def federation(clients: int, profile: Path | str = "drawn", seed: int = 0, **fie
 
 
 def load(*arguments: Any, **fields: Any) -> Devices:
-    found = devices.load(federation(*arguments, **fields))
+    found = devices.of(federation(*arguments, **fields))
     assert found is not None
     return found
 
 
 def test_no_profile_no_devices() -> None:
-    assert devices.load(Experiment()) is None
+    assert devices.of(Experiment()) is None
     assert devices.digest(None) == "none"
 
 
@@ -112,16 +112,16 @@ def test_mistakes_in_a_file_name_the_line(tmp_path: Path, text: str, words: str)
     path = tmp_path / "phones.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"phones\.csv") as caught:
-        devices.load(federation(2, path))
+        devices.of(federation(2, path))
     assert words in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file or directory; give none, drawn or a CSV"):
-        devices.load(federation(2, tmp_path / "missing.csv"))
+        devices.of(federation(2, tmp_path / "missing.csv"))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not a CSV file in UTF-8"):
-        devices.load(federation(2, tmp_path / "bytes.csv"))
+        devices.of(federation(2, tmp_path / "bytes.csv"))
 
 
 def test_a_profile_is_found_again_from_elsewhere(
@@ -131,7 +131,7 @@ def test_a_profile_is_found_again_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     resolved = devices.resolve(federation(1, "phones.csv"))
     monkeypatch.chdir("/")
-    found = devices.load(resolved)
+    found = devices.of(resolved)
     assert found is not None
     assert found.speed.tolist() == [3]
     for profile in ("none", "drawn"):

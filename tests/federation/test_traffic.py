@@ -43,11 +43,11 @@ def test_every_fate_by_hand() -> None:
         assert taken.tolist() == (records * RECORD).tolist()
         return records.tolist()
 
-    traffic.count(record(0, (0, 1), dropped=(2,), seconds=2.0))
+    traffic.add(record(0, (0, 1), dropped=(2,), seconds=2.0))
     assert missed() == [1, 1, 1, 1]
-    traffic.count(record(1, (0,), dropped=(1,), late=(3,), seconds=4.0))
+    traffic.add(record(1, (0,), dropped=(1,), late=(3,), seconds=4.0))
     assert missed() == [1, 1, 2, 1]
-    traffic.count(record(2, (2, 3), late=(0,), seconds=0.5))
+    traffic.add(record(2, (2, 3), late=(0,), seconds=0.5))
     assert missed() == [1, 2, 1, 1]
     assert traffic.sampled.tolist() == [3, 2, 2, 2]
     assert traffic.answered.tolist() == [2, 1, 1, 1]
@@ -65,14 +65,14 @@ def test_every_fate_by_hand() -> None:
 
 def test_a_round_that_nobody_answered_leaves_nothing_to_catch_up_with() -> None:
     traffic = four_clients()
-    traffic.count(record(0, (0, 1)))
-    traffic.count(record(1, (), dropped=(0,), late=(2,), seconds=4.0))
+    traffic.add(record(0, (0, 1)))
+    traffic.add(record(1, (), dropped=(0,), late=(2,), seconds=4.0))
     assert traffic.missed(np.arange(4))[0].tolist() == [0, 1, 0, 1]
     down = [REQUEST + REQUEST + RECORD, REQUEST, REQUEST + RECORD, 0]
     assert traffic.downlink_bytes.tolist() == down
     assert traffic.uplink_bytes.tolist() == [UP, UP, 0, 0]
     assert traffic.applied == 1
-    traffic.count(record(2, (0,)))
+    traffic.add(record(2, (0,)))
     assert traffic.downlink_bytes[0] == down[0] + REQUEST
 
 
@@ -119,8 +119,8 @@ def test_what_each_method_sends(
     assert paper_bytes_per_client(e, 7, D) == paper
     assert forward_passes(e.method, e.federation.local_steps) == forwards
     update = "00" if e.sends_weights else None
-    traffic.count(record(0, (0, 1, 2), update_sha256=update))
-    traffic.count(record(1, (0,), dropped=(3,), update_sha256=update))
+    traffic.add(record(0, (0, 1, 2), update_sha256=update))
+    traffic.add(record(1, (0,), dropped=(3,), update_sha256=update))
     pool = 4 * e.method.seed_pool
     assert traffic.uplink_bytes.tolist() == [2 * up, up, up, 0]
     again = request_ + (min(a_record, pool) if pool else a_record)
@@ -129,8 +129,8 @@ def test_what_each_method_sends(
 
 def test_records_of_directions_per_client_grow_with_who_answered() -> None:
     traffic = four_clients(**PER_CLIENT)
-    traffic.count(record(0, (0,), dropped=(1, 2)))
-    traffic.count(record(1, (0, 1, 2)))
+    traffic.add(record(0, (0,), dropped=(1, 2)))
+    traffic.add(record(1, (0, 1, 2)))
     small, large = 16 + 24, 16 + 3 * 24
     assert traffic.missed(np.arange(4))[0].tolist() == [1, 1, 1, 2]
     assert traffic.missed(np.arange(4))[1].tolist() == [large, large, large, small + large]
@@ -140,21 +140,21 @@ def test_a_pool_of_seeds_bounds_what_is_missed() -> None:
     traffic = four_clients(**{"method.name": "fedkseed", "method.seed_pool": 8})
     assert traffic.missed(np.arange(4))[1].tolist() == [0, 0, 0, 0]
     for round_ in range(5):
-        traffic.count(record(round_, (0, 1)))
+        traffic.add(record(round_, (0, 1)))
     assert traffic.missed(np.arange(4))[0].tolist() == [1, 1, 5, 5]
     assert traffic.missed(np.arange(4))[1].tolist() == [32, 32, 32, 32]
 
 
 def test_weights_leave_nothing_to_catch_up_with() -> None:
     traffic = four_clients(**{"method.name": "fedavg"})
-    traffic.count(record(0, (0, 1), update_sha256="00"))
+    traffic.add(record(0, (0, 1), update_sha256="00"))
     assert [values.tolist() for values in traffic.missed(np.arange(4))] == [[0] * 4] * 2
 
 
 @pytest.mark.parametrize("with_devices", [False, True])
 def test_the_clients_table(tmp_path: Path, with_devices: bool) -> None:
     traffic = four_clients()
-    traffic.count(record(0, (0, 1), dropped=(2,), late=(3,), seconds=2.0))
+    traffic.add(record(0, (0, 1), dropped=(2,), late=(3,), seconds=2.0))
     devices = Devices(np.arange(1.0, 5), np.full(4, 0.1), np.full(4, 1 / 3))
     path = tmp_path / "clients.csv"
     for _ in range(2):  # a second writing replaces the first

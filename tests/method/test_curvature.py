@@ -369,12 +369,12 @@ def test_oracle_knows_what_it_was_told_and_nothing_else() -> None:
     apply(arm, [torch.full((4,), 9.0)])
     assert used(arm, 4).tolist() == [1.0] * 4
     told = torch.tensor([-3.0, 0.0, 5.0, 0.04])  # mean |·| = 2.01
-    arm.measure(told)
+    arm.set_hessian(told)
     assert told.tolist() == pytest.approx([-3.0, 0.0, 5.0, 0.04])
     assert arm.stored()["h"].tolist() == pytest.approx([3 / 2.01, 0.01, 5 / 2.01, 0.04 / 2.01])
     apply(arm, [torch.full((4,), 9.0)])
     assert arm.stored()["h"].tolist() == pytest.approx([3 / 2.01, 0.01, 5 / 2.01, 0.04 / 2.01])
-    arm.measure(torch.zeros(4))
+    arm.set_hessian(torch.zeros(4))
     assert used(arm, 4).tolist() == [1.0] * 4
 
 
@@ -383,7 +383,7 @@ def test_oracle_refuses_what_is_no_diagonal(bad: float) -> None:
     arm = make("oracle", 2)
     assert isinstance(arm, OracleDiagonal)
     with pytest.raises(ValueError, match="not finite"):
-        arm.measure(torch.tensor([1.0, bad]))
+        arm.set_hessian(torch.tensor([1.0, bad]))
     with pytest.raises(ValueError, match=r"shape \(3,\) was measured for H of shape \(2,\)"):
-        arm.measure(torch.ones(3))
+        arm.set_hessian(torch.ones(3))
     assert used(arm, 2).tolist() == [1.0, 1.0]

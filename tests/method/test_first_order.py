@@ -52,7 +52,7 @@ def federate(
             for i, g in gradients.items()
         }
         optimizers.step(
-            state, optimizers.combine(parts, chunks, len(parts)), optimizer, **of_server
+            state, optimizers.weighted_mean(parts, chunks, len(parts)), optimizer, **of_server
         )
         path.append(state.x.copy())
     return np.stack(path)
@@ -303,7 +303,7 @@ def test_rounds_agree_with_the_plain_reference(optimizer: str, client: dict[str,
                 local_sgd(rounded(i), start, steps=3, **client)[0].mul_(weights[i]).numpy()
                 for i in chunk
             )
-        update = optimizers.combine(parts, chunks, sum(weights.values()))
+        update = optimizers.weighted_mean(parts, chunks, sum(weights.values()))
         optimizers.step(state, update, optimizer, lr=0.5, beta1=0.9, beta2=0.99, eps=1e-3)
     np.testing.assert_allclose(state.x, x, rtol=1e-4, atol=1e-4)
     assert np.abs(x - x0).mean() > 0.02

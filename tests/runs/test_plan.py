@@ -57,7 +57,7 @@ def test_every_row_of_the_papers_tables_and_every_newer_family_is_there() -> Non
 def test_a_ready_configuration_plans_offline_with_the_papers_bytes(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    e = tasks.resolve(Experiment.model_validate(config.load(path)))
+    e = tasks.resolve(Experiment.model_validate(config.read_yaml(path)))
     found = plan(e)
     rounds = e.federation.rounds
     assert found.paper_bytes_per_client == rounds * 40  # up and down, P = 5, τ = 1, 4 bytes each

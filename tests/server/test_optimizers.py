@@ -105,7 +105,7 @@ def test_a_loaded_state_goes_on_with_the_same_bits(optimizer: str) -> None:
     resumed = optimizers.initial(optimizer, normal(9, 40), EPS)
     for r, update in enumerate(updates):
         saved = optimizers.tensors(resumed)
-        resumed = optimizers.load(optimizer, saved, r)
+        resumed = optimizers.restored(optimizer, saved, r)
         assert not any(
             np.shares_memory(a, saved[n]) for n, a in optimizers.tensors(resumed).items()
         )
@@ -152,9 +152,9 @@ def test_the_mean_has_the_same_bits_however_the_chunks_were_summed() -> None:
     for array in own.values():
         array.flags.writeable = False
 
-    expected = optimizers.combine(whole, parts, 40.0)
+    expected = optimizers.weighted_mean(whole, parts, 40.0)
     for way in (own, mixed, backwards):
-        assert optimizers.combine(way, parts, 40.0).tobytes() == expected.tobytes()
+        assert optimizers.weighted_mean(way, parts, 40.0).tobytes() == expected.tobytes()
     assert np.signbit(expected[:10]).all()
 
     flat = optimizers.add_up(own.values()) / np.float32(40)
@@ -167,9 +167,9 @@ def test_the_mean_has_the_same_bits_however_the_chunks_were_summed() -> None:
 def test_the_mean_is_divided_by_the_weights_and_is_new_memory() -> None:
     # Client 1 holds 3 examples and client 4 holds 1: (3·2 + 1·6) / 4 = 3.
     parts = {1: np.full(5, 6, np.float32), 4: np.full(5, 6, np.float32)}
-    mean = optimizers.combine(parts, [(1,), (4,)], 4.0)
+    mean = optimizers.weighted_mean(parts, [(1,), (4,)], 4.0)
     assert mean.tolist() == [3.0] * 5
-    alone = optimizers.combine({1: parts[1]}, [(1,)], 1.0)
+    alone = optimizers.weighted_mean({1: parts[1]}, [(1,)], 1.0)
     alone += 1
     assert parts[1].tolist() == [6.0] * 5
 
@@ -177,11 +177,11 @@ def test_the_mean_is_divided_by_the_weights_and_is_new_memory() -> None:
 def test_a_missing_or_foreign_delta_is_not_left_out_silently() -> None:
     one = np.ones(3, np.float32)
     with pytest.raises(AssertionError, match="neither"):
-        optimizers.combine({2: one}, [(1, 2)], 2.0)
+        optimizers.weighted_mean({2: one}, [(1, 2)], 2.0)
     with pytest.raises(AssertionError, match="neither"):
-        optimizers.combine({1: one, 2: one}, [(1, 2, 3)], 3.0)
+        optimizers.weighted_mean({1: one, 2: one}, [(1, 2, 3)], 3.0)
     with pytest.raises(AssertionError, match="outside"):
-        optimizers.combine({1: one, 9: one}, [(1,)], 1.0)
+        optimizers.weighted_mean({1: one, 9: one}, [(1,)], 1.0)
 
 
 def test_bad_input_is_named() -> None:
@@ -191,11 +191,11 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"eps is 0.*above 0"):
         optimizers.initial("adam", x, 0)
     with pytest.raises(ValueError, match=r"adam holds \['v', 'x'\]"):
-        optimizers.load("adam", {"x": x}, 3)
+        optimizers.restored("adam", {"x": x}, 3)
     with pytest.raises(ValueError, match="another method"):
-        optimizers.load("sgd", {"x": x, "h": x}, 3)
+        optimizers.restored("sgd", {"x": x, "h": x}, 3)
     with pytest.raises(ValueError, match="one shape"):
-        optimizers.load("yogi", {"x": x, "v": x[:2]}, 3)
+        optimizers.restored("yogi", {"x": x, "v": x[:2]}, 3)
 
 
 def test_the_server_needs_no_torch() -> None:

@@ -57,7 +57,7 @@ class ClientActor:
             raise self.refused
         return self.worker.describe(), self.born, Process.here()
 
-    def measure(self) -> tuple[int, int] | None:
+    def gpu_bytes(self) -> tuple[int, int] | None:
         """See ``Worker.gpu_bytes``.
 
         Raises:

@@ -33,7 +33,7 @@ class Gauges:
         found = {"hiso_round": row["round"], "hiso_train_loss": row["train_loss"]}
         if row["eval_loss"] is not None:
             found["hiso_score"] = row.get(f"eval_{self._metric}")
-            found["hiso_faults"] = sum(faults.count(self._folder).values())
+            found["hiso_faults"] = sum(faults.by_kind(self._folder).values())
             if self._before is not None and row["seconds"] > self._before["seconds"]:
                 rounds = row["round"] - self._before["round"]
                 found["hiso_rounds_per_second"] = rounds / (

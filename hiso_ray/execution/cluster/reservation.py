@@ -147,7 +147,7 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
     options: dict[str, Any] = {"num_cpus": experiment.resources.cpus_per_client, "num_gpus": 1}
     actor = ray.remote(**options)(ClientActor).remote(whole, *shared)
     try:
-        measured = ray.get(actor.measure.remote(), timeout=MEASURE_SECONDS)
+        measured = ray.get(actor.gpu_bytes.remote(), timeout=MEASURE_SECONDS)
     except RayError as error:
         if words := told(error):
             raise words from error

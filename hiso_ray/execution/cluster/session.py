@@ -21,7 +21,7 @@ from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.labels import label_of
 from hiso_ray.execution.cluster.memory_kills import GOES_ON
 from hiso_ray.execution.cluster.reservation import Reservation, reserved, with_gpu_share
-from hiso_ray.execution.cluster.shared import Shared, SharedTask, share
+from hiso_ray.execution.cluster.shared import Shared, SharedTask, publish
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.metrics_rows import kept_rows
 from hiso_ray.run_folder import files
@@ -59,7 +59,7 @@ def run_on_ray(
     """
     progress, faults = _Progress(on_row, _heard(job)), Faults(job.folder, on_note)
     with joined_cluster():
-        shared = (task or share(prepared), ray.put(partition))
+        shared = (task or publish(prepared), ray.put(partition))
         job = replace(job, experiment=with_gpu_share(job.experiment, shared, on_note))
         name, lost = label_of(job.folder), False
         while True:

@@ -40,7 +40,7 @@ class SharedTask:
         return replace(rest, arrays=dict(zip(names, arrays, strict=True)), x0=x0)
 
 
-def share(prepared: Prepared, put: Callable[[np.ndarray], ray.ObjectRef] = ray.put) -> SharedTask:
+def publish(prepared: Prepared, put: Callable[[np.ndarray], ray.ObjectRef] = ray.put) -> SharedTask:
     """Puts a task into the object store."""
     rest = ray.put(replace(prepared, arrays={}, x0=NOTHING))
     arrays = {name: put(array) for name, array in prepared.arrays.items()}

@@ -99,7 +99,7 @@ class OracleDiagonal(Diagonal):
     def learns(self) -> bool:
         return False
 
-    def measure(self, diagonal: Tensor) -> None:
+    def set_hessian(self, diagonal: Tensor) -> None:
         """H <- max(|diagonal| / mean|diagonal|, 0.01), or 1 if the diagonal is all zero.
 
         The oracle gives the shape of H; its scale is left to the learning rate: after division by

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from hiso_ray.config import TaskConfig
+from hiso_ray.config.buffers import LOGITS
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Prepared
 from hiso_ray.tasks.flat.batch import Batch, cross_entropy
@@ -29,8 +30,6 @@ from hiso_ray.tasks.text.own_prompt import benchmark_of
 from hiso_ray.tasks.text.prompts import Examples
 from hiso_ray.tasks.text.scores import best
 from hiso_ray.tasks.text.tokens import Tokens, tokenize
-
-LOGITS = 1 << 24  # at once: 64 MiB of float32
 
 
 def answers(

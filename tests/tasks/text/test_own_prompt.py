@@ -132,7 +132,9 @@ def test_from_yaml_alone_a_run_resumes_replays_and_exports(
     from transformers import AutoModelForCausalLM
 
     (tmp_path / "own.yaml").write_text(text.format(data=reviews))
-    whole = run(Experiment.model_validate(config.load(tmp_path / "own.yaml")), tmp_path / "whole")
+    whole = run(
+        Experiment.model_validate(config.read_yaml(tmp_path / "own.yaml")), tmp_path / "whole"
+    )
     assert whole["task"] == "prompts"
 
     def stop(row: dict[str, Any]) -> None:
@@ -147,7 +149,7 @@ def test_from_yaml_alone_a_run_resumes_replays_and_exports(
     replayed = replay(tmp_path / "whole")
     assert replayed["matches"] is True
     assert replayed[f"eval_{whole['metric']}"] == whole["final_score"]
-    again = run(Experiment.model_validate(config.load(tmp_path / "r" / "config.yaml")))
+    again = run(Experiment.model_validate(config.read_yaml(tmp_path / "r" / "config.yaml")))
     assert again["model_sha256"] == whole["model_sha256"]
 
 
@@ -221,7 +223,7 @@ def test_options_say_the_same_as_yaml(reviews: Path, tmp_path: Path) -> None:
     (tmp_path / "bare.yaml").write_text(CLASSES.format(data=reviews).split("  prompt:")[0])
     wanted = of(CLASSES, reviews).task.prompt
     for answers in (" bad, good", '[" bad", " good"]'):
-        values = config.load(tmp_path / "bare.yaml")
+        values = config.read_yaml(tmp_path / "bare.yaml")
         given = {"answers": answers, "labels": "neg, pos|positive", "names": "negative,positive"}
         given |= {"template": "{review} It was", "label_column": "sentiment"}
         for name, value in given.items():

@@ -20,7 +20,7 @@ from hiso_ray.tasks.text.benchmark_row import Classification, Generation
 from hiso_ray.tasks.text.benchmarks import BENCHMARKS
 from hiso_ray.tasks.text.prompts import Examples
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "tasks.md"
 Row = dict[str, Any]
 
 # One row of each dataset in the hub's columns, and the whole prompt it must become.

@@ -33,7 +33,7 @@ from hiso_ray.tasks.text.reviews import (
     split_of,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "hiso_ray" / "models" / "opt-reviews"
 split = cache(reviews)
 

@@ -13,7 +13,7 @@ import pytest
 from hiso_ray import replay, resume
 from hiso_ray.cli import main
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "tasks.md"
 SECTION = DOCS.read_text(encoding="utf-8").split("\n## Your own data\n")[1].split("\n## ")[0]
 EXAMPLES = [part.split("```")[0] for part in SECTION.split("```yaml\n")[1:]]
 SMALL = [
