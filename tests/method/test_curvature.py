@@ -234,7 +234,7 @@ def test_never_falls_below_eps_and_never_sticks_at_one(name: str) -> None:
 def test_a_snapshot_restores_everything(name: str) -> None:
     old, new = make(name, rounds=2), make(name, rounds=2)
     if isinstance(old, OracleDiagonal):
-        old.measure(draw(1)[0])
+        old.set_hessian(draw(1)[0])
     apply(old, draw(1))
     kept = {key: tensor.cpu().numpy().copy() for key, tensor in old.stored().items()}
     assert kept.keys() == new.stored().keys()
