@@ -159,9 +159,9 @@ def chaos(kills: int, folder: Path) -> Iterator[tuple[str, str, int, bool]]:
             run(e, folder / f"ray-{number}")
             pair = {"resources.executor": "ray", "resources.max_actors": 2}
             hurt = folder / f"ray-{number}-killed"
-            found = actors(experiment(method, **dotted, **pair), hurt, asked, rng)
+            killed = actors(experiment(method, **dotted, **pair), hurt, asked, rng)
             same = outcome(folder / f"ray-{number}") == outcome(hurt)
-            for kind, count in found.items():
+            for kind, count in killed.items():
                 yield method, kind, count, same
 
 

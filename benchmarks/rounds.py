@@ -128,9 +128,10 @@ class Bench:
         replica, points = self.worker.replica, self.experiment.method.num_perturbations + 1
         units = work_units(self.experiment, self.cohort())
         batches = [replica.task.batch(*map(self.examples, unit)) for unit in units]
-        if replica.task.at_once >= points:
+        several = replica.task.several
+        if several is not None and several.at_once >= points:
             rows = replica.state.x.to(replica.buffer.dtype).repeat(points, 1)
-            return lambda: replica.task.losses_at(rows, batches)
+            return lambda: several.losses_at(rows, batches)
         weights = replica.forward_weights()
 
         def all_losses() -> None:
