@@ -128,7 +128,7 @@ class MethodConfig(Section):
         return filled | {f: v for f, v in values.items() if not (f in OWN and v == "auto")}
 
     @model_validator(mode="after")
-    def _something_reads_them(self) -> MethodConfig:
+    def _the_method_reads_them(self) -> MethodConfig:
         row = self.row
         for field in type(self).model_fields:
             value, own = getattr(self, field), own_value(self.name, field)
@@ -140,6 +140,10 @@ class MethodConfig(Section):
                 f"{field} = {value} with method.name {self.name}: {allowed}; leave {field} out, or "
                 f"use {' or '.join([', '.join(others[:-1]), others[-1]] if others[1:] else others)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_curvature_reads_them(self) -> MethodConfig:
         if not self.curvature_row.reads_rounds and self.curvature_rounds != 100:
             raise ValueError(
                 f"curvature_rounds = {self.curvature_rounds}: curvature {self.curvature} does not "
@@ -156,6 +160,10 @@ class MethodConfig(Section):
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_can_be_had(self) -> MethodConfig:
         if self.hessian_eps < 1e-37:
             raise ValueError(
                 f"hessian_eps = {self.hessian_eps:g}: H is float32, whose smallest numbers are "
@@ -166,7 +174,7 @@ class MethodConfig(Section):
                 f"distribution = {self.distribution} with generator torch, which makes normals "
                 "only: use generator philox, or leave distribution out"
             )
-        if "seed_pool" in row.reads and self.seed_pool < 1:
+        if "seed_pool" in self.row.reads and self.seed_pool < 1:
             raise ValueError(
                 f"seed_pool = 0: {self.name} draws its directions from at least one seed"
             )
