@@ -58,9 +58,15 @@ def rounds(paths: Paths) -> pd.DataFrame:
 
     Args and errors are those of :func:`trials`.
     """
+    return both(paths)[1]
+
+
+def both(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """:func:`trials` and :func:`rounds`, from one reading of the folders."""
     runs, evaluations = _read(paths)
     fields = [name for name in runs.columns if "." in name]
-    return evaluations.merge(runs[["run", *fields]], on="run", how="left", validate="m:1")
+    table = evaluations.merge(runs[["run", *fields]], on="run", how="left", validate="m:1")
+    return runs, table
 
 
 def evaluated(folder: Path | str) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def read(*paths: Path | str) -> Study:
     Raises:
         UserError: as :func:`~.load.trials`.
     """
-    trials, rounds = load.trials(paths), load.rounds(paths)
+    trials, rounds = load.both(paths)
     within = settings.setting_fields(trials)
     if within:  # tables in the order of their settings, whatever the order of the paths
         trials = trials.sort_values(within, kind="stable", ignore_index=True)
