@@ -11,6 +11,7 @@ from hiso_ray.config.outside import outside
 from hiso_ray.errors import UserError
 from hiso_ray.federation.partition import Partition, split
 from hiso_ray.server.work_units import AUTO
+from hiso_ray.tasks import sparse
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.images.image_sets import DOWNLOADED
 from hiso_ray.tasks.row import ALWAYS, EXAMPLES, Row
@@ -24,6 +25,7 @@ OF_LANGUAGE = EXAMPLES | {
     "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by", "lora",
     "frozen_layers", "prompt",
 }  # fmt: skip
+OF_IMAGES = EXAMPLES | {"sparse_fraction", "sparse_by"}
 TOKENS = 4096  # of one forward pass, if clients_per_forward is auto
 
 
@@ -35,11 +37,11 @@ TASKS: dict[str, Row] = (
     {name: _language(row.data) for name, row in BENCHMARKS.items()}
     | {"reviews": _language("generated", "opt-reviews"), OWN: _language("auto")}
     | {
-        name: Row("cnn", images.data, VISION, EXAMPLES | {"data"})
+        name: Row("cnn", images.data, VISION, OF_IMAGES | {"data"})
         for name, images in DOWNLOADED.items()
     }
     | {
-        "digits": Row("mlp-32", "scikit-learn", VISION),
+        "digits": Row("mlp-32", "scikit-learn", VISION, OF_IMAGES),
         "quadratic": Row(
             "diagonal-64", "generated", "hiso_ray.tasks.quadratic", frozenset(), layers=False
         ),
@@ -121,6 +123,8 @@ def prepare(experiment: Experiment) -> Prepared:
         UserError: something is missing or does not fit; says what.
     """
     prepared: Prepared = row_of(experiment.task).functions().prepare(experiment)
+    if experiment.task.sparse_fraction < 1:
+        prepared = sparse.masked(prepared, sparse.choose(experiment, prepared))
     return prepared
 
 
@@ -134,10 +138,10 @@ def count(experiment: Experiment) -> Count:
     """How many weights there are, without reading any weights or data.
 
     Raises:
-        UserError: the model's structure is not available.
+        UserError: the model's structure is not available, or the mask would keep no weight.
     """
-    found: Count = row_of(experiment.task).functions().count(experiment.task)
-    return found
+    task = experiment.task
+    return sparse.counted(row_of(task).functions().count(task), task)
 
 
 def preview(experiment: Experiment) -> tuple[str, ...]:

@@ -72,9 +72,9 @@ def prepare(experiment: Experiment) -> Prepared:
     longest = int(np.ceil(np.sort(np.concatenate(lengths))[-config.eval_batch_size :].mean()))
     model.requires_grad_(True)
     chosen = select(model, reached(model, some), config, experiment.seed)
-    spec |= {"layout": chosen.layout, "dense": chosen.dense}
+    spec |= {"layout": chosen.layout, "dense": chosen.layout}
     if config.frozen_layers != "recompute":
-        trained, how = {name for name, _ in chosen.dense}, config.frozen_layers
+        trained, how = {name for name, _ in chosen.layout}, config.frozen_layers
         frozen = frozen_layers.choose(model, spec["forward"], some, rows, trained, how)
         spec["frozen_layers"] = frozen
         itemsize = getattr(torch, config.dtype).itemsize
