@@ -75,7 +75,8 @@ def _rounds(
         server = WeightServer(experiment, executor.x0(), population.sizes)
     by_client = experiment.method.directions == "per_client"
     history = History(ledger, folder / files.SNAPSHOTS, on_note, server, by_client)
-    traffic = Traffic(experiment, executor.description.dimension)
+    description = executor.description
+    traffic = Traffic(experiment, description.dimension, description.frozen)
     _run_again(history, executor, on_note)
     for line in spoilt(folder):
         on_note(line)

@@ -5,8 +5,8 @@ The serial executor owns one worker and calls it; a client actor owns one and is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,22 +36,6 @@ def device_for(experiment: Experiment) -> torch.device:
     """The GPU when the experiment asks for a share of one and torch sees one, else the CPU."""
     wanted = experiment.resources.gpus_per_client != 0 and torch.cuda.is_available()
     return torch.device("cuda" if wanted else "cpu")
-
-
-def threads_for(experiment: Experiment) -> int:
-    """Torch threads of a process: one per whole CPU it holds, at least one."""
-    return max(1, int(experiment.resources.cpus_per_client))
-
-
-@contextmanager
-def torch_threads(experiment: Experiment) -> Iterator[None]:
-    """Uses as many threads as an actor would: the thread count changes the bits of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_for(experiment))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Worker:

@@ -48,17 +48,20 @@ class Setting:
         return self.partition.label_counts(prepared.labels, len(prepared.label_names))
 
 
-def settle(experiment: Experiment, task: SharedTask | None = None) -> Setting:
+def settle(
+    experiment: Experiment, task: SharedTask | None = None, mask: np.ndarray | None = None
+) -> Setting:
     """Resolves an experiment, and reads its data and weights.
 
     Args:
         task: the prepared task, if it is already in Ray's object store.
+        mask: of the run folder, if it has one.
 
     Raises:
         UserError: the experiment is invalid; the text says why.
     """
     experiment = devices.resolve(tasks.resolve(experiment))
-    prepared = tasks.prepare(experiment) if task is None else task.fetch()
+    prepared = tasks.prepare(experiment, mask) if task is None else task.fetch()
     partition = split(experiment.federation, prepared.labels, experiment.seed)
     population = Population(np.diff(partition.offsets), devices.of(experiment))
     check_dimension(experiment, prepared.x0.size)

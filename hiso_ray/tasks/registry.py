@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
@@ -22,8 +23,8 @@ from hiso_ray.tasks.text.own_values import own_values
 LANGUAGE = "hiso_ray.tasks.language.language"
 VISION = "hiso_ray.tasks.images.vision"
 OF_LANGUAGE = EXAMPLES | {
-    "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by", "lora",
-    "frozen_layers", "prompt",
+    "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by",
+    "sparse_text", "lora", "frozen_layers", "prompt",
 }  # fmt: skip
 OF_IMAGES = EXAMPLES | {"sparse_fraction", "sparse_by"}
 TOKENS = 4096  # of one forward pass, if clients_per_forward is auto
@@ -80,6 +81,7 @@ def resolve(experiment: Experiment) -> Experiment:
             "task.model": row.model if task.model == "auto" else _absolute(task.model),
             "task.data": row.data if task.data == "auto" else _absolute(task.data),
             "task.metric": metrics[0] if task.metric == "auto" else task.metric,
+            "task.sparse_text": task.sparse_text and _absolute(task.sparse_text),
             "task.clients_per_forward": _together(task, own.get("max_length", 1)),
             **{f"task.{name}": value for name, value in own.items()},
         }
@@ -116,16 +118,22 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, mask: np.ndarray | None = None) -> Prepared:
     """Reads the task's model and data once; the experiment must be resolved.
+
+    Args:
+        mask: an earlier result of ``sparse.choose``, if the task has a mask and it is known.
 
     Raises:
         UserError: something is missing or does not fit; says what.
     """
-    prepared: Prepared = row_of(experiment.task).functions().prepare(experiment)
-    if experiment.task.sparse_fraction < 1:
-        prepared = sparse.masked(prepared, sparse.choose(experiment, prepared))
-    return prepared
+    functions = row_of(experiment.task).functions()
+    prepared: Prepared = functions.prepare(experiment)
+    if experiment.task.sparse_fraction == 1:
+        return prepared
+    if mask is None:
+        mask = sparse.choose(experiment, prepared, functions)
+    return sparse.masked(prepared, mask)
 
 
 def load(experiment: Experiment) -> tuple[Prepared, Partition]:

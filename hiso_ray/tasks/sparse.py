@@ -6,6 +6,7 @@ All others keep their values of x_0. By which rule the weights are chosen is ``t
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from hiso_ray.errors import UserError
 from hiso_ray.method.layout import Layout
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Count, Prepared
+from hiso_ray.tasks.sensitivity import squared_gradients
 
 
 def kept(weights: int, config: TaskConfig) -> int:
@@ -47,20 +49,23 @@ def counted(whole: Count, config: TaskConfig) -> Count:
     )
 
 
-def choose(experiment: Experiment, prepared: Prepared) -> np.ndarray:
+def choose(experiment: Experiment, prepared: Prepared, functions: Any) -> np.ndarray:
     """The mask: (d,) int64 positions of the kept weights in x_0, ascending.
 
     Args:
         prepared: with all D weights.
+        functions: of the task's module; see ``row.Row``.
 
     Raises:
-        UserError: the mask would keep no weight.
+        UserError: the mask would keep no weight, or as in ``sensitivity``.
     """
     config, x0 = experiment.task, prepared.x0
     keep = kept(x0.size, config)
     if config.sparse_by == "random":
         rng = generator(experiment.seed, Purpose.SPARSE_MASK)
         return np.sort(rng.choice(x0.size, keep, replace=False)).astype(np.int64)
+    if config.sparse_by == "sensitivity":
+        return largest(squared_gradients(experiment, prepared, functions, keep), keep)
     return largest(np.abs(x0), keep)
 
 

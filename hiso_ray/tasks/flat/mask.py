@@ -21,7 +21,7 @@ class Mask:
 
     def __init__(self, index: np.ndarray, base: np.ndarray, layout: Layout) -> None:
         self.layout = layout
-        self._index_array, self._base_array = index, base
+        self._arrays = index, base
         self._base: Tensor | None = None
 
     def spread(self, weights: Tensor) -> Tensor:
@@ -39,8 +39,9 @@ class Mask:
         """A dense copy, correct except at the mask's positions, and these positions."""
         wanted = (like.dtype, like.device)
         if self._base is None or (self._base.dtype, self._base.device) != wanted:
-            self._base = torch.tensor(self._base_array, dtype=like.dtype, device=like.device)
-            self._index = torch.tensor(self._index_array, device=like.device)
+            index, base = self._arrays
+            self._base = torch.tensor(base, dtype=like.dtype, device=like.device)
+            self._index = torch.tensor(index, device=like.device)
         return self._base, self._index
 
 

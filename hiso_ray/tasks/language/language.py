@@ -17,6 +17,7 @@ from hiso_ray.tasks.forward import forwards, frozen_layers
 from hiso_ray.tasks.language import first_prompts, generation
 from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.classification import ClassificationTask, answer_tokens
+from hiso_ray.tasks.language.passages import passages as passages
 from hiso_ray.tasks.pretrained import pretrained, trainable
 from hiso_ray.tasks.pretrained.trainable import Trainable, add_lora, select
 from hiso_ray.tasks.text.benchmark_row import Classification
@@ -61,7 +62,9 @@ def prepare(experiment: Experiment) -> Prepared:
         spec["evaluation"] = generation.decoding(benchmark, held, tokenizer)
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     used = [array for name, array in arrays.items() if name.endswith("_ids")]
-    _check_tokens(np.concatenate([*used, spec.get("answers", [])]), model, tokenizer, config)
+    pretrained.check_tokens(
+        np.concatenate([*used, spec.get("answers", [])]), model, tokenizer, config.model
+    )
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
     some = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
@@ -142,16 +145,6 @@ def _lengths(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
-
-
-def _check_tokens(ids: np.ndarray, model: Any, tokenizer: Any, config: TaskConfig) -> None:
-    rows, highest = model.get_input_embeddings().weight.shape[0], int(ids.max(initial=0))
-    if highest >= rows:
-        raise UserError(
-            f"task.model = {config.model}: its tokenizer makes token {highest} "
-            f"({tokenizer.convert_ids_to_tokens(highest)!r}), its embedding has {rows} rows: "
-            "tokenizer and weights are not of one model; save them together"
-        )
 
 
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:
