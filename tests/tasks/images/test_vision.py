@@ -143,6 +143,18 @@ def test_sizes_and_shapes(name: str, model: str, weights: int) -> None:
     assert module(torch.zeros(3, *images.shape)).shape == (3, len(images.names))
 
 
+def test_a_measured_mask_of_a_convolution(mnist: Callable[..., Experiment]) -> None:
+    mask = {"task.sparse_by": "sensitivity", "task.sparse_fraction": 0.2}
+    e = mnist(**mask, **{"task.validation_examples": 5})
+    prepared = tasks.prepare(e)
+    task = tasks.build(e, prepared, CPU)
+    assert {name for name, _ in task.layout} >= {"conv1.weight", "conv2.weight", "output.weight"}
+    weights = torch.tensor(prepared.x0) + torch.tensor([[0.0], [0.01]])
+    batch = task.batch(np.arange(6), np.arange(9, 12))
+    one_by_one = [task.losses(x, [batch]) for x in weights]
+    assert task.losses_at(weights, [batch]) == pytest.approx(np.array(one_by_one), rel=1e-5)
+
+
 def test_forward_is_the_network_it_says(mnist: Callable[..., Experiment], scans: Splits) -> None:
     e = mnist()
     prepared = tasks.prepare(e)
