@@ -40,8 +40,16 @@ def read(folder: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        return load_file(path)[NAME]
+        index = load_file(path)[NAME]
     except (SafetensorError, OSError, KeyError) as error:
-        raise LedgerError(
-            f"{path} cannot be read ({error}): put it back, or remove it to measure the mask again"
-        ) from error
+        raise _damaged(path, error) from error
+    ascending = index.ndim == 1 and index.size > 0 and index[0] >= 0 and (np.diff(index) > 0).all()
+    if index.dtype != np.int64 or not ascending:
+        raise _damaged(path, "no ascending positions")
+    return index
+
+
+def _damaged(path: Path, why: object) -> LedgerError:
+    return LedgerError(
+        f"{path} cannot be read ({why}): put it back, or remove it to measure the mask again"
+    )

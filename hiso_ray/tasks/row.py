@@ -29,7 +29,7 @@ class Row:
             ``contract.Prepared``), ``count`` (``task`` section -> ``contract.Count``), ``build``
             (``task`` section, ``Prepared``, device -> ``contract.Task``), and optionally
             ``preview`` (experiment -> lines to show before a run) and, if it reads
-            ``sparse_text``, ``passages`` (``task`` section, ``Prepared`` -> a task on a CPU, and
+            ``sparse_text``, ``plain_text`` (``task`` section, ``Prepared`` -> a task on a CPU, and
             its batches). Imported on first use.
         reads: the fields of ``task`` that it reads, besides ``ALWAYS``.
         own: ``task`` section -> ``metrics``, the first of which is the default metric, and the

@@ -44,7 +44,7 @@ def squared_gradients(
     """
     config = experiment.task
     if config.sparse_text:
-        task, batches = functions.passages(config, prepared)
+        task, batches = functions.plain_text(config, prepared)
     else:
         task = functions.build(config, prepared, CPU)
         batches = _validation(task, config.validation_examples)

@@ -85,8 +85,16 @@ def masked(prepared: Prepared, index: np.ndarray) -> Prepared:
 
     Args:
         index: from :func:`choose`.
+
+    Raises:
+        UserError: it is of a model with more weights.
     """
     dense, base = prepared.spec["layout"], prepared.x0
+    if index[-1] >= base.size:
+        raise UserError(
+            f"the mask has a weight {index[-1]:,}, and the model {base.size:,} weights to choose "
+            "from: put the model back that the run began with"
+        )
     return replace(
         prepared,
         spec=prepared.spec | {"layout": _pieces(dense, index), "dense": dense},

@@ -174,11 +174,15 @@ def test_a_run_keeps_its_mask_and_every_way_ends_at_the_same_weights(
     monkeypatch.setattr(sparse, "squared_gradients", elsewhere)
     assert resume(tmp_path / "torn")["model_sha256"] == whole["model_sha256"]
     assert replay(tmp_path / "whole")["model_sha256"] == whole["model_sha256"]
-    mask_file.write(tmp_path, np.arange(12))
-    (tmp_path / "mask.safetensors").replace(tmp_path / "whole" / "mask.safetensors")
-    with pytest.raises(ValueError, match="another x0"):
-        replay(tmp_path / "whole")
-    (tmp_path / "whole" / "mask.safetensors").write_bytes(b"torn")
+    file = tmp_path / "whole" / "mask.safetensors"
+    for other, words in (
+        (range(12), "another x0"), ([3, 2], "no ascending"), ([700], "a weight 700, .* 610")
+    ):  # fmt: skip
+        file.unlink()
+        mask_file.write(tmp_path / "whole", np.array(other))
+        with pytest.raises(ValueError, match=words):
+            replay(tmp_path / "whole")
+    file.write_bytes(b"torn")
     with pytest.raises(ValueError, match="cannot be read"):
         replay(tmp_path / "whole")
 

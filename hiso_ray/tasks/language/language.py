@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.errors import UserError
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Count, Prepared
+from hiso_ray.tasks.flat.batch import Batch
 from hiso_ray.tasks.flat.module import reached_parameters
 from hiso_ray.tasks.forward import forwards, frozen_layers
-from hiso_ray.tasks.language import first_prompts, generation
+from hiso_ray.tasks.language import first_prompts, generation, passages
 from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.classification import ClassificationTask, answer_tokens
-from hiso_ray.tasks.language.passages import passages as passages
+from hiso_ray.tasks.language.written import WrittenTask
 from hiso_ray.tasks.pretrained import pretrained, trainable
 from hiso_ray.tasks.pretrained.trainable import Trainable, add_lora, select
 from hiso_ray.tasks.text.benchmark_row import Classification
@@ -179,3 +180,8 @@ def build(config: TaskConfig, prepared: Prepared, device: torch.device) -> Langu
 def preview(experiment: Experiment) -> tuple[str, ...]:
     """See ``first_prompts``."""
     return first_prompts.lines(experiment)
+
+
+def plain_text(config: TaskConfig, prepared: Prepared) -> tuple[WrittenTask, Iterator[Batch]]:
+    """See ``passages``."""
+    return passages.read(config, prepared)

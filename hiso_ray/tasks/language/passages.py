@@ -25,7 +25,7 @@ from hiso_ray.tasks.text.tokens import tokenize
 CPU = torch.device("cpu")
 
 
-def passages(config: TaskConfig, prepared: Prepared) -> tuple[WrittenTask, Iterator[Batch]]:
+def read(config: TaskConfig, prepared: Prepared) -> tuple[WrittenTask, Iterator[Batch]]:
     """The model of a prepared task, on a CPU, and a batch for each passage of ``sparse_text``.
 
     Raises:
