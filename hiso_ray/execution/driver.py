@@ -24,6 +24,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.config.aggregation import shortage
+from hiso_ray.config.schedule import rate
 from hiso_ray.execution.contract import Executor, Job, OnNote, OnRow
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
@@ -171,7 +172,7 @@ def _next_record(
         cohort=present.answered,
         seeds=seeds,
         scalars=_tuples(scalars[:, :, 0]),
-        lr=method.lr,
+        lr=rate(method, round_),
         mu=method.mu,
         hessian_retention=method.hessian_retention,
         hessian_eps=method.hessian_eps,

@@ -74,7 +74,7 @@ def replay(
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
         if export is not None:
-            worker.replica.task.export(worker.replica.state.x, Path(export))
+            worker.replica.task.export(worker.replica.result, Path(export))
     validation = experiment.task.validation_examples
     if outcomes is not None:
         write(

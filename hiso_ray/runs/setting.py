@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiso_ray import tasks
-from hiso_ray.config import Experiment
+from hiso_ray.config import Experiment, schedule
 from hiso_ray.config.fits import check_dimension
 from hiso_ray.execution.header import identity_of
 from hiso_ray.federation import devices
@@ -60,7 +60,7 @@ def settle(
     Raises:
         UserError: the experiment is invalid; the text says why.
     """
-    experiment = devices.resolve(tasks.resolve(experiment))
+    experiment = schedule.resolve(devices.resolve(tasks.resolve(experiment)))
     prepared = tasks.prepare(experiment, mask) if task is None else task.fetch()
     partition = split(experiment.federation, prepared.labels, experiment.seed)
     population = Population(np.diff(partition.offsets), devices.of(experiment))
