@@ -22,6 +22,7 @@ VARIANTS = {
     "schedule": "{} schedule",
     "warmup_rounds": "warm-up {}",
     "averaging": "averaging {:g}",
+    "client_loss": "{} loss",
 }
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 

@@ -48,13 +48,14 @@ OTHER_VALUES: dict[str, Any] = {
     "seed_pool": 2, "weight_decay": 0.1, "server_lr": 0.5, "server_beta1": 0.5,
     "server_beta2": 0.5, "server_eps": 0.1, "generator": "torch", "distribution": "rademacher",
     "schedule": "linear", "schedule_rounds": 2, "schedule_floor": 0.3, "warmup_rounds": 2,
-    "averaging": 0.5,
+    "averaging": 0.5, "client_loss": "calibrated",
 }  # fmt: skip
 # What makes a method read a field.
 ONLY_IF: dict[str, dict[str, Any]] = {
     "curvature_rounds": {"method.curvature": "frozen"},
     "schedule_rounds": {"method.schedule": "linear", "method.schedule_floor": 0.1},
     "schedule_floor": {"method.schedule": "linear"},
+    "client_loss": {"task.name": "digits", "task.model": "mlp-8"},
 }
 
 each_method = pytest.mark.parametrize("name", METHODS)

@@ -25,6 +25,7 @@ LATER: dict[str, Any] = {
     "method.schedule_floor": 0.0,
     "method.warmup_rounds": 0,
     "method.averaging": 0.0,
+    "method.client_loss": "plain",
 }
 """Fields newer than many runs, and the values at which nothing is as if they were not there:
 digests and cells leave them out, so that older runs keep theirs."""

@@ -58,6 +58,11 @@ class MethodConfig(Section):
         description="scalar methods: retention of an exponential average of x_1 to x_r, which is "
         "evaluated and exported in place of x_r (d more floats); 0: no average",
     )
+    client_loss: Literal["plain", "calibrated"] = Field(
+        "plain",
+        description="loss that clients minimise: the task's, or its logits calibrated by the "
+        "client's own label shares, against label skew (classification tasks)",
+    )
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(
         5, description="directions per local step (P); mezo, hizoo, feedsign, fedkseed: 1"

@@ -12,14 +12,15 @@ from hiso_ray.config.method_row import Method
 from hiso_ray.config.outside import outside
 
 _RATE = frozenset({"lr", "schedule", "schedule_rounds", "schedule_floor", "warmup_rounds"})
-_PROBING = _RATE | {"mu", "num_perturbations", "probe", "generator", "distribution"}
+_EVERY = _RATE | {"client_loss"}
+_PROBING = _EVERY | {"mu", "num_perturbations", "probe", "generator", "distribution"}
 _CURVED = frozenset(
     {"curvature", "curvature_in", "curvature_rounds", "hessian_retention", "hessian_eps"}
     | {"hessian_update"}
 )
 _FOLD = _PROBING | {"averaging"}
 _FLAT_SCALARS = _FOLD | {"directions", "momentum"}
-_LOCAL_SGD = _RATE | {"momentum", "weight_decay", "server_lr"}
+_LOCAL_SGD = _EVERY | {"momentum", "weight_decay", "server_lr"}
 _ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
 
 

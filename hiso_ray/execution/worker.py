@@ -29,6 +29,7 @@ from hiso_ray.record import Record
 from hiso_ray.run_folder import files
 from hiso_ray.seeds import step_seeds
 from hiso_ray.server.work_units import Unit, clients_together, work_units
+from hiso_ray.tasks import calibration
 from hiso_ray.tasks.contract import Prepared
 
 
@@ -50,6 +51,9 @@ class Worker:
         self._arrays, examples = prepared.arrays, len(prepared.labels)
         with explained(experiment, device, "building the model"):
             task = tasks.build(experiment, prepared, device)
+            if experiment.method.client_loss == "calibrated":
+                offsets = calibration.offsets(prepared, partition)
+                task.calibrate(offsets)  # type: ignore[attr-defined]
             self.replica = Replica(experiment, task, prepared.x0, device, examples)
 
     @property

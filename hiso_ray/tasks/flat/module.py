@@ -59,6 +59,7 @@ class ModuleTask(ABC):
         self._mask = mask
         self._bound_to: Tensor | None = None
         self._layers: Layers | None = None
+        self._offsets: np.ndarray | None = None
 
     @abstractmethod
     def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
@@ -70,7 +71,7 @@ class ModuleTask(ABC):
 
     def terms(self, batch: Batch) -> Tensor:
         """(terms,) float32 losses."""
-        return cross_entropy(self.logits(batch.inputs), batch.labels)
+        return cross_entropy(self.logits(batch.inputs), batch.labels, batch.offsets)
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """(terms,) float32 losses of a batch of evaluation examples, and each metric as (n,)
@@ -79,9 +80,21 @@ class ModuleTask(ABC):
         hits = (logits.argmax(-1) == batch.labels).float().cpu().numpy()
         return cross_entropy(logits, batch.labels), {"accuracy": hits}
 
+    def calibrate(self, offsets: np.ndarray) -> None:
+        """From now on training losses are calibrated.
+
+        Args:
+            offsets: (training examples, classes) float32, see ``tasks.calibration``.
+        """
+        self._offsets = offsets
+
     @torch.inference_mode(False)  # a graph may keep its tensors
     def batch(self, *clients: np.ndarray) -> Batch:
-        return self.make_batch("train", clients)
+        made = self.make_batch("train", clients)
+        if self._offsets is None:
+            return made
+        offsets = torch.from_numpy(self._offsets[np.concatenate(clients)]).to(self.device)
+        return made._replace(offsets=offsets)
 
     @torch.inference_mode()
     def losses(self, weights: Tensor | Slices, batches: Sequence[Batch]) -> np.ndarray:

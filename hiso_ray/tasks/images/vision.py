@@ -61,6 +61,8 @@ def prepare(experiment: Experiment) -> Prepared:
         label_names=images.names,
         activation=2 * stacked.widest(module, images.shape),  # a layer's input and output
         layers=len(module),
+        classes="train_y",
+        num_classes=len(images.names),
     )
 
 
@@ -127,8 +129,8 @@ class ImageTask(ModuleTask):
     @torch.inference_mode()
     def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
         weights, out = self._whole(weights), []
-        for inputs, labels, sizes in batches:
-            terms = stacked.losses(self._stacked.logits(weights, inputs), labels)
+        for inputs, labels, sizes, offsets in batches:
+            terms = stacked.losses(self._stacked.logits(weights, inputs), labels, offsets)
             out.append(client_means(terms, sizes))
         return torch.cat(out, 1).double().cpu().numpy()
 
@@ -139,7 +141,10 @@ class ImageTask(ModuleTask):
         inputs = batch.inputs[index].repeat_interleave(k, 0)
         labels = torch.where(real, batch.labels[index], IGNORED).repeat_interleave(k, 0)
         logits = self._stacked.logits(self._whole(weights.flatten(0, 1)), inputs)
-        terms = stacked.losses(logits, labels).view(clients, k, -1)
+        offsets = batch.offsets
+        if offsets is not None:
+            offsets = offsets[index].repeat_interleave(k, 0)
+        terms = stacked.losses(logits, labels, offsets).view(clients, k, -1)
         return own_means(terms, real).T.double().cpu().numpy()
 
     def _whole(self, weights: Tensor) -> Tensor:

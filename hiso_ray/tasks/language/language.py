@@ -96,6 +96,8 @@ def prepare(experiment: Experiment) -> Prepared:
         frozen=chosen.frozen,
         activation=of_token * longest,
         layers=layers,
+        classes="train_labels" if "answers" in spec else "",
+        num_classes=len(spec.get("answers", ())),
         notes=(
             *about,
             *notes,

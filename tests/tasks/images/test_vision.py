@@ -177,7 +177,7 @@ def test_colours_are_normalised_by_their_own_mean(
     folder = write_cifar(tmp_path / "bin", photos)
     dotted = {"task.name": "cifar10", "task.model": "auto", "task.data": str(folder)}
     e = tasks.resolve(experiment(**dotted))
-    inputs, labels, sizes = tasks.build(e, tasks.prepare(e), CPU).batch(np.array([7, 3]))
+    inputs, labels, sizes, _ = tasks.build(e, tasks.prepare(e), CPU).batch(np.array([7, 3]))
     blue = (photos[0].images[7, 2] / 255 - 0.4465) / 0.2010
     assert inputs[0, 2].numpy() == pytest.approx(blue, rel=1e-4, abs=1e-5)
     assert labels.tolist() == [7, 3]
