@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import Experiment, own_value
+from hiso_ray.config.experiment import LATER
 
 # fields that make a variant of a method, and how its label shows them
 VARIANTS = {
@@ -18,10 +19,11 @@ VARIANTS = {
     "distribution": "{}",
     "probe": "{}",
     "momentum": "momentum {:g}",
+    "schedule": "{} schedule",
+    "warmup_rounds": "warm-up {}",
+    "averaging": "averaging {:g}",
+    "client_loss": "{} loss",
 }
-LATER = {
-    "task.validation_examples": 0
-}  # newer than many tables: at these values they change no cell
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 
 

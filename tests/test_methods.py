@@ -29,6 +29,12 @@ K = 4096
 CASES: dict[str, dict[str, Any]] = {name: {"method.name": name} for name in METHODS} | {
     "hiso per_client": {"method.name": "hiso", "method.directions": "per_client"},
     "hiso momentum": {"method.name": "hiso", "method.momentum": 0.9},
+    "hiso average": {
+        "method.name": "hiso",
+        "method.averaging": 0.6,
+        "method.schedule": "cosine",
+        "method.warmup_rounds": 2,
+    },
 }
 
 # What each method needs to get down the quadratic; others take 0.05.
@@ -41,8 +47,16 @@ OTHER_VALUES: dict[str, Any] = {
     "hessian_retention": 0.5, "hessian_eps": 0.1, "hessian_update": "all", "momentum": 0.5,
     "seed_pool": 2, "weight_decay": 0.1, "server_lr": 0.5, "server_beta1": 0.5,
     "server_beta2": 0.5, "server_eps": 0.1, "generator": "torch", "distribution": "rademacher",
+    "schedule": "linear", "schedule_rounds": 2, "schedule_floor": 0.3, "warmup_rounds": 2,
+    "averaging": 0.5, "client_loss": "calibrated",
 }  # fmt: skip
-IF_FROZEN = {"method.curvature": "frozen"}
+# What makes a method read a field.
+ONLY_IF: dict[str, dict[str, Any]] = {
+    "curvature_rounds": {"method.curvature": "frozen"},
+    "schedule_rounds": {"method.schedule": "linear", "method.schedule_floor": 0.1},
+    "schedule_floor": {"method.schedule": "linear"},
+    "client_loss": {"task.name": "digits", "task.model": "mlp-8"},
+}
 
 each_method = pytest.mark.parametrize("name", METHODS)
 each_case = pytest.mark.parametrize("case", CASES)
@@ -75,6 +89,7 @@ def wires(m: int, tau: int, p: int, k: int, d: int) -> dict[str, Wire]:
     return {
         "hiso": scalars,
         "hiso momentum": scalars,
+        "hiso average": scalars,
         "hiso per_client": Wire(
             4 * tau * p, seeds, lambda n: n * (seeds + everyones), 4 * tau * p + 4 * m * tau * p
         ),
@@ -163,8 +178,10 @@ def test_every_field_is_read_or_refused(name: str, tmp_path: Path) -> None:
         if field not in row.reads - row.fixed:
             with pytest.raises(ValueError, match=f"{field} = "):
                 experiment(name, **dotted)
-        elif field == "curvature_rounds":
-            assert outcome("frozen", **IF_FROZEN) != outcome(field, **IF_FROZEN, **dotted)
+        elif field in ONLY_IF:
+            base = ONLY_IF[field]
+            without = outcome(f"without {field}", **base)
+            assert outcome(field, **base, **dotted) != without, field
         else:
             assert outcome(field, **dotted) != as_it_is, field
 

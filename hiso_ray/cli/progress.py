@@ -129,6 +129,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("down, the same, one record missed", f"{plan.downlink_bytes:,} B"),
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
+            *([("mask, each client", f"{plan.mask_bytes:,} B")] if plan.mask_bytes else []),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
             *(("virtual clock", line) for line in plan.clock),
             ("memory of an actor", readable_bytes(plan.actor_bytes)),

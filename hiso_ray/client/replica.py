@@ -16,8 +16,10 @@ from torch import Tensor
 
 from hiso_ray.client.landscape import look
 from hiso_ray.config import Experiment
+from hiso_ray.config.schedule import rate
 from hiso_ray.errors import Behind, NonFiniteLoss
 from hiso_ray.messages import Missed, Score, Snapshot
+from hiso_ray.method import averaging
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.layout import Layout
@@ -40,11 +42,13 @@ class Replica:
 
     Memory: x, a buffer for perturbed weights in the forward dtype (if probes build one layer at a
     time, the task's buffer of one layer instead), H if the method has one, and the remembered
-    directions; with several local steps d more floats for a client's local x.
+    directions; with several local steps d more floats for a client's local x, and with averaging d
+    more for the average.
 
     Attributes:
         train_examples: number in the whole federation.
         round: r, the number of records applied.
+        average: (d,) float32 average of x_1 to x_r, or x_0; None without ``method.averaging``.
         buffer: (k, d) for k perturbed weight vectors, as many as the task takes at once; None if
             the task builds them layer by layer.
     """
@@ -72,6 +76,7 @@ class Replica:
         velocity = torch.zeros_like(x) if moves else None
         self.state = State(x, curvature, method.curvature_in, velocity)
         budget = int(experiment.resources.direction_cache_mb * 2**20)
+        self.average = x.clone() if method.averaging > 0 else None
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
         )
@@ -91,6 +96,17 @@ class Replica:
         self.round = 0
         self.train_examples = train_examples
         self._consult_oracle()
+
+    @property
+    def lr(self) -> float:
+        """η of the local steps that start at x_r, and of the record they lead to."""
+        return rate(self.experiment.method, self.round)
+
+    @property
+    def result(self) -> Tensor:
+        """(d,) float32 weights that the run gives at this round, to be scored, exported and
+        digested: the average of the iterates if there is one, else x_r."""
+        return self.state.x if self.average is None else self.average
 
     @property
     def steps_together(self) -> bool:
@@ -173,6 +189,9 @@ class Replica:
         self.directions.forget()
         self.round += 1
         self._check_finite(f"the update of round {self.round - 1}", self.state.update_norm)
+        if self.average is not None:
+            retention = self.experiment.method.averaging
+            averaging.absorb(self.average, self.state.x, retention, self.round)
         self._consult_oracle()
 
     def _check_finite(self, what: str, value: float) -> None:
@@ -201,7 +220,7 @@ class Replica:
             oracle.set_hessian(diagonal)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot:
-        """Writes x and H to ``folder``; see :func:`hiso_ray.run_folder.snapshots.write`."""
+        """Writes what rounds change to ``folder``; see ``run_folder.snapshots.write``."""
         tensors = {name: tensor.cpu().numpy() for name, tensor in self._tensors().items()}
         return snapshots.write(folder, self.round, check, tensors, self.state.update_norm)
 
@@ -216,11 +235,12 @@ class Replica:
         """The tensors that rounds change."""
         velocity = self.state.velocity
         momentum = {} if velocity is None else {"velocity": velocity}
-        return {"x": self.state.x} | momentum | self.state.curvature.stored()
+        average = {} if self.average is None else {"average": self.average}
+        return {"x": self.state.x} | momentum | average | self.state.curvature.stored()
 
     def forward_weights(self) -> Tensor | Unperturbed:
-        """x in the dtype of the forward passes; valid until the next probe."""
-        return unperturbed(self.state.x, None if self.buffer is None else self.buffer[0])
+        """The result in the dtype of the forward passes; valid until the next probe."""
+        return unperturbed(self.result, None if self.buffer is None else self.buffer[0])
 
     def score(self, batch: int) -> Score:
         return self.task.score(self.forward_weights(), batch)
@@ -246,7 +266,7 @@ class Replica:
         return found
 
     def digest(self) -> str:
-        return weights_sha256(self.state.x, self.task.layout)
+        return weights_sha256(self.result, self.task.layout)
 
 
 def weights_sha256(x: Tensor, layout: Layout) -> str:

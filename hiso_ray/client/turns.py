@@ -94,7 +94,7 @@ class Clients:
                     start if step == 1 else local[i],
                     _walked(replica.experiment, scalars[i, step - 1, : method.num_perturbations]),
                     replica.naming.of(seeds[step - 1], client),
-                    method.lr,
+                    replica.lr,
                     replica.state,
                     replica.directions,
                 )

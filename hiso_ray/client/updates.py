@@ -79,7 +79,7 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
         gradient,
         replica.state.x,
         steps=replica.experiment.federation.local_steps,
-        lr=method.lr,
+        lr=replica.lr,
         momentum=method.momentum,
         weight_decay=method.weight_decay,
         prox=method.prox,
@@ -88,12 +88,12 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
 
 def _probe(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
     replica = clients.replica
-    lr, start = replica.experiment.method.lr, replica.state.x
+    start = replica.state.x
     local, losses = torch.empty_like(start), np.empty(len(seeds))
     x = start
     for step, seed in enumerate(seeds):
         (g,), (losses[step],) = clients.measure(x, [[client]], step, seed)
         names = replica.naming.of(seed, client)
-        x = step_out_of_place(local, x, g, names, lr, replica.state, replica.directions)
+        x = step_out_of_place(local, x, g, names, replica.lr, replica.state, replica.directions)
         replica.directions.forget()  # no other client uses them
     return local.sub_(start), losses

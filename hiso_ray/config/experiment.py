@@ -18,6 +18,19 @@ SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "vali
 """Fields of ``task`` that affect what evaluation reports, but not what a round adds."""
 
 
+LATER: dict[str, Any] = {
+    "task.validation_examples": 0,
+    "method.schedule": "constant",
+    "method.schedule_rounds": "auto",
+    "method.schedule_floor": 0.0,
+    "method.warmup_rounds": 0,
+    "method.averaging": 0.0,
+    "method.client_loss": "plain",
+}
+"""Fields newer than many runs, and the values at which nothing is as if they were not there:
+digests and cells leave them out, so that older runs keep theirs."""
+
+
 class Experiment(Sections):
     """One federation, complete. ``Experiment()`` is the embedded default job.
 
@@ -59,6 +72,10 @@ class Experiment(Sections):
             "devices": {"profile"},
         }
         decisive = self.model_dump(exclude=elsewhere)
+        for name, value in LATER.items():
+            section, field = name.split(".")
+            if decisive[section].get(field) == value:
+                del decisive[section][field]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def scoring(self) -> dict[str, Any]:

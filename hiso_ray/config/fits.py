@@ -25,6 +25,8 @@ def check(experiment: Sections) -> None:
     _controls(experiment)
     _differentiable(experiment)
     _several_local_steps(experiment)
+    _schedule(experiment)
+    _window(experiment)
     _layer_by_layer(experiment)
 
 
@@ -148,6 +150,43 @@ def _several_local_steps(experiment: Sections) -> None:
             f"method.{' and method.'.join(unread)} of {method.name} would change nothing before "
             "the second local step: set federation.local_steps to 2 or more"
             + (", or use fedavg" if "prox" in unread else "")
+        )
+
+
+def _schedule(experiment: Sections) -> None:
+    """Rejects a warm-up and a schedule that the run does not reach the end of, and rates of 0."""
+    method, rounds = experiment.method, experiment.federation.rounds
+    falls = method.schedule != "constant"
+    end = rounds if method.schedule_rounds == "auto" else method.schedule_rounds
+    if end > rounds:
+        raise UserError(
+            f"method.schedule_rounds = {end} is longer than the run, federation.rounds = {rounds}: "
+            f"give the run {end} rounds, or the schedule {rounds} or fewer (auto: all of the run's)"
+        )
+    if falls and end < rounds and method.schedule_floor == 0:
+        raise UserError(
+            f"federation.rounds = {rounds}: the {method.schedule} schedule has the rate at 0 from "
+            f"round {end} on (method.schedule_rounds), so later rounds would change nothing; end "
+            f"there, or start a new run with a schedule of {rounds} rounds, or with a "
+            "schedule_floor above 0, at which later rounds go on"
+        )
+    if method.warmup_rounds > end - falls:
+        reach = f"fall in the schedule's {end}" if falls else f"reach method.lr in {end}"
+        raise UserError(
+            f"method.warmup_rounds = {method.warmup_rounds}: the rate would never {reach} rounds; "
+            f"lower it to {end - falls} or less"
+        )
+
+
+def _window(experiment: Sections) -> None:
+    """Rejects an average over more rounds than there are."""
+    kept, rounds = experiment.method.averaging, experiment.federation.rounds
+    window = round(1 / (1 - kept), 6)  # 1 / (1 - 0.9) is a little more than 10 in floats
+    if window > rounds:
+        raise UserError(
+            f"method.averaging = {kept:g} averages over about 1 / (1 - {kept:g}) = {window:g} "
+            f"rounds, more than federation.rounds = {rounds}: lower it to {1 - 1 / rounds:.6g} or "
+            "less, or give more rounds"
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hiso_ray.config.curvatures import CURVATURES, Curvature
 from hiso_ray.config.method_row import Method
 from hiso_ray.config.methods import METHODS
-from hiso_ray.config.section import PositiveFloat, PositiveInt, Section
+from hiso_ray.config.section import Auto, NaturalInt, PositiveFloat, PositiveInt, Section, given
 
 if TYPE_CHECKING:
     Name = str
@@ -34,6 +34,34 @@ class MethodConfig(Section):
         1e-3,
         description="learning rate (η; first-order methods and fedzo: of clients); the default "
         "suits reviews, digits want 0.02, cnn 2e-3, pretrained language models 1e-6 to 1e-3",
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="the rate of a round: lr throughout, or falling from it in a line or along "
+        "half a cosine; each record says its own",
+    )
+    schedule_rounds: Auto | PositiveInt = Field(
+        "auto",
+        description="linear, cosine: the round at which the rate has fallen; auto: "
+        "federation.rounds when the run starts",
+    )
+    schedule_floor: float = Field(
+        0.0, ge=0, lt=1, description="linear, cosine: share of lr that the rate falls to"
+    )
+    warmup_rounds: NaturalInt = Field(
+        0, description="rounds over which the rate rises to lr, before it follows its schedule"
+    )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="scalar methods: retention of an exponential average of x_1 to x_r, which is "
+        "evaluated and exported in place of x_r (d more floats); 0: no average",
+    )
+    client_loss: Literal["plain", "calibrated"] = Field(
+        "plain",
+        description="loss that clients minimise: the task's, or its logits calibrated by the "
+        "client's own label shares, against label skew (classification tasks)",
     )
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(
@@ -159,6 +187,17 @@ class MethodConfig(Section):
         if self.curvature == "none" and self.curvature_in != "both":
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_schedule_reads_them(self) -> MethodConfig:
+        unread = [n for n in ("schedule_rounds", "schedule_floor") if n in given(self)]
+        if self.schedule == "constant" and unread:
+            values = ", ".join(f"{name} = {getattr(self, name)}" for name in unread)
+            raise ValueError(
+                f"{values}: a constant rate falls nowhere; leave {', '.join(unread)} out, or set "
+                "schedule to linear or cosine"
             )
         return self
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 from hiso_ray.config.method_row import Method
 from hiso_ray.config.outside import outside
 
-_PROBING = frozenset({"lr", "mu", "num_perturbations", "probe", "generator", "distribution"})
+_RATE = frozenset({"lr", "schedule", "schedule_rounds", "schedule_floor", "warmup_rounds"})
+_EVERY = _RATE | {"client_loss"}
+_PROBING = _EVERY | {"mu", "num_perturbations", "probe", "generator", "distribution"}
 _CURVED = frozenset(
     {"curvature", "curvature_in", "curvature_rounds", "hessian_retention", "hessian_eps"}
     | {"hessian_update"}
 )
-_FLAT_SCALARS = _PROBING | {"directions", "momentum"}
-_LOCAL_SGD = frozenset({"lr", "momentum", "weight_decay", "server_lr"})
+_FOLD = _PROBING | {"averaging"}
+_FLAT_SCALARS = _FOLD | {"directions", "momentum"}
+_LOCAL_SGD = _EVERY | {"momentum", "weight_decay", "server_lr"}
 _ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
 
 
@@ -52,7 +55,7 @@ METHODS: dict[str, Method] = {
     "feedsign": Method(
         "Cai et al. 2025, arXiv 2501.17610",
         "x ← x − η s u; s = ±1 is the majority of the clients' signs of g",
-        _PROBING | {"momentum"},
+        _FOLD | {"momentum"},
         own={"curvature": "none", "num_perturbations": 1, "probe": "central"},
         uplink="sign",
         aggregation="majority",
@@ -60,7 +63,7 @@ METHODS: dict[str, Method] = {
     "fedkseed": Method(
         "Qin et al. 2024, arXiv 2312.06353",
         "x ← x − (η/m) Σ_i g_i u_{j(i)}; j(i) is drawn from K seeds, whose sums are all there is",
-        _PROBING | {"seed_pool"},
+        _FOLD | {"seed_pool"},
         own={
             "curvature": "none",
             "num_perturbations": 1,

@@ -24,6 +24,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.config.aggregation import shortage
+from hiso_ray.config.schedule import rate
 from hiso_ray.execution.contract import Executor, Job, OnNote, OnRow
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
@@ -75,7 +76,8 @@ def _rounds(
         server = WeightServer(experiment, executor.x0(), population.sizes)
     by_client = experiment.method.directions == "per_client"
     history = History(ledger, folder / files.SNAPSHOTS, on_note, server, by_client)
-    traffic = Traffic(experiment, executor.description.dimension)
+    description = executor.description
+    traffic = Traffic(experiment, description.dimension, description.frozen)
     _run_again(history, executor, on_note)
     for line in spoilt(folder):
         on_note(line)
@@ -170,7 +172,7 @@ def _next_record(
         cohort=present.answered,
         seeds=seeds,
         scalars=_tuples(scalars[:, :, 0]),
-        lr=method.lr,
+        lr=rate(method, round_),
         mu=method.mu,
         hessian_retention=method.hessian_retention,
         hessian_eps=method.hessian_eps,

@@ -19,10 +19,10 @@ def actor_bytes(
     activation: int = 0,
     layers: int = 1,
 ) -> int:
-    """Lower bound of an actor's memory [bytes]: x, H, local x, the perturbed weights of the model
-    or of a layer, the frozen weights, cached directions, activations, cached states of frozen
-    layers, and the libraries; for methods that send weights, also the sum of the clients' changes,
-    a gradient and its momentum.
+    """Lower bound of an actor's memory [bytes]: x, H, the average, local x, the perturbed weights
+    of the model or of a layer, the frozen weights, cached directions, activations, cached states of
+    frozen layers, and the libraries; for methods that send weights, also the sum of the clients'
+    changes, a gradient and its momentum.
 
     Args:
         dimension: d.
@@ -32,7 +32,7 @@ def actor_bytes(
     """
     task, resources = experiment.task, experiment.resources
     method = experiment.method
-    copies = 1 + method.curvature_row.vectors + (method.momentum > 0)
+    copies = 1 + method.curvature_row.vectors + (method.momentum > 0) + (method.averaging > 0)
     copies += 2 if experiment.sends_weights else experiment.federation.local_steps > 1
     copies += method.row.first_order
     width = 4 if task.dtype == "float32" else 2

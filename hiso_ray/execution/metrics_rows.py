@@ -102,6 +102,7 @@ class MetricsRows:
             "dropped": len(record.dropped) if record else 0,
             "late": len(record.late) if record else 0,
             "simulated_seconds": self.traffic.simulated_seconds,
+            "lr": record.lr if record else None,
             "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
 

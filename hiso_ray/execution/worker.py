@@ -5,8 +5,8 @@ The serial executor owns one worker and calls it; a client actor owns one and is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hiso_ray.record import Record
 from hiso_ray.run_folder import files
 from hiso_ray.seeds import step_seeds
 from hiso_ray.server.work_units import Unit, clients_together, work_units
+from hiso_ray.tasks import calibration
 from hiso_ray.tasks.contract import Prepared
 
 
@@ -36,22 +37,6 @@ def device_for(experiment: Experiment) -> torch.device:
     """The GPU when the experiment asks for a share of one and torch sees one, else the CPU."""
     wanted = experiment.resources.gpus_per_client != 0 and torch.cuda.is_available()
     return torch.device("cuda" if wanted else "cpu")
-
-
-def threads_for(experiment: Experiment) -> int:
-    """Torch threads of a process: one per whole CPU it holds, at least one."""
-    return max(1, int(experiment.resources.cpus_per_client))
-
-
-@contextmanager
-def torch_threads(experiment: Experiment) -> Iterator[None]:
-    """Uses as many threads as an actor would: the thread count changes the bits of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_for(experiment))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Worker:
@@ -66,6 +51,9 @@ class Worker:
         self._arrays, examples = prepared.arrays, len(prepared.labels)
         with explained(experiment, device, "building the model"):
             task = tasks.build(experiment, prepared, device)
+            if experiment.method.client_loss == "calibrated":
+                offsets = calibration.offsets(prepared, partition)
+                task.calibrate(offsets)  # type: ignore[attr-defined]
             self.replica = Replica(experiment, task, prepared.x0, device, examples)
 
     @property

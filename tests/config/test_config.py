@@ -216,7 +216,29 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
             of("hiso", method__curvature="none", method__curvature_in="probe"),
             ["curvature_in = probe", "there is no curvature"],
         ),
+        (of("hiso", method__schedule_floor=0.1), ["schedule_floor = 0.1", "linear or cosine"]),
+        (of("fedavg", method__averaging=0.9), ["averaging = 0.9", "use hiso", "or fedkseed"]),
         # config/fits.py
+        (
+            of("hiso", method__schedule="linear", method__schedule_rounds=300),
+            ["schedule_rounds = 300 is longer than the run, federation.rounds = 200"],
+        ),
+        (
+            of("hiso", method__schedule="cosine", method__schedule_rounds=150),
+            ["federation.rounds = 200", "cosine schedule has the rate at 0 from round 150 on"],
+        ),
+        (
+            of("fedavg", method__schedule="linear", method__warmup_rounds=200),
+            ["warmup_rounds = 200", "never fall in the schedule's 200 rounds", "to 199 or less"],
+        ),
+        (
+            of("decomfl", method__warmup_rounds=201),
+            ["warmup_rounds = 201", "never reach method.lr in 200 rounds", "to 200 or less"],
+        ),
+        (
+            of("hiso", method__averaging=0.96, federation__rounds=20),
+            ["averaging = 0.96 averages over about 1 / (1 - 0.96) = 25 rounds", "to 0.95 or less"],
+        ),
         (of("mezo"), ["mezo is not federated", "num_clients = 64", "decomfl with probe central"]),
         (of("fedavg", uplink__precision="int8"), ["uplink.precision = int8", "sends weights"]),
         (of("fedzo", aggregation__rule="median"), ["aggregation.rule = median", "sends weights"]),
@@ -312,6 +334,14 @@ def test_what_does_not_fit_the_method_or_each_other_is_refused(
         of("hiso", federation__clients_per_round=9, **KRUM),
         of("decomfl", **NOISY),
         of("fedkseed", privacy__clip=1),
+        of("hiso", method__averaging=0.9, federation__rounds=10),
+        of(
+            "fedavg",
+            method__schedule="linear",
+            method__schedule_rounds=9,
+            method__schedule_floor=0.1,
+        ),
+        of("fedzo", method__warmup_rounds=200),
     ],
     ids=str,
 )
