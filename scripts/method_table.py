@@ -94,6 +94,8 @@ def formulas(row: Method, method: str) -> tuple[str, str, str]:
     own = experiment(method).method
     if row.sends == "weights":
         return "4d", "4d + 8" if row.first_order else "4d + 8τ + 8", ""
+    if row.projects:
+        return "4K", "16", "16 + 4K each"
     up = "8τP" if row.second_differences else "⌈τP/8⌉" if row.uplink == "sign" else "4τP"
     scalars = up if own.directions == "shared" else "4m(1 + τP)"
     at_most = ", at most 4K" if own.seed_pool else ""
@@ -102,7 +104,7 @@ def formulas(row: Method, method: str) -> tuple[str, str, str]:
 
 def memory(row: Method, found: Measured) -> str:
     """The memory of a replica beside x, or of the server if weights are sent."""
-    names = {"h": "H", "velocity": "momentum"}
+    names = {"h": "H", "velocity": "momentum", "block_norms": "a norm per block"}
     held = [names.get(name, name) for name in found.kept if name != "x"]
     all_of_it = sum(found.kept.values()) / found.d
     if row.sends == "weights":
@@ -116,13 +118,14 @@ def line(name: str, found: Measured) -> tuple[str, ...]:
     row = METHODS[name]
     up, down, missed = formulas(row, name)
     authors, _, number = row.paper.rpartition(", arXiv ")
-    probes = "" if row.first_order else f" (P = {experiment(name).method.num_perturbations})"
+    letter, method = "K" if row.projects else "P", experiment(name).method
+    along = f" ({letter} = {method.directions_per_step})" if row.draws else ""
     after_one = f"{found.down_after_one:,}"
     again = "no: rounds are run again"
     return (
         f"`{name}`",
         f"[{authors}](https://arxiv.org/abs/{number})",
-        f"{up} = {found.up:,}{probes}",
+        f"{up} = {found.up:,}{along}",
         f"{down} = {found.down:,}",
         f"+ {missed} = {after_one}" if missed else f"the same = {after_one}",
         memory(row, found),
