@@ -242,7 +242,7 @@ def test_a_real_answer_is_as_long_as_the_formula_says(case: str) -> None:
     e, by_hand = expected(case)
     worker = Worker(e, *tasks.load(e))
     for client in range(e.federation.clients_per_round):
-        ((turn,),) = worker.turns([(client,)], step_seeds(e.seed, 0, TAU))
+        ((turn,),) = worker.turns([(client,)], step_seeds(e.seed, 0, e.record_steps))
         assert len(turn.payload) + (0 if turn.update is None else turn.update.nbytes) == by_hand.up
 
 
