@@ -30,7 +30,6 @@ RULES = {
 AXES = {
     "federation.local_steps": "Local steps τ",
     "method.num_perturbations": "Perturbations P",
-    "method.projections": "Projections K",
 }
 LOOKS = {
     "paper_bytes": style.Look(style.COLOURS[6], "D"),

@@ -17,7 +17,6 @@ BUDGET = (
     "federation.clients_per_round",
     "federation.local_steps",
     "method.num_perturbations",
-    "method.projections",
     "method.probe",
     "eval.every",
 )

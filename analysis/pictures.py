@@ -32,7 +32,7 @@ AGAINST = {
     "seconds": "wall-clock time",
     "simulated_seconds": "simulated time",
 }
-BYTE_FIELDS = ("federation.local_steps", "method.num_perturbations", "method.projections")
+BYTE_FIELDS = ("federation.local_steps", "method.num_perturbations")
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def main() -> int:
     )
     parser.add_argument("checkout", type=Path, help="folder of a clone of allen4747/Ferret")
     authors, random = Authors(parser.parse_args().checkout), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     model = Network()
     layout = [(name, tuple(weights.shape)) for name, weights in model.named_parameters()]
     ours, state = Blocks(layout, K, torch.device("cpu"), 0), State(flat(model), Identity())

@@ -52,7 +52,6 @@ def test_unequal_seeds_are_refused_even_within_a_method() -> None:
         "federation.clients_per_round",
         "federation.local_steps",
         "method.num_perturbations",
-        "method.projections",
         "eval.every",
     ],
 )

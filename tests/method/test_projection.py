@@ -90,7 +90,7 @@ def test_the_mean_of_many_rebuilt_changes_is_the_change() -> None:
         state = State(torch.zeros(D), Identity())
         made.apply(state, seed, made.project(torch.from_numpy(delta), seed), -1.0)
         rebuilt += state.x.numpy() / 10
-    # A rebuilt change is off by about √(d_b / n_b) of its length; the mean of 10 by a third of that.
+    # A rebuilt change is off by √(d_b / n_b) of its length, the mean of 10 by a third of that.
     assert np.linalg.norm(rebuilt - delta) < 0.5 * np.linalg.norm(delta)
     of_blocks = np.split(delta, np.cumsum(made.sizes)[:-1])
     assert made.norms.numpy() == pytest.approx([np.linalg.norm(b) for b in of_blocks], rel=0.3)
