@@ -45,7 +45,7 @@ SHARE_OF_MEDIAN = 0.9
 class Blocks:
     """The blocks of the weights, and what decides how many directions each has.
 
-    Directions are streamed, as everywhere: memory does not grow with K.
+    Directions are streamed, as everywhere: memory does not grow with K. Names are (seed, b, k).
 
     Args:
         projections: K.
@@ -79,9 +79,8 @@ class Blocks:
         norms = self.norms.double().numpy()
         ends = np.cumsum(norms if norms.any() else np.ones_like(norms))
         spare = self.projections - LEAST * len(norms)
-        return (
-            (LEAST + np.diff(np.floor(spare * (ends / ends[-1])), prepend=0)).astype(int).tolist()
-        )
+        shared = np.floor(spare * (ends / ends[-1])).astype(int)
+        return [LEAST + int(share) for share in np.diff(shared, prepend=0)]
 
     def project(self, change: Tensor, seed: int) -> np.ndarray:
         """The scalars of a client's change, block by block.
