@@ -171,6 +171,24 @@ def fedzo(w: Plain) -> None:
         w.x = w.x + m.server_lr * np.mean(changes, axis=0)
 
 
+def ferret(w: Plain) -> None:
+    """arXiv 2409.06277 with all weights in one block, as its authors' code scales it: with
+    v = u/√d, c = (d/K) <x_r - x_τ, v> and x <- x - η_s Σ c̄ v. ``tests/method/test_projection.py``
+    has several blocks."""
+    o, velocity = w.method, np.zeros(w.d)
+    for round_ in range(w.e.federation.rounds):
+        (seed,) = step_seeds(w.e.seed, round_, 1)
+        v = np.array([whole(seed, 0, k, d=w.d) for k in range(o.projections)]) / np.sqrt(w.d)
+        coordinates = []
+        for client in w.cohort(round_):
+            x = w.x
+            for step in range(w.e.federation.local_steps):
+                x = x - o.lr * (w.gradient(x, round_, client, step) + o.weight_decay * x)
+            coordinates.append(w.d / o.projections * v @ (w.x - x))
+        velocity = o.momentum * velocity + np.mean(coordinates, axis=0) @ v
+        w.x = w.x - o.server_lr * velocity
+
+
 def first_order(w: Plain) -> None:
     """Local SGD (with FedProx's pull, arXiv 1812.06127), then algorithm 2 of arXiv 2003.00295."""
     o, mean, square = w.method, np.zeros(w.d), np.full(w.d, w.method.server_eps**2)
@@ -213,6 +231,12 @@ CASES: list[tuple[str, Callable[[Plain], None], dict[str, Any]]] = [
     ("fedkseed", scalar_family, {"method.seed_pool": 5}),
     ("feedsign", feedsign, {}),
     ("feedsign", feedsign, SEVERAL | LINEAR),
+    ("ferret", ferret, {"method.projections": 12, "method.server_lr": 0.5}),
+    (
+        "ferret",
+        ferret,
+        {"method.projections": 37, "method.momentum": 0.5, "method.weight_decay": 0.1},
+    ),
     ("fedzo", fedzo, TWO | {"method.num_perturbations": 1, "federation.rounds": 1}),
     ("fedzo", fedzo, SEVERAL | COSINE | {"method.server_lr": 0.5}),
     ("fedavg", first_order, TWO),

@@ -113,8 +113,9 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
         f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
         f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
     )
-    if not method.row.first_order:
-        rounds += f", {method.num_perturbations} perturbations"
+    if method.row.draws:
+        what = "projections" if method.row.projects else "perturbations"
+        rounds += f", {method.directions_per_step} {what}"
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (

@@ -155,7 +155,7 @@ def _is_plain(experiment: Experiment) -> bool:
     """Whether a round is x - η mean(g z), as the stability bound assumes."""
     method = experiment.method
     return (
-        not experiment.sends_weights
+        not (experiment.sends_weights or method.row.first_order)
         and method.curvature_in == "both"
         and method.momentum == 0
         and method.distribution == "gaussian"  # its fourth moments are in the bound

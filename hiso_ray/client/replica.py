@@ -26,6 +26,7 @@ from hiso_ray.method.layout import Layout
 from hiso_ray.method.naming import Name, Naming
 from hiso_ray.method.perturbed import Unperturbed, unperturbed
 from hiso_ray.method.probe import Probe
+from hiso_ray.method.projection import Blocks
 from hiso_ray.method.scalar import Rule, State, Step, apply_record
 from hiso_ray.record import Record
 from hiso_ray.run_folder import snapshots
@@ -49,6 +50,7 @@ class Replica:
         train_examples: number in the whole federation.
         round: r, the number of records applied.
         average: (d,) float32 average of x_1 to x_r, or x_0; None without ``method.averaging``.
+        blocks: of the weights, for methods that project; None for others.
         buffer: (k, d) for k perturbed weight vectors, as many as the task takes at once; None if
             the task builds them layer by layer.
     """
@@ -80,6 +82,10 @@ class Replica:
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
         )
+        self.blocks: Blocks | None = None
+        if method.row.projects:
+            made = device, budget, method.generator, method.distribution
+            self.blocks = Blocks(task.layout, method.projections, *made)
         pool = (pool_seed(experiment.seed), method.seed_pool) if method.seed_pool else None
         self.naming = Naming(method.num_perturbations, method.directions == "shared", pool)
         self.probe = Probe(
@@ -116,7 +122,7 @@ class Replica:
 
     def _weight_vectors(self) -> int:
         """How many perturbed weight vectors exist at once."""
-        if self.task.several is None:
+        if self.task.several is None or self.experiment.method.row.first_order:
             return 1
         points = self.probe.points_of(self.naming.perturbations)
         at_once = min(self.task.several.at_once, points)
@@ -171,7 +177,10 @@ class Replica:
         self.round = round_
 
     def _apply(self, record: Record) -> None:
-        if record.moves:
+        if record.moves and self.blocks is not None:
+            (seed,), (g,) = record.seeds, record.scalars
+            self.blocks.apply(self.state, seed, np.array(g, np.float32), record.lr, record.momentum)
+        elif record.moves:
             second = record.second or [None] * len(record.scalars)
             steps = [
                 Step(
@@ -197,8 +206,8 @@ class Replica:
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise NonFiniteLoss(
-                f"{what} has overflowed ({value}): lower method.lr (now "
-                f"{self.experiment.method.lr:g})"
+                f"{what} has overflowed ({value}): lower "
+                + " or ".join(self.experiment.method.rates)
             )
 
     def _consult_oracle(self) -> None:
@@ -236,7 +245,9 @@ class Replica:
         velocity = self.state.velocity
         momentum = {} if velocity is None else {"velocity": velocity}
         average = {} if self.average is None else {"average": self.average}
-        return {"x": self.state.x} | momentum | average | self.state.curvature.stored()
+        norms = {} if self.blocks is None else {"block_norms": self.blocks.norms}
+        moved = {"x": self.state.x} | momentum | average | norms
+        return moved | self.state.curvature.stored()
 
     def forward_weights(self) -> Tensor | Unperturbed:
         """The result in the dtype of the forward passes; valid until the next probe."""

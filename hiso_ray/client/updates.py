@@ -38,7 +38,7 @@ def take_updates(
 
     def weighted() -> Iterator[np.ndarray]:
         for client in who:
-            change, loss = _train(clients, client, seeds)
+            change, loss = train(clients, client, seeds)
             losses.append(loss)
             if by_examples:
                 change.mul_(len(partition.of(client)))
@@ -51,11 +51,15 @@ def take_updates(
     ]
 
 
-def _train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
-    """x_{i,τ} - x_r, and the (τ,) losses of the local steps."""
+def train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
+    """x_{i,τ} - x_r, newly allocated, and the (τ,) losses of the local steps.
+
+    Raises:
+        NonFiniteLoss, UserError, TurnFailed: as :func:`take_updates`.
+    """
     method = clients.replica.experiment.method
-    train = _descend if method.row.first_order else _probe
-    change, losses = train(clients, client, seeds)
+    steps = _descend if method.row.first_order else _probe
+    change, losses = steps(clients, client, seeds)
     finite = np.isfinite(losses)
     if not (finite.all() and bool(torch.isfinite(change).all())):
         step = len(losses) - 1 if finite.all() else int(np.argmin(finite))
@@ -80,7 +84,7 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
         replica.state.x,
         steps=replica.experiment.federation.local_steps,
         lr=replica.lr,
-        momentum=method.momentum,
+        momentum=0.0 if method.row.projects else method.momentum,
         weight_decay=method.weight_decay,
         prox=method.prox,
     )

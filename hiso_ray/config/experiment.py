@@ -26,6 +26,7 @@ LATER: dict[str, Any] = {
     "method.warmup_rounds": 0,
     "method.averaging": 0.0,
     "method.client_loss": "plain",
+    "method.projections": 256,
 }
 """Fields newer than many runs, and the values at which nothing is as if they were not there:
 digests and cells leave them out, so that older runs keep theirs."""

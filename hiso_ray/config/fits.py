@@ -33,9 +33,16 @@ def check(experiment: Sections) -> None:
 def check_dimension(experiment: Sections, dimension: int) -> None:
     """
     Raises:
-        UserError: the model has too many trainable weights to be differentiated twice.
+        UserError: the model has too many trainable weights to be differentiated twice, or fewer
+            than it is projected on.
     """
     method = experiment.method
+    if method.row.projects and method.projections > dimension:
+        raise UserError(
+            f"method.projections = {method.projections:,} for {dimension:,} trainable weights: "
+            f"{method.name} would send more numbers than there are weights; give at most "
+            f"{dimension:,}, or use fedavg"
+        )
     wanted = {
         f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
@@ -129,6 +136,7 @@ def _differentiable(experiment: Sections) -> None:
         "method.probe = exact": method.probe == "exact",
         f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
+        f"method.name = {method.name}": method.row.projects,
     }
     dtype, found = experiment.task.dtype, [what for what, is_wanted in wanted.items() if is_wanted]
     if found and dtype != "float32":
@@ -142,7 +150,7 @@ def _several_local_steps(experiment: Sections) -> None:
     method = experiment.method
     if experiment.federation.local_steps > 1:
         return
-    unread = [n for n in ("momentum", "prox") if method.row.first_order and getattr(method, n) > 0]
+    unread = [n for n in ("momentum", "prox") if not method.row.draws and getattr(method, n) > 0]
     if method.hessian_update == "all" and not method.row.second_differences:
         unread.append("hessian_update")
     if unread:

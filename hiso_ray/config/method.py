@@ -117,14 +117,20 @@ class MethodConfig(Section):
         ge=0,
         lt=1,
         description="scalar methods: of the shared update, from round to round (d more floats); "
-        "first-order methods: of local SGD, from zero each round",
+        "methods that send weights: of local SGD, from zero each round",
+    )
+    projections: PositiveInt = Field(
+        256,
+        le=2**20,
+        description="ferret: directions of a round, on which clients project their change (K); at "
+        "most the number of trained weights",
     )
     seed_pool: int = Field(
         0, ge=0, le=2**20, description="fedkseed: seeds that directions are drawn from (K)"
     )
     server_lr: PositiveFloat = Field(
-        1.0, description="methods that send weights: the server's rate (η_s); fedadam, fedyogi, "
-        "fedadagrad: 0.01"
+        1.0, description="first-order methods and fedzo: the server's rate (η_s); fedadam, "
+        "fedyogi, fedadagrad: 0.01"
     )  # fmt: skip
     server_beta1: float = Field(
         0.9, ge=0, lt=1, description="retention of the server's first moment (β₁); fedadagrad: 0"
@@ -141,6 +147,19 @@ class MethodConfig(Section):
     @property
     def row(self) -> Method:
         return METHODS[self.name]
+
+    @property
+    def directions_per_step(self) -> int:
+        """Directions of one step of a record: P, or K where clients project."""
+        return self.projections if self.row.projects else self.num_perturbations
+
+    @property
+    def rates(self) -> list[str]:
+        """What to lower where numbers overflow."""
+        own = [f"method.lr (now {self.lr:g})"]
+        if "server_lr" in self.row.reads:
+            own.append(f"method.server_lr (now {self.server_lr:g})")
+        return own
 
     @property
     def curvature_row(self) -> Curvature:

@@ -2,8 +2,8 @@
 
 A method is one row, here or from another package (``outside``). Its mathematics is in
 ``hiso_ray.method``: the scalar family in ``scalar`` (with ``naming``, ``direction``, ``probe`` and
-``curvature``), clients' first-order steps in ``first_order``; the server's optimizers are in
-``hiso_ray.server.optimizers``.
+``curvature``), clients' first-order steps in ``first_order``, their projection in ``projection``;
+the server's optimizers are in ``hiso_ray.server.optimizers``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _CURVED = frozenset(
 _FOLD = _PROBING | {"averaging"}
 _FLAT_SCALARS = _FOLD | {"directions", "momentum"}
 _LOCAL_SGD = _EVERY | {"momentum", "weight_decay", "server_lr"}
+_PROJECTING = _LOCAL_SGD | {"projections", "averaging", "generator", "distribution"}
 _ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
 
 
@@ -71,6 +72,12 @@ METHODS: dict[str, Method] = {
             "directions": "per_client",
             "seed_pool": 4096,
         },
+    ),
+    "ferret": Method(
+        "Shu et al. 2025, arXiv 2409.06277",
+        "x ← x − η_s ḡu in blocks; g = <x − x_{i,τ}, u> after τ steps of SGD, along K directions",
+        _PROJECTING,
+        own={"curvature": "none"},
     ),
     "fedzo": Method(
         "Fang et al. 2022, arXiv 2201.09531",

@@ -23,7 +23,7 @@ from hiso_ray.config.method import MethodConfig
 
 
 def rate(method: MethodConfig, round_: int) -> float:
-    """η of a round: of its clients' local steps, and of its record.
+    """η of a round: of its clients' local steps, and of its record where clients probe.
 
     Args:
         method: of a resolved experiment.
@@ -38,6 +38,11 @@ def rate(method: MethodConfig, round_: int) -> float:
     t = min(1.0, (round_ - warmup) / (end - warmup))
     share = 1 - t if method.schedule == "linear" else (1 + math.cos(math.pi * t)) / 2
     return method.lr * (floor + (1 - floor) * share)
+
+
+def record_rate(method: MethodConfig, round_: int) -> float:
+    """η of a round's record: the server's rate where ``lr`` is that of clients' own steps."""
+    return method.server_lr if method.row.projects else rate(method, round_)
 
 
 def resolve(experiment: Experiment) -> Experiment:

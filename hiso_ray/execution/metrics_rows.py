@@ -139,12 +139,9 @@ class MetricsRows:
         self.score = result.score
         scores = means(result.score, self.experiment.task.validation_examples)
         if not all(math.isfinite(value) for value in scores.values()):
-            method = self.experiment.method
-            lower = f"method.lr (now {method.lr:g})"
-            if self.experiment.sends_weights:
-                lower += f" or method.server_lr (now {method.server_lr:g})"
             raise NonFiniteLoss(
-                f"non-finite evaluation loss after round {self.history.round}; lower {lower}"
+                f"non-finite evaluation loss after round {self.history.round}; lower "
+                + " or ".join(self.experiment.method.rates)
             )
         return scores | result.statistics | self._of_server()
 

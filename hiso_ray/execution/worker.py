@@ -16,10 +16,12 @@ import torch
 from hiso_ray import tasks
 from hiso_ray.client.diagnostics import diagnose
 from hiso_ray.client.out_of_memory import Batch, explained
+from hiso_ray.client.projections import take_projections
 from hiso_ray.client.replica import Replica
 from hiso_ray.client.turns import take_turns
 from hiso_ray.client.updates import take_updates
 from hiso_ray.config import Experiment
+from hiso_ray.config.schedule import record_rate
 from hiso_ray.execution import gpu_memory
 from hiso_ray.execution.memory import actor_gpu_bytes, states_bytes
 from hiso_ray.federation.partition import Partition
@@ -103,6 +105,8 @@ class Worker:
         with self._explained(where, "batch_size"):
             if self.replica.experiment.sends_weights:
                 return [take_updates(self.replica, partition, unit, seeds) for unit in units]
+            if self.replica.blocks is not None:
+                return [take_projections(self.replica, partition, unit, seeds) for unit in units]
             turns = iter(take_turns(self.replica, partition, units, seeds))
             return [list(islice(turns, len(unit))) for unit in units]
 
@@ -149,7 +153,7 @@ class Worker:
             self.partition, gpu_memory.lengths(self._arrays, "train"), task.batch_size, len(clients)
         )
         batch = gpu_memory.heaviest_batch(task, gpu_memory.lengths(self._arrays, "eval"))
-        seeds = step_seeds(0, 0, federation.local_steps)
+        seeds = step_seeds(0, 0, experiment.record_steps)
         self._turns(heavy, work_units(experiment, clients), seeds)
         if not experiment.sends_weights:
             self.catch_up(Missed(1, [self._record(clients, seeds)]))
@@ -163,14 +167,14 @@ class Worker:
     def _record(self, clients: Sequence[int], seeds: Sequence[int]) -> Record:
         """A record whose scalars are all zero."""
         method = self.replica.experiment.method
-        each = method.num_perturbations * (1 if self.replica.naming.shared else len(clients))
+        each = method.directions_per_step * (1 if self.replica.naming.shared else len(clients))
         zeros = ((0.0,) * each,) * len(seeds)
         return Record(
             round=0,
             cohort=tuple(clients),
             seeds=tuple(seeds),
             scalars=zeros,
-            lr=method.lr,
+            lr=record_rate(method, 0),
             mu=method.mu,
             hessian_retention=method.hessian_retention,
             hessian_eps=method.hessian_eps,

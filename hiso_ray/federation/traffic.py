@@ -3,12 +3,12 @@
 Bytes are counted by three rules, never mixed:
 
 - *protocol* (``uplink_bytes``, ``downlink_bytes``): down, each sampled client gets the request (τ
-  seeds of 8 bytes if it probes, lr and μ of 4) and every record it missed since its last turn (the
-  same, plus its scalars), or for methods that send weights the d float32 of x_r; this counts even
-  if the client drops out or is late. Up, the payload of each client of the record's cohort, that is
-  of each that answered in time. A round that moved nothing leaves nothing to catch up with. A mask
-  that clients cannot make themselves comes with a client's first request (``Sizes.mask``). The
-  summary lists the initial model separately: every method sends it once.
+  seeds of 8 bytes if it probes, one if it projects, lr and μ of 4) and every record it missed since
+  its last turn (the same, plus its scalars), or for methods that send weights the d float32 of x_r;
+  this counts even if the client drops out or is late. Up, the payload of each client of the
+  record's cohort, that is of each that answered in time. A round that moved nothing leaves nothing
+  to catch up with. A mask that clients cannot make themselves comes with a client's first request
+  (``Sizes.mask``). The summary lists the initial model separately: every method sends it once.
 - *paper* (``paper_bytes_per_client``): the rule of the published tables, rounds × 2 × P × τ × 4 for
   scalars and rounds × 2 × d × 4 for weights.
 - *ray* (``ray_bytes``, counted by the executor): the serialized messages between the driver and
@@ -51,7 +51,7 @@ class Sizes:
 
     @cached_property
     def scalars(self) -> int:
-        """Number of scalars a client measures in a round: τ·P, or 2τP with second differences."""
+        """Number of scalars of a client's answer; see :func:`scalars_per_turn`."""
         return scalars_per_turn(self.experiment)
 
     @cached_property
@@ -64,7 +64,7 @@ class Sizes:
     @cached_property
     def request(self) -> int:
         """The request to one sampled client for its turn."""
-        seeds = 0 if self.experiment.method.row.first_order else self._seeds
+        seeds = self._seeds if self.experiment.method.row.draws else 0
         model = 4 * self.dimension if self.experiment.sends_weights else 0
         return seeds + 4 + 4 + model
 
@@ -101,14 +101,15 @@ class Sizes:
 
     @property
     def _seeds(self) -> int:
-        return 8 * self.experiment.federation.local_steps
+        return 8 * self.experiment.record_steps
 
 
 def scalars_per_turn(experiment: Experiment) -> int:
-    """Number of scalars one client measures in a round."""
+    """Number of scalars one client sends in a round: τ·P, 2τP with second differences, or K
+    where it projects its change."""
     method = experiment.method
-    per_step = method.num_perturbations * (1 + method.row.second_differences)
-    return experiment.federation.local_steps * per_step
+    per_step = method.directions_per_step * (1 + method.row.second_differences)
+    return experiment.record_steps * per_step
 
 
 def paper_bytes_per_client(experiment: Experiment, rounds: int, dimension: int) -> int:

@@ -133,6 +133,7 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
     "hizoo": ONE_CENTRAL | {"hessian_retention": 0.999, "hessian_update": "all"},
     "feedsign": PLAIN | ONE_CENTRAL,
     "fedkseed": PLAIN | ONE_CENTRAL | {"directions": "per_client", "seed_pool": 4096},
+    "ferret": PLAIN,
     "fedzo": PLAIN | {"directions": "per_client"},
     "fedavg": PLAIN,
     "fedadam": PLAIN | {"server_lr": 0.01},
@@ -183,9 +184,11 @@ def test_how_scalars_travel_and_are_combined_is_the_methods_or_what_was_asked() 
 
 
 def test_who_sends_weights_and_who_computes_gradients() -> None:
-    first_order = {"fedavg", "fedadam", "fedyogi", "fedadagrad", "fedprox"}
-    assert {n for n, row in METHODS.items() if row.first_order} == first_order
-    assert {n for n, row in METHODS.items() if row.sends == "weights"} == first_order | {"fedzo"}
+    local_sgd = {"fedavg", "fedadam", "fedyogi", "fedadagrad", "fedprox"}
+    assert {n for n, row in METHODS.items() if row.first_order} == local_sgd | {"ferret"}
+    assert {n for n, row in METHODS.items() if row.sends == "weights"} == local_sgd | {"fedzo"}
+    assert {n for n, row in METHODS.items() if row.projects} == {"ferret"}
+    assert {n for n, row in METHODS.items() if not row.draws} == local_sgd
 
 
 def of(method: str, **dotted: Any) -> dict[str, Any]:
@@ -278,6 +281,10 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
             of("hiso", diagnostics__every=5, task__dtype="bfloat16"),
             ["diagnostics.every = 5 with task.dtype = bfloat16"],
         ),
+        (
+            of("ferret", task__dtype="float16"),
+            ["method.name = ferret with task.dtype = float16", "set task.dtype to float32"],
+        ),
         (of("fedprox"), ["method.prox of fedprox", "local_steps to 2 or more", "fedavg"]),
         (of("fedadam", method__momentum=0.9), ["method.momentum of fedadam", "local_steps to 2"]),
         (of("hiso", method__hessian_update="all"), ["method.hessian_update", "local_steps to 2"]),
@@ -331,6 +338,8 @@ def test_what_does_not_fit_the_method_or_each_other_is_refused(
         of("fedavg", aggregation__weights="examples"),
         of("fedprox", federation__local_steps=2),
         of("fedzo", task__dtype="bfloat16"),
+        of("ferret", method__momentum=0.9, federation__clients_per_round=9, **KRUM),
+        of("ferret", uplink__precision="int8", **NOISY),
         of("hiso", federation__clients_per_round=9, **KRUM),
         of("decomfl", **NOISY),
         of("fedkseed", privacy__clip=1),
@@ -356,6 +365,13 @@ def test_a_model_too_large_for_its_hessian_is_refused(of_what: str) -> None:
     with pytest.raises(ValueError, match=rf"{of_what} = \w+ .* too much for 20,000,001 trainable"):
         fits.check_dimension(e, fits.LARGEST_HESSIAN + 1)
     fits.check_dimension(Experiment(), 10**12)
+
+
+def test_more_projections_than_weights_are_refused() -> None:
+    e = Experiment().changed(**{"method.name": "ferret", "method.projections": 100})
+    fits.check_dimension(e, 100)
+    with pytest.raises(ValueError, match=r"projections = 100 for 99 trainable .* at most 99"):
+        fits.check_dimension(e, 99)
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
