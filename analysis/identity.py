@@ -24,7 +24,7 @@ VARIANTS = {
     "averaging": "averaging {:g}",
     "client_loss": "{} loss",
 }
-LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
+LOCAL = ("task.model", "task.data", "task.sparse_text", "devices.profile")  # may be paths
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def fields_of(experiment: Experiment) -> dict[str, Any]:
     the machine."""
     fields = dict(_dotted(experiment.model_dump()))
     for name in LOCAL:
-        if Path(fields[name]).is_absolute():
+        if name in fields and Path(fields[name]).is_absolute():
             fields[name] = Path(fields[name]).name
     return fields
 

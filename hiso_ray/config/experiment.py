@@ -61,14 +61,14 @@ class Experiment(Sections):
         """SHA-256 over the fields that decide what a round adds to the ledger.
 
         It excludes resources, evaluation, diagnostics and the number of rounds. It also excludes
-        the paths of model, data and device profile: the ledger's header has digests of their
-        contents.
+        the paths of model, data, a mask's text and device profile: the ledger's header has digests
+        of their contents, or of the mask.
         """
         elsewhere: dict[str, Any] = {
             "resources": True,
             "eval": True,
             "diagnostics": True,
-            "task": {"model", "data"} | SCORING,
+            "task": {"model", "data", "sparse_text"} | SCORING,
             "federation": {"rounds"},
             "devices": {"profile"},
         }

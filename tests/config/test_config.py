@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from hiso_ray import config
 from hiso_ray.config import METHODS, DevicesConfig, Experiment, MethodConfig, fits, own_value
 from hiso_ray.config.fields import explain, known_fields
+
+ROOT = Path(__file__).parents[2]
 
 
 def mistake(values: dict[str, Any]) -> str:
@@ -220,7 +223,7 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
             ["curvature_in = probe", "there is no curvature"],
         ),
         (of("hiso", method__schedule_floor=0.1), ["schedule_floor = 0.1", "linear or cosine"]),
-        (of("fedavg", method__averaging=0.9), ["averaging = 0.9", "use hiso", "or fedkseed"]),
+        (of("fedavg", method__averaging=0.9), ["averaging = 0.9", "use hiso", "or ferret"]),
         # config/fits.py
         (
             of("hiso", method__schedule="linear", method__schedule_rounds=300),
@@ -392,3 +395,12 @@ def test_every_field_explains_itself() -> None:
     assert "seed" in fields
     assert "federation.alpha" in fields
     assert all(info.description for info in fields.values())
+
+
+def test_a_field_added_later_changes_no_older_run() -> None:
+    """Published runs can be resumed and replayed only if their configuration keeps its digest."""
+    for folder in sorted((ROOT / "docs" / "results" / "gemma" / "runs").iterdir()):
+        values = config.read_yaml(folder / "config.yaml")
+        known = {name: values[name] for name in Experiment.model_fields if name in values}
+        header = json.loads((folder / "ledger.jsonl").read_text().splitlines()[0])
+        assert Experiment.model_validate(known).digest() == header["config_sha256"], folder.name
