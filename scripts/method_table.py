@@ -141,9 +141,9 @@ def table() -> str:
     lines = [HEADER, tuple("---" for _ in HEADER), *(line(n, f) for n, f in found.items())]
     note = (
         f"Bytes of one sampled client and round, measured at d = {found['hiso'].d}, τ = {TAU}, "
-        f"m = {CLIENTS} (mezo: 1) and fedkseed's K = {experiment('fedkseed').method.seed_pool}. An "
-        "average of the iterates (`method.averaging`) is 1 d more. At work a process holds some more "
-        "d for a while; `hiso-ray run --dry-run` says how much."
+        f"m = {CLIENTS} (mezo: 1) and fedkseed's K = {experiment('fedkseed').method.seed_pool}. "
+        "An average of the iterates (`method.averaging`) is 1 d more. At work a process holds some "
+        "more d for a while; `hiso-ray run --dry-run` says how much."
     )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{note}"
 
