@@ -177,7 +177,8 @@ def joined_cluster() -> Iterator[None]:
     and stops it at the end of the context.
 
     Raises:
-        UserError: nothing answers at ``RAY_ADDRESS``, or no local cluster can be started.
+        UserError: nothing answers at ``RAY_ADDRESS``, that cluster has another Python or Ray, or no
+            local cluster can be started.
     """
     if ray.is_initialized():
         yield
@@ -189,6 +190,12 @@ def joined_cluster() -> Iterator[None]:
             ray.init(logging_level="ERROR", log_to_driver=False)
         except ConnectionError as error:
             raise unreachable(address, str(error)) from error
+        except RuntimeError as error:
+            if "Version mismatch" not in str(error):
+                raise
+            raise UserError(
+                f"RAY_ADDRESS = {address}: {error}. Install on all nodes what constraints.txt pins"
+            ) from error
     else:
         _start_local()
     if threading.current_thread() is threading.main_thread():
