@@ -25,7 +25,8 @@ def add_doctor(commands: Any) -> None:
     command = commands.add_parser(
         "doctor",
         help="examine every node of the cluster before a run",
-        usage="%(prog)s [--address ADDRESS] [--config FILE] [--out DIR] [--SECTION.FIELD VALUE ...]",
+        usage="%(prog)s [--address ADDRESS] [--nodes N] [--config FILE] [--out DIR] "
+        "[--SECTION.FIELD VALUE ...]",
         description="Examines every node of the cluster that a run would join, or this machine "
         "where there is none, and says what is wrong and what to do; exits with 1 if a run would "
         "fail. Takes the options of `run`: they say how many actors and GPUs it is to have. Each "
@@ -34,6 +35,13 @@ def add_doctor(commands: Any) -> None:
     )
     command.add_argument(
         "--address", metavar="ADDRESS", help="as RAY_ADDRESS, which it replaces: HOST:PORT or auto"
+    )
+    command.add_argument(
+        "--nodes",
+        type=int,
+        metavar="N",
+        help="how many nodes there should be; waits for them, five minutes at most (default: takes "
+        "those that are there)",
     )
     command.add_argument("--config", metavar="FILE", help="YAML file with sections of fields")
     command.add_argument(
@@ -48,7 +56,7 @@ def doctor(given: argparse.Namespace, console: Console) -> int:
         os.environ["RAY_ADDRESS"] = given.address
     from hiso_ray.doctor.examine import examine
 
-    found = examine(experiment_given(given), Path(given.out))
+    found = examine(experiment_given(given), Path(given.out), given.nodes)
     console.print(checks_table(found), highlight=False)
     return FAILED if any(finding.level == "fail" for finding in found) else 0
 

@@ -15,26 +15,26 @@ from hiso_ray.execution.placement import Node
 CLOCK_SECONDS = 1.0  # by which clocks may differ
 
 
-def cluster(nodes: Sequence[Node], gone: Sequence[str]) -> Finding:
+def cluster(nodes: Sequence[Node], gone: Sequence[str], expected: int | None = None) -> Finding:
     """What was examined.
 
     Args:
         gone: addresses of nodes that have left.
+        expected: how many nodes there should be; None if nobody said.
     """
     cpus, gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     there = f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus:g} CPUs, {gpus:g} GPUs"
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        there = f"none: RAY_ADDRESS is not set. This machine alone, as Ray counts it: {there}"
-    if gone:
+    found = f"{address}: {there}" if address else f"no RAY_ADDRESS, so this machine alone: {there}"
+    logs = "the end of session_latest/logs/raylet.out in Ray's temporary folder (/tmp/ray) there"
+    if expected is not None and len(nodes) < expected:
         return Finding(
-            "cluster",
-            "warn",
-            f"{there}; {', '.join(gone)} left it",
-            "if that was not meant, see the end of session_latest/logs/raylet.out there, in Ray's "
-            "temporary folder (/tmp/ray)",
+            "cluster", "fail", f"{found}; {expected} nodes were to be there", f"see {logs}"
         )
-    return Finding("cluster", "ok", there if not address else f"{address}: {there}")
+    if gone:
+        left = f"{', '.join(gone)} left it"
+        return Finding("cluster", "warn", f"{found}; {left}", f"unless that was meant, see {logs}")
+    return Finding("cluster", "ok", found)
 
 
 def answers(silent: Mapping[str, str]) -> list[Finding]:

@@ -17,27 +17,33 @@ from hiso_ray.tasks.contract import Count
 from hiso_ray.tasks.pretrained.cache import cache
 
 THIS = "this process"
+JOIN_SECONDS = 300.0  # for nodes to start and join
 
 
-def examine(experiment: Experiment, out: Path) -> list[Finding]:
+def examine(experiment: Experiment, out: Path, expected: int | None = None) -> list[Finding]:
     """Findings about every node of the cluster that this process is in or ``RAY_ADDRESS`` names;
     without one, about this machine with a Ray of its own, as ``run`` would start it.
 
     Args:
         experiment: what is to be run there; resolved.
         out: its run folder, or the folder of run folders; need not exist.
+        expected: number of nodes to wait for, ``JOIN_SECONDS`` at most; None takes those there are.
 
     Raises:
         UserError: the model's structure is not available.
     """
     from hiso_ray.execution.cluster import nodes, session
+    from hiso_ray.execution.cluster.address import SECONDS
 
     size, folder = tasks.count(experiment), _existing(out.resolve())
     with ExitStack() as stack:
         try:
-            stack.enter_context(session.joined_cluster())
+            seconds = SECONDS if expected is None else JOIN_SECONDS
+            stack.enter_context(session.joined_cluster(seconds))
         except UserError as error:
             return [Finding("cluster", "fail", str(error))]
+        if expected is not None:
+            nodes.wait_for(expected, JOIN_SECONDS)
         mark = stack.enter_context(_marked(folder))
         replies = nodes.ask_every_node(facts.gather, mark, experiment.resources)
         gone = nodes.left()
@@ -50,7 +56,7 @@ def examine(experiment: Experiment, out: Path) -> list[Finding]:
     software = {node.address: node.facts.versions for node in examined}
     kept = cache()
     return [
-        alike.cluster([reply.room for reply in replies], gone),
+        alike.cluster([reply.room for reply in replies], gone, expected),
         *alike.answers(silent),
         alike.versions({THIS: facts.versions()} | software),
         *(judge(experiment, size, folder, examined) if examined else []),

@@ -62,11 +62,16 @@ class Network:
         """Brings its cable up."""
         ip("link", "set", self._cable(node), "up")
 
-    def close(self) -> None:
-        """Ends every process of the namespaces, and takes them away."""
+    def end(self) -> None:
+        """Ends every process of the namespaces."""
         for node in range(self.size):
-            for process in ip("netns", "pids", self._space(node)).split():
-                subprocess.run(["kill", "-9", process], check=False)
+            if found := ip("netns", "pids", self._space(node)).split():
+                subprocess.run(["kill", "-9", *found], check=False)  # some end meanwhile
+
+    def close(self) -> None:
+        """Ends every process, and takes the namespaces away."""
+        self.end()
+        for node in range(self.size):
             ip("link", "delete", self._cable(node))
             ip("netns", "delete", self._space(node))
         ip("link", "delete", self._bridge)

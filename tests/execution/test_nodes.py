@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -54,30 +53,27 @@ TALKING = {
 
 
 @pytest.fixture
-def two_machines(tmp_path: Path) -> Iterator[Network]:
-    """A head and a worker node, one CPU each, that reach each other by a cable only. The worker's
-    Ray is started again whenever it ends, as services and Kubernetes do."""
-    try:
-        network = Network(2)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs iproute2 and the right to make network namespaces: {error}")
+def two_machines(network: Network, tmp_path: Path) -> Iterator[Network]:
+    """A head and a worker node, one CPU each. The worker's Ray is started again whenever it ends,
+    as services and Kubernetes do."""
     head, worker = map(network.address, range(2))
     ray = f"{Path(sys.executable).with_name('ray')} start --block --num-cpus=1"
-    commands = (
-        f"{ray} --head --node-ip-address={head} --port={PORT} --include-dashboard=false",
-        f"while true; do {ray} --node-ip-address={worker} --address={head}:{PORT}; sleep 1; done",
-    )
-    with contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie below it
+        of_head = f"--head --node-ip-address={head} --port={PORT} --include-dashboard=false"
+        of_worker = f"--node-ip-address={worker} --address={head}:{PORT}"
+        commands = (
+            f"{ray} {of_head} --temp-dir={folder}/h",
+            f"while true; do {ray} {of_worker} --temp-dir={folder}/w; sleep 1; done",
+        )
         for node, command in enumerate(commands):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray"))  # short
-            log = stack.enter_context(open(tmp_path / f"ray-{node}.log", "w"))
-            subprocess.Popen(
-                [*network.inside(node), "sh", "-c", command.replace(ray, f"{ray} --temp-dir={folder}")],
-                env=os.environ | TALKING, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        stack.callback(network.close)
+            with open(tmp_path / f"ray-{node}.log", "w") as log:
+                subprocess.Popen(
+                    [*network.inside(node), "sh", "-c", command],
+                    env=os.environ | TALKING, stdout=log, stderr=subprocess.STDOUT,
+                )  # fmt: skip
         wait_for_nodes(network, 2)
         yield network
+        network.end()
 
 
 def wait_for_nodes(network: Network, count: int) -> None:

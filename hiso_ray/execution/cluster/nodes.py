@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiso_ray.execution.placement import Node
 
+PAUSE = 0.5
 CLOCK_TRIES = 5  # the quickest answer says most about a clock
 ANSWER_SECONDS = 180.0  # for a process to start on each node, and to answer
 
@@ -86,6 +87,13 @@ def ask_every_node(function: Callable[..., Any], *arguments: Any) -> list[Reply]
         )
         for node, clock, answer in zip(nodes, ahead, answers, strict=True)
     ]
+
+
+def wait_for(count: int, seconds: float) -> None:
+    """Waits until the cluster has so many nodes, or time is up."""
+    deadline = time.monotonic() + seconds
+    while sum(node["Alive"] for node in ray.nodes()) < count and time.monotonic() < deadline:
+        time.sleep(PAUSE)
 
 
 def left() -> list[str]:
