@@ -9,7 +9,6 @@ from hiso_ray.config import Experiment
 from hiso_ray.doctor.facts import CODE
 from hiso_ray.doctor.finding import Examined, Finding, grouped
 from hiso_ray.doctor.tiny_run import Bits
-from hiso_ray.execution.memory import gpus_held
 from hiso_ray.execution.placement import Node
 
 CLOCK_SECONDS = 1.0  # by which clocks may differ
@@ -94,8 +93,9 @@ def clocks(nodes: Sequence[Examined]) -> Finding:
 
 def same_bits(experiment: Experiment, nodes: Sequence[Examined]) -> Finding:
     """Whether a tiny run ends with one digest on all nodes that can have client actors."""
-    gpu = gpus_held(experiment.resources) > 0
-    able = [n for n in nodes if n.room.cpus > 0 and (n.room.gpus > 0 or not gpu)]
+    asked = experiment.resources.gpus_per_client != 0
+    gpus = asked and any(n.room.gpus > 0 for n in nodes)
+    able = [n for n in nodes if n.room.cpus > 0 and (n.room.gpus > 0 or not gpus)]
     bits = {n.address: n.facts.bits for n in able}
     broken = {address: why for address, why in bits.items() if isinstance(why, str)}
     if broken:

@@ -11,7 +11,7 @@ from hiso_ray.execution.memory import CONTEXT, gpus_held, probe_bytes
 from hiso_ray.execution.placement import place
 from hiso_ray.tasks.contract import Count
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 FREE = 0.9  # of a GPU's memory, below which something else runs there
 
 
@@ -89,8 +89,9 @@ def object_store(experiment: Experiment, size: Count, nodes: Sequence[Examined])
     if small:
         return Finding(
             "object store",
-            "fail",
-            f"{grouped(small)}; the weights alone need {need / GIB:.2f} GiB",
+            "warn",
+            f"{grouped(small)}; the weights alone need {need / MIB:,.2f} MiB, so Ray keeps some on "
+            "a disk",
             f"start Ray there with --object-store-memory {2 * need} (and containers with "
             "`--shm-size` above that; on Kubernetes, an emptyDir with medium Memory at /dev/shm)",
         )
@@ -109,5 +110,5 @@ def object_store(experiment: Experiment, size: Count, nodes: Sequence[Examined])
         )
     least = min(n.store for n in nodes)
     return Finding(
-        "object store", "ok", f"{least / GIB:.1f} GiB; the weights need {need / GIB:.2f} GiB"
+        "object store", "ok", f"{least / GIB:.1f} GiB; the weights need {need / MIB:,.2f} MiB"
     )

@@ -13,6 +13,9 @@ from hiso_ray.doctor import alike, capacity, facts, folders
 from hiso_ray.doctor.facts import Facts
 from hiso_ray.doctor.finding import Examined, Finding
 from hiso_ray.errors import UserError
+from hiso_ray.execution.cluster.address import SECONDS
+from hiso_ray.execution.cluster.nodes import ask_every_node, left, wait_for
+from hiso_ray.execution.cluster.session import joined_cluster
 from hiso_ray.tasks.contract import Count
 from hiso_ray.tasks.pretrained.cache import cache
 
@@ -32,21 +35,19 @@ def examine(experiment: Experiment, out: Path, expected: int | None = None) -> l
     Raises:
         UserError: the model's structure is not available.
     """
-    from hiso_ray.execution.cluster import nodes, session
-    from hiso_ray.execution.cluster.address import SECONDS
-
     size, folder = tasks.count(experiment), _existing(out.resolve())
     with ExitStack() as stack:
         try:
             seconds = SECONDS if expected is None else JOIN_SECONDS
-            stack.enter_context(session.joined_cluster(seconds))
+            stack.enter_context(joined_cluster(seconds))
         except UserError as error:
-            return [Finding("cluster", "fail", str(error))]
+            there = "if it runs, call this on one of its nodes, or by `ray job submit`"
+            return [Finding("cluster", "fail", str(error), there)]
         if expected is not None:
-            nodes.wait_for(expected, JOIN_SECONDS)
+            wait_for(expected, JOIN_SECONDS)
         mark = stack.enter_context(_marked(folder))
-        replies = nodes.ask_every_node(facts.gather, mark, experiment.resources)
-        gone = nodes.left()
+        replies = ask_every_node(facts.gather, mark, experiment.resources)
+        gone = left()
     silent = {r.address: _last_line(r.answer) for r in replies if isinstance(r.answer, Exception)}
     examined = [
         Examined(r.address, r.here, r.room, r.store, r.ahead, r.answer)

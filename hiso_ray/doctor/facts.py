@@ -8,16 +8,17 @@ import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
+from glob import glob
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-import hiso_ray
 from hiso_ray.config import ResourcesConfig
 from hiso_ray.doctor.tiny_run import Bits, tiny_run
 from hiso_ray.errors import UserError
+from hiso_ray.version import __version__
 
 SHARED_MEMORY = Path("/dev/shm")
 CODE = "hiso_ray's code"
@@ -90,18 +91,18 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "ray": version("ray"),
         "torch": torch.__version__,
-        "hiso_ray": hiso_ray.__version__,
+        "hiso_ray": __version__,
         CODE: _code(),
     }
 
 
 @functools.cache
 def _code() -> str:
-    """The digest's beginning of every Python file of this package, in order of their names."""
-    root, digest = Path(hiso_ray.__file__).parent, hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(path.read_bytes())
+    """The beginning of a digest of this package's Python files; a checkout, where some folders are
+    links, has that of an installation."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for name in sorted(glob("**/*.py", root_dir=root, recursive=True)):
+        digest.update(name.encode() + (root / name).read_bytes())
     return digest.hexdigest()[:12]
 
 

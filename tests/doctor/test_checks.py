@@ -55,7 +55,9 @@ def test_sound_nodes_have_no_faults(experiment: Make) -> None:
     assert found["GPUs"].found == (
         "NVIDIA H200, 140.0 GiB: 69.4 GiB for torch in a share of 0.5 on 10.0.0.2 #0"
     )
-    assert "2 per actor" not in found["actors"].found
+    assert "and 0.5 GPU each" in found["actors"].found
+    auto = judged(experiment(**{"resources.gpus_per_client": "auto"}), with_gpus)
+    assert auto["same bits"].found == "cuda NVIDIA H200: 0f on 10.0.0.2"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_sound_nodes_have_no_faults(experiment: Make) -> None:
          ["12ab on 10.0.0.2", "their libraries differ"]),
         ({}, {"bits": "out of GPU memory"}, "same bits", "fail", ["out of GPU memory on 10.0.0.2"]),
         ({}, {"ahead": -7.25}, "clocks", "warn", ["-7.2 s on 10.0.0.2", "chrony"]),
-        ({}, {"store": 1024.0}, "object store", "fail",
+        ({}, {"store": 1024.0}, "object store", "warn",
          ["0.00 GiB on 10.0.0.2", "--object-store-memory"]),
         ({}, {"shared_memory": GIB // 16}, "object store", "warn",
          ["4.0 GiB in a /dev/shm of 0.06 GiB on 10.0.0.2", "--shm-size"]),
