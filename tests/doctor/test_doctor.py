@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +16,17 @@ from hiso_ray.execution.cluster import session
 ONE_LINE = ["--task.name", "digits", "--resources.gpus_per_client", "0.5"]
 
 
-def rows(printed: str) -> dict[str, tuple[str, str]]:
-    """The table's levels and texts, by check."""
-    found: dict[str, tuple[str, str]] = {}
-    check = ""
+def rows(printed: str) -> dict[str, list[str]]:
+    """The table's levels, findings and remedies, by check."""
+    found: dict[str, list[str]] = {}
     for line in printed.splitlines():
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
-        if len(cells) == 4:
-            check = cells[0] or check
-            level, text = found.get(check, ("", ""))
-            found[check] = (level or cells[1], f"{text} {cells[2]} {cells[3]}")
+        if len(cells) == 4 and cells[0]:
+            check, *found[cells[0]] = cells
+        elif len(cells) == 4:  # a cell's next line
+            found[check] = [
+                f"{old} {new}".strip() for old, new in zip(found[check], cells[1:], strict=True)
+            ]
     return found
 
 
@@ -38,7 +38,7 @@ def test_faults_of_a_real_cluster(
     monkeypatch.setenv("HISO_RAY_CACHE", "/proc/cache")  # nobody, not even root, can write there
     assert main(["doctor", *ONE_LINE, "--out", "/proc/runs"]) == 1
     found = rows(capsys.readouterr().out)
-    assert {check: level for check, (level, _) in found.items()} == {
+    assert {check: level for check, (level, *_) in found.items()} == {
         "cluster": "ok", "versions": "ok",
         "GPUs": "fail",  # Ray was told of two
         "actors": "ok", "object store": "ok", "run folder": "fail", "clocks": "ok",
@@ -60,9 +60,9 @@ def test_an_address_without_a_cluster_is_a_fault(
     monkeypatch.setenv("RAY_ADDRESS", "")  # restored afterwards
     monkeypatch.setattr(session.ray, "is_initialized", bool)
     assert main(["doctor", "--task.name", "digits", "--address", address]) == 1
-    level, text = rows(capsys.readouterr().out)["cluster"]
+    level, found, _ = rows(capsys.readouterr().out)["cluster"]
     assert level == "fail"
-    assert why in re.sub(r"\s+", " ", text)
+    assert why in found
 
 
 def test_a_cluster_of_another_ray_is_a_fault(ray_cluster: None) -> None:
@@ -74,7 +74,7 @@ def test_a_cluster_of_another_ray_is_a_fault(ray_cluster: None) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    level, text = rows(done.stdout)["cluster"]
+    level, found, _ = rows(done.stdout)["cluster"]
     assert level == "fail"
-    assert "Ray: 2.1.0" in text
-    assert "constraints.txt" in text
+    assert "Ray: 2.1.0" in found
+    assert "constraints.txt" in found
