@@ -106,4 +106,4 @@ def _marked(folder: Path) -> Iterator[Path]:
 
 def _last_line(error: Exception) -> str:
     """Ray puts tracebacks before what went wrong."""
-    return str(error).strip().splitlines()[-1]
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
