@@ -34,13 +34,14 @@ extensions = [
 include_patterns = ["*.md", "docs/*.md", "docs/results/*.md", "docs/site/*.md"]
 exclude_patterns = [".*", "**/.*", "build", "report", "runs", "site", "hiso_ray", "tests"]
 
+smartquotes = False  # quotes and dashes are as the pages have them
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["math"]  # as code hosts have it: ```math
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 napoleon_use_ivar = True
 copybutton_prompt_text = "$ "

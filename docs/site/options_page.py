@@ -30,14 +30,10 @@ class Options(SphinxDirective):
 
 def page() -> str:
     """The fields as Markdown: a heading for each section, and a ``confval`` for each field."""
-    parts, before = [], "none"
+    sections: dict[str, list[str]] = {}
     for name, info in known_fields().items():
-        section = name.rpartition(".")[0]
-        if section != before:
-            parts.append(f"## {section or 'experiment'}")
-        before = section
-        parts.append(entry(name, info))
-    return "\n\n".join(parts)
+        sections.setdefault(name.rpartition(".")[0] or "experiment", []).append(entry(name, info))
+    return "\n\n".join("\n\n".join([f"## {name}", *of]) for name, of in sections.items())
 
 
 def entry(name: str, info: FieldInfo) -> str:
@@ -70,7 +66,7 @@ def _limits(metadata: Collection[Any], annotation: Any) -> Iterator[str]:
             yield from _limits(bound.metadata, None)
         for attribute, sign in SIGNS.items():
             value = getattr(bound, attribute, MOST)
-            if value != MOST:
+            if value < MOST:
                 yield f"{sign} {value:g}"
     for part in get_args(annotation):
         yield from _limits(getattr(part, "__metadata__", ()), part)
@@ -84,7 +80,7 @@ def _readers(section: str, field: str = "") -> Iterator[str]:
         fixed = [n for n in readers if field in METHODS[n].fixed]
         if fixed:
             yield f"*Fixed with* {_listed(fixed, ())}."
-    elif section == "task" and field not in ALWAYS:
+    elif section == "task" and field not in ALWAYS | {"prompt"}:  # whose fields name their task
         yield f"*Read by* {_listed([n for n, row in TASKS.items() if field in row.reads], TASKS)}."
 
 
