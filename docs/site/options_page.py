@@ -43,15 +43,15 @@ def entry(name: str, info: FieldInfo) -> str:
     """
     if not info.description:
         raise ValueError(f"{name} has no description, of which the help and this page are made")
-    meaning = f"{info.description[0].upper()}{info.description[1:]}."
+    takes = kind(info.annotation).replace(",", ", ")
     limits = " and ".join(_limits(info.metadata, info.annotation))
     return "\n".join(
         [
             f"```{{confval}} {name}",
-            f":type: `{kind(info.annotation)}` {limits}",
+            f":type: `{takes}` {limits}",
             f":default: `{shown(info.default)}`",
             "",
-            re.sub(r"([*_<\[$])", r"\\\1", meaning),
+            re.sub(r"([*_<\[$])", r"\\\1", info.description),
             "",
             *_readers(*name.split(".")[:2]),
             "```",

@@ -49,7 +49,9 @@ def typed(page: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """A folder as the reader's: the checkout's folders, and the YAML file that the page shows."""
     for name in ("benchmarks", "configs", "docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FETCHED = re.compile(r"<(?:link|script|img|iframe|source)\b[^>]*?(?:src|href)=\"(?:https?:)?//[^>]*>")
+FETCHED = re.compile(
+    r"<(?:link|script|img|iframe|source)\b[^>]*?(?:src|href)=\"(?:https?:)?//[^>]*>"
+)
 ASKED = {  # what a newcomer asks, and the page that answers
     "my own data": "own_data",
     "my own model": "models",
