@@ -84,6 +84,7 @@ class Experiment(Sections):
         return self.task.model_dump(include=SCORING)
 
     def to_yaml(self) -> str:
+        """Every field with its value, as a run folder's ``config.yaml`` has them."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
 
