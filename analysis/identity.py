@@ -22,6 +22,7 @@ VARIANTS = {
 LATER = {
     "task.validation_examples": 0
 }  # newer than many tables: at these values they change no cell
+NO_RESULT = ("resources.", "diagnostics.")  # sections that affect no result
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 
 
@@ -34,8 +35,7 @@ def cell(experiment: Experiment) -> str:
     """12 hex digits of a hash over all but seed, resources and diagnostics: the seeds of one
     configuration share it."""
     fields = fields_of(experiment).items()
-    apart = ("resources.", "diagnostics.")
-    values = {n: v for n, v in fields if n != "seed" and not n.startswith(apart)}
+    values = {n: v for n, v in fields if n != "seed" and not n.startswith(NO_RESULT)}
     values = {n: v for n, v in values.items() if LATER.get(n, ...) != v}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``resume``, ``replay`` and ``report``, thin callers of the library."""
+"""The command line: thin callers of the library. The commands that look at runs are in ``watching``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from hiso_ray.cli.options import (
     warn_of_job_copy,
 )
 from hiso_ray.cli.progress import Display, plan_table, summary_table
+from hiso_ray.cli.watching import commands as watching
 from hiso_ray.config import Experiment
 
 
@@ -92,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="pictures, tables and a page from run folders and sweep folders",
-        usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]",
+        usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]\n"
+        "                       [--live [--port P]]",
         description="Writes pictures (PDF, PNG), tables (Markdown, LaTeX, CSV) and report.html, "
         "which holds them all. What is shown follows from what the folders hold: several seeds "
         "give bands, several learning rates the best one per method, several settings maps, and "
@@ -111,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
         help="scores whose arrival is compared, such as 0.7 0.8 0.9 (default: a few round ones "
         "that were reached)",
     )
+    watching.add_live(report)
+    watching.add_commands(commands)
     return top
 
 
@@ -198,6 +202,8 @@ def _report(given: argparse.Namespace, console: Console) -> int:
 
     from hiso_ray.analysis import report
 
+    if given.live:
+        return watching.serve(given, console)
     made = report.write(given.folders, given.out, given.thresholds)
     cells = made.short_table()
     table = Table(*map(str, cells.columns))
@@ -217,4 +223,11 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "resume": _resume, "replay": _replay, "report": _report}
+COMMANDS = {
+    "run": _run,
+    "resume": _resume,
+    "replay": _replay,
+    "report": _report,
+    "show": watching.run_show,
+    "watch": watching.run_watch,
+}

@@ -29,6 +29,17 @@ def readable_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def readable_seconds(seconds: float) -> str:
+    """45 -> "45 s", 400 -> "6 min 40 s", 4000 -> "1 h 06 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 class Bar:
     """A progress bar in a terminal, nothing elsewhere; use as a context manager."""
 

@@ -9,6 +9,8 @@
     clients.csv      how often each client took part, and what it sent and received
     trial-notes.txt  the notes of a sweep's trial; a single run shows them to its user
     faults.jsonl     the deaths and failures that the run survived
+    stopped.json     why the run ended before its last round, unless it was killed
+    actors.csv       on Ray, how long each client actor took for its work
     diagnostics.csv  evidence about H, if requested
     outcomes.parquet  loss and scores of every evaluation example after the last round
     metrics.csv, tensorboard/, summary.json, convergence.png
@@ -40,7 +42,10 @@ from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.version import __version__
 
 # files written before the first round; a killed process may also leave *.new files
-EARLY = (files.CONFIG, files.FAULTS, files.PARTITION, files.PARTITION_PICTURE, "trial-notes.txt")
+EARLY = (
+    files.CONFIG, files.FAULTS, files.PARTITION, files.PARTITION_PICTURE, files.STOPPED,
+    "trial-notes.txt",
+)  # fmt: skip
 LOCK = files.FAULTS  # the process that runs the folder locks this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 

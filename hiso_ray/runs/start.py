@@ -25,6 +25,7 @@ from hiso_ray.execution.worker import torch_threads
 from hiso_ray.run_folder import files
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.stopped import recorded
 from hiso_ray.runs import opening
 from hiso_ray.runs.setting import Setting, settle
 
@@ -63,7 +64,8 @@ def run(
     with folders.named(experiment, out) as path, folders.started(experiment, path) as folder:
         for note in said:
             on_note(note)
-        return _execute(setting, folder, on_round, on_note, task)
+        with recorded(folder):
+            return _execute(setting, folder, on_round, on_note, task)
 
 
 def resume(
@@ -89,7 +91,8 @@ def resume(
         setting = settle(folders.continued(folder, changes or {}), task)
         if changes:
             _take_over(folder, setting)
-        return _execute(setting, folder, on_round, on_note, task)
+        with recorded(folder):
+            return _execute(setting, folder, on_round, on_note, task)
 
 
 def _execute(
