@@ -22,7 +22,6 @@ import pandas as pd
 from hiso_ray.analysis import load, store, sweep_files
 from hiso_ray.analysis.identity import LOCAL
 from hiso_ray.analysis.sweep_files import (
-    FAILED,
     FINISHED,
     OUTCOMES,
     PLAN,

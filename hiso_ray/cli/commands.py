@@ -1,4 +1,4 @@
-"""The command line: thin callers of the library. The commands that look at runs are in ``watching``."""
+"""The command line: thin callers of the library. Those that look at runs are in ``watching``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from hiso_ray import config
+from hiso_ray.cli.bars import Steps
 from hiso_ray.cli.options import (
     FAILED,
     Parser,
@@ -167,13 +168,14 @@ def _resume(given: argparse.Namespace, console: Console) -> int:
 def _replay(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.runs import replay
 
-    found = replay(
-        given.folder,
-        given.round,
-        given.export,
-        lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
-        given.outcomes,
-    )
+    with Steps(console):
+        found = replay(
+            given.folder,
+            given.round,
+            given.export,
+            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            given.outcomes,
+        )
     console.print(f"round {found['round']}: {_scores(found, 'eval')}", highlight=False)
     if "validation_loss" in found:
         console.print(f"validation: {_scores(found, 'validation')}", highlight=False)
@@ -203,8 +205,9 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.analysis import report
 
     if given.live:
-        return watching.serve(given, console)
-    made = report.write(given.folders, given.out, given.thresholds)
+        return watching.run_live(given, console)
+    with Steps(console):
+        made = report.write(given.folders, given.out, given.thresholds)
     cells = made.short_table()
     table = Table(*map(str, cells.columns))
     for row in cells.itertuples(index=False):

@@ -63,11 +63,12 @@ class State:
     def metric(self) -> str:
         """The name of its score."""
         metric = self.experiment.task.metric
-        return "accuracy" if metric == "auto" else metric  # in folders from before there were others
+        return "accuracy" if metric == "auto" else metric  # auto: in old folders
 
     def last(self, column: str) -> float | None:
         """The newest value of a column; None if there is none."""
-        return next((row[column] for row in reversed(self.rows) if row.get(column) is not None), None)
+        values = (row.get(column) for row in reversed(self.rows))
+        return next((value for value in values if value is not None), None)
 
     def values(self, column: str) -> list[tuple[int, float]]:
         """(round, value) of each row that has one."""

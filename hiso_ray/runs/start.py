@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiso_ray import progress
 from hiso_ray.config import Experiment
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
@@ -149,6 +150,7 @@ def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
 def _pictures(on_note: OnNote) -> Iterator[None]:
     """Reports a picture that cannot be drawn, instead of ending the run."""
     try:
-        yield
+        with progress.step("drawing"):
+            yield
     except Exception as error:
         on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")

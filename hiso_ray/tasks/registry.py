@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hiso_ray import progress
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.config.outside import outside
 from hiso_ray.errors import UserError
@@ -120,7 +121,9 @@ def prepare(experiment: Experiment) -> Prepared:
     Raises:
         UserError: something is missing or does not fit; says what.
     """
-    prepared: Prepared = row_of(experiment.task).functions().prepare(experiment)
+    functions = row_of(experiment.task).functions()
+    with progress.step(f"preparing {experiment.task.name}"):
+        prepared: Prepared = functions.prepare(experiment)
     return prepared
 
 

@@ -73,7 +73,7 @@ def run_watch(given: argparse.Namespace, console: Console) -> int:
         return INTERRUPTED
 
 
-def serve(given: argparse.Namespace, console: Console) -> int:
+def run_live(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.cli.watching.live import serve
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,16 +75,16 @@ class Plot:
 
 def _scale(values: Sequence[float], dots: int) -> Callable[[float], int]:
     """Maps the range of the values to 0..dots - 1; a single value to the middle."""
-    low, high = min(values), max(values)
+    low, high = min(values) / 2, max(values) / 2  # halves, so that no difference overflows
     if low == high:
         return lambda _: dots // 2
-    return lambda value: round((value - low) / (high - low) * (dots - 1))
+    return lambda value: round((value / 2 - low) / (high - low) * (dots - 1))
 
 
 def _joined(dots: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The dots of straight lines from each dot to the next."""
     yield dots[0]
-    for (x, y), (to_x, to_y) in zip(dots, dots[1:], strict=False):
+    for (x, y), (to_x, to_y) in itertools.pairwise(dots):
         steps = max(abs(to_x - x), abs(to_y - y))
         for i in range(1, steps + 1):
             yield x + round(i * (to_x - x) / steps), y + round(i * (to_y - y) / steps)

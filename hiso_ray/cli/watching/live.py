@@ -21,12 +21,13 @@ from rich.console import Console
 
 from hiso_ray.analysis import report, sweep_files
 from hiso_ray.analysis.load import NothingToShow
+from hiso_ray.cli.bars import Steps
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder.state import GROWING
 
 HOST = "127.0.0.1"  # loopback only: the page shows configurations and paths
 LOOK_SECONDS = 2.0
-SHARE = 0.25  # of the time, at most, is spent building pages
+SHARE = 0.5  # of the time, at most, is spent building pages
 SCRIPT = """<script>
 let shown;
 setInterval(async () => {
@@ -69,23 +70,20 @@ def serve(
     """
     for folder in folders:
         sweep_files.kind_of(Path(folder))
-    page = Page()
+    page, before = Page(), None
+    page.show(_plain("The report is being made."))
     with _serving(page, port) as address:
-        told = False
-        before: object = None
+        console.print(
+            f"the report is at {address}, for this machine only; it follows the files until Ctrl-C",
+            highlight=False,
+            soft_wrap=True,
+        )
         while True:
             began, now = time.monotonic(), _stamps(folders)
             if now != before:
-                page.show(_built(folders, out, thresholds))
+                with Steps(console):
+                    page.show(_built(folders, out, thresholds))
                 before = now
-            if not told:
-                console.print(
-                    f"the report is at {address}, on this machine only; it follows the files until "
-                    "Ctrl-C",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-                told = True
             time.sleep(max(LOOK_SECONDS, (time.monotonic() - began) / SHARE))
 
 
@@ -93,17 +91,17 @@ def _built(folders: Sequence[str], out: str, thresholds: Sequence[float] | None)
     try:
         made = report.write(folders, out, thresholds)
     except NothingToShow as wait:
-        return f"<!doctype html><title>Report</title><body><p>{escape(str(wait))}</p></body>"
+        return _plain(str(wait))
     return made.files[-1].read_text(encoding="utf-8")
+
+
+def _plain(text: str) -> str:
+    return f"<!doctype html><title>Report</title><body><p>{escape(text)}</p></body>"
 
 
 def _stamps(folders: Sequence[str]) -> list[tuple[Path, int, int]]:
     """Path, time and size of every file that a report is made of."""
-    runs = [
-        run
-        for folder in map(Path, folders)
-        for run in (folder, *sweep_files.begun(folder))
-    ]
+    runs = [run for folder in map(Path, folders) for run in (folder, *sweep_files.begun(folder))]
     names = (*GROWING, sweep_files.OUTCOMES, "trials.parquet", "rounds.parquet")
     found = []
     for path in (run / name for run in runs for name in names):
@@ -140,7 +138,7 @@ def _serving(page: Page, port: int) -> Iterator[str]:
 
 def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             # A page of elsewhere whose name was made to mean this machine is refused.
             host = self.headers.get("Host", "").rpartition(":")[0]
             if host not in (HOST, "localhost"):

@@ -31,11 +31,11 @@ class Pace(NamedTuple):
 
 def pace(run: State) -> Pace | None:
     """From its last rounds, with the evaluations among them; None before there are two rows."""
-    recent = run.rows[-max(RECENT, 2 * run.experiment.eval.every) - 1 :]
-    if len(recent) < 2 or recent[-1]["seconds"] <= recent[0]["seconds"]:
+    recent = run.values("seconds")[-max(RECENT, 2 * run.experiment.eval.every) - 1 :]
+    if not recent or recent[-1][1] <= recent[0][1]:
         return None
-    rounds = recent[-1]["round"] - recent[0]["round"]
-    speed = rounds / (recent[-1]["seconds"] - recent[0]["seconds"])
+    (first, began), (last, now) = recent[0], recent[-1]
+    speed = (last - first) / (now - began)
     return Pace(speed, (run.planned - run.done) / speed)
 
 

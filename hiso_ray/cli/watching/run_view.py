@@ -161,13 +161,12 @@ def _course(
 
 
 def traffic(run: State) -> Rows:
-    if not run.rows:
+    up, down = run.last("uplink_bytes"), run.last("downlink_bytes")
+    if up is None or down is None:
         return []
-    up, down = run.rows[-1]["uplink_bytes"], run.rows[-1]["downlink_bytes"]
     words = f"{readable_bytes(up)} up, {readable_bytes(down)} down, all clients"
-    if run.summary is not None:
-        paper = readable_bytes(run.summary["paper_bytes_per_client"])
-        words += f"; {paper} a client by the paper's rule"
+    if (paper := (run.summary or {}).get("paper_bytes_per_client")) is not None:
+        words += f"; {readable_bytes(paper)} a client by the paper's rule"
     return [("sent", words)]
 
 

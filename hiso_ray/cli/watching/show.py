@@ -46,7 +46,7 @@ def _show_run(folder: Path, console: Console) -> None:
         *run_view.traffic(run),
         *run_view.troubles(run),
         ("ledger", broken or ledger),
-        *([("model_sha256", run.summary["model_sha256"])] if run.summary else []),
+        *((name, run.summary[name]) for name in ("model_sha256",) if name in (run.summary or {})),
         *(("warning", line) for line in spoilt(folder)),
     ]
     _print_rows(console, "how it went", how)
@@ -89,8 +89,8 @@ def _what(run: State) -> Rows:
 
 def _rounds(run: State) -> str:
     words, found = f"{run.done:,} of {run.planned:,}", pace(run)
-    if run.rows:
-        words += f", in {readable_seconds(run.rows[-1]['seconds'])}"
+    if (seconds := run.last("seconds")) is not None:
+        words += f", in {readable_seconds(seconds)}"
     if found is None:
         return words
     return f"{words}; {found if run.phase == 'running' else found.speed_in_words}"

@@ -95,7 +95,8 @@ def _until_over(folder: Path, every: float, show: Callable[[View], None]) -> Vie
         began = time.monotonic()
         view = read_view(folder)
         show(view)
-        if view.ended or not view.running and view.quiet_seconds > _patience(view, every):
+        given_up = not view.running and view.quiet_seconds > _patience(view, every)
+        if view.ended or given_up:
             return view
         time.sleep(max(every, (time.monotonic() - began) / SHARE))
 
