@@ -67,7 +67,8 @@ class SweepState:
         """Number of trials by status, those that have not begun as ``waiting``."""
         found = Counter(trial.status for trial in self.trials)
         found[WAITING] = max(0, self.planned - len(self.trials))
-        return {status: count for status, count in found.items() if count}
+        order = (RUNNING, *OVER, UNFINISHED, WAITING)
+        return {status: found[status] for status in order if found[status]}
 
     @property
     def running(self) -> bool:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from hiso_ray.analysis.identity import label
 from hiso_ray.cli.progress import readable_bytes, readable_seconds
@@ -86,7 +87,7 @@ class RunView:
         for name, value in [*scores(run), *traffic(run), *troubles(run)]:
             facts.add_row(f"[dim]{escape(name)}[/]", escape(value))
         facts.add_row("[dim]written[/]", f"{readable_seconds(run.quiet_seconds)} ago")
-        return Group(head, escape(self.line()), bar(run.done, run.planned), plots, facts)
+        return Group(head, Text(self.line()), bar(run.done, run.planned), plots, facts)
 
 
 def bar(done: float, planned: float) -> Table:

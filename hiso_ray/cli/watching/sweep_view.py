@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from hiso_ray.analysis.sweep_files import FAILED, UNFINISHED
 from hiso_ray.analysis.sweep_state import OVER, RUNNING, SweepState, TrialState, read_sweep_state
@@ -70,14 +71,14 @@ class SweepView:
         done = sum(t.run.done for t in sweep.trials)
         planned = sum(t.run.planned for t in sweep.trials)
         whole = planned / len(sweep.trials) * sweep.planned if sweep.trials else 1
-        head = f"[bold]sweep {escape(sweep.name)}[/]  [dim]{escape(str(sweep.folder))}[/]"
+        head = Text.assemble((f"sweep {sweep.name}", "bold"), "  ", (str(sweep.folder), "dim"))
         shown = list(zip(shown_trials(sweep), DRAWN, strict=False))
         curves = [
             Curve(trial.label, trial.run.values(f"eval_{trial.run.metric}"), colour)
             for trial, colour in shown
         ]
         plot = Panel(Plot(curves, "{:.1%}".format), title="score")
-        return Group(head, escape(self.line()), bar(done, whole), plot, trials_table(sweep))
+        return Group(head, Text(self.line()), bar(done, whole), plot, trials_table(sweep))
 
 
 def shown_trials(sweep: SweepState) -> list[TrialState]:
