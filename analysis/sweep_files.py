@@ -51,8 +51,11 @@ def begun(folder: Path) -> list[Path]:
 
 def sweep_of(run: Path) -> Path | None:
     """The sweep folder that a run folder is a trial of; None if it is not one."""
-    sweep = run.resolve().parent.parent
-    return sweep if run.resolve().parent.name == RUNS and (sweep / PLAN).exists() else None
+    place = run.resolve().parent
+    if place.name != RUNS or not (place.parent / PLAN).exists():
+        return None
+    short = not run.is_absolute() and place.parent.is_relative_to(Path.cwd())
+    return place.parent.relative_to(Path.cwd()) if short else place.parent
 
 
 def planned(folder: Path) -> tuple[str, int]:
