@@ -32,6 +32,7 @@ FLOORS = (
     "execution",
     "analysis",
     "runs",
+    "doctor",
     "cli",
     "sweeps",
 )

@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from hiso_ray import config
 from hiso_ray.cli.bars import Steps
+from hiso_ray.cli.doctor import add_doctor, doctor
 from hiso_ray.cli.options import (
     FAILED,
     Parser,
     add_fields,
     console,
+    experiment_given,
     fields_given,
     guarded,
     print_anywhere,
@@ -23,7 +24,6 @@ from hiso_ray.cli.options import (
 )
 from hiso_ray.cli.progress import Display, plan_table, summary_table
 from hiso_ray.cli.watching import commands as watching
-from hiso_ray.config import Experiment
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     watching.add_live(report)
     watching.add_commands(commands)
+    add_doctor(commands)
     return top
 
 
@@ -130,12 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder.folder import named
     from hiso_ray.runs import run
-    from hiso_ray.tasks import resolve
 
-    values = config.read_yaml(given.config) if given.config else {}
-    for name, value in fields_given(given).items():
-        config.put(values, name, value)
-    experiment = resolve(Experiment.model_validate(values))
+    experiment = experiment_given(given)
     if given.dry_run:
         from hiso_ray.runs.plan import plan
         from hiso_ray.tasks import preview
@@ -233,4 +230,5 @@ COMMANDS = {
     "report": _report,
     "show": watching.run_show,
     "watch": watching.run_watch,
+    "doctor": doctor,
 }

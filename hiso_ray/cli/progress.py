@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hiso_ray.cli.bars import Bar
-from hiso_ray.config import Experiment
+from hiso_ray.config import Experiment, MethodConfig
 from hiso_ray.run_folder.metrics_reader import Row
 
 if TYPE_CHECKING:  # loads torch, which the command line's help does not need
@@ -76,6 +76,14 @@ def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
+def directions_in_words(method: MethodConfig) -> str:
+    """``, 5 perturbations``; empty for methods that draw no directions."""
+    if not method.row.draws:
+        return ""
+    what = "projections" if method.row.projects else "perturbations"
+    return f", {method.directions_per_step} {what}"
+
+
 def plan_table(experiment: Experiment, plan: Plan) -> Table:
     """The table of a plan, for ``--dry-run``."""
     federation, method, task = experiment.federation, experiment.method, experiment.task
@@ -84,8 +92,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
         f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
         f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
     )
-    if not method.row.first_order:
-        rounds += f", {method.num_perturbations} perturbations"
+    rounds += directions_in_words(method)
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (
@@ -100,6 +107,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("down, the same, one record missed", f"{plan.downlink_bytes:,} B"),
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
+            *([("mask, each client", f"{plan.mask_bytes:,} B")] if plan.mask_bytes else []),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
             *(("virtual clock", line) for line in plan.clock),
             ("memory of an actor", readable_bytes(plan.actor_bytes)),

@@ -11,7 +11,7 @@ from rich.table import Table
 from hiso_ray.analysis import sweep_files
 from hiso_ray.analysis.identity import label
 from hiso_ray.analysis.sweep_state import read_sweep_state
-from hiso_ray.cli.progress import readable_seconds
+from hiso_ray.cli.progress import directions_in_words, readable_seconds
 from hiso_ray.cli.watching import run_view, sweep_view
 from hiso_ray.cli.watching.next_steps import Step, next_steps, next_steps_of_sweep
 from hiso_ray.cli.watching.pace import pace
@@ -46,7 +46,11 @@ def _show_run(folder: Path, console: Console) -> None:
         *run_view.traffic(run),
         *run_view.troubles(run),
         ("ledger", broken or ledger),
-        *((name, run.summary[name]) for name in ("model_sha256",) if name in (run.summary or {})),
+        *(
+            [("model_sha256", digest)]
+            if (digest := (run.summary or {}).get("model_sha256"))
+            else []
+        ),
         *(("warning", line) for line in spoilt(folder)),
     ]
     _print_rows(console, "how it went", how)
@@ -67,9 +71,9 @@ def _show_sweep(folder: Path, console: Console) -> None:
 def _what(run: State) -> Rows:
     experiment = run.experiment
     method, task, federation = experiment.method, experiment.task, experiment.federation
-    rule = f"{label(experiment)}, learning rate {method.lr:g}"
+    rule = f"{label(experiment)}, learning rate {method.lr:g}{directions_in_words(method)}"
     if not method.row.first_order:
-        rule += f", {method.num_perturbations} perturbations, μ = {method.mu:g}"
+        rule += f", μ = {method.mu:g}"
     skew = f", α = {federation.alpha:g}" if federation.partition == "dirichlet" else ""
     sweep = sweep_files.sweep_of(run.folder)
     return [
