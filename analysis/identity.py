@@ -24,6 +24,7 @@ VARIANTS = {
     "averaging": "averaging {:g}",
     "client_loss": "{} loss",
 }
+NO_RESULT = ("resources.", "diagnostics.")  # sections that affect no result
 LOCAL = ("task.model", "task.data", "task.sparse_text", "devices.profile")  # may be paths
 
 
@@ -36,8 +37,7 @@ def cell(experiment: Experiment) -> str:
     """12 hex digits of a hash over all but seed, resources and diagnostics: the seeds of one
     configuration share it."""
     fields = fields_of(experiment).items()
-    apart = ("resources.", "diagnostics.")
-    values = {n: v for n, v in fields if n != "seed" and not n.startswith(apart)}
+    values = {n: v for n, v in fields if n != "seed" and not n.startswith(NO_RESULT)}
     values = {n: v for n, v in values.items() if LATER.get(n, ...) != v}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -20,8 +20,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from hiso_ray import config
-from hiso_ray.analysis import store
+from hiso_ray.analysis import store, sweep_files
 from hiso_ray.analysis.identity import fields_of, identity
+from hiso_ray.analysis.sweep_files import FINISHED, UNFINISHED, Ending
 from hiso_ray.config import Experiment
 from hiso_ray.config.experiment import LATER
 from hiso_ray.errors import UserError
@@ -39,6 +40,10 @@ RESULTS = (
     "best_validation_score", "score_at_best_validation",
 )  # fmt: skip
 TEXT = {"run", "cell", "method", "status", "error", "error_kind", "metric", "model_sha256"}
+
+
+class NothingToShow(UserError):
+    """No round has been evaluated yet."""
 
 
 def trials(paths: Paths) -> pd.DataFrame:
@@ -126,7 +131,7 @@ def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
     evaluations = [table for _, table in frames if len(table)]
     if not evaluations:
         given = ", ".join(map(str, paths)) or "nothing"
-        raise UserError(
+        raise NothingToShow(
             f"no evaluated round in {given}: wait until a run has one, or give other folders"
         )
     runs = pd.concat([table for table, _ in frames], ignore_index=True).drop_duplicates("run")
@@ -135,16 +140,9 @@ def _read(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _of_path(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    if not path.is_dir():
-        raise UserError(f"{path} is not a folder: give run folders or sweep folders")
-    if (path / "plan.yaml").exists():
+    if sweep_files.kind_of(path) == "sweep":
         return _of_sweep(path)
-    if (path / files.CONFIG).exists():
-        return as_trials([_trial(path)]), evaluated(path)
-    raise UserError(
-        f"{path} is neither a run folder (config.yaml) nor a sweep folder (plan.yaml): give one of "
-        "these, such as runs/NAME"
-    )
+    return as_trials([_trial(path)]), evaluated(path)
 
 
 def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -152,12 +150,12 @@ def _of_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if all(table.exists() for table in tables):
         runs, evaluations = (_joined(folder, store.read(table)) for table in tables)
         return _up_to_date(runs), evaluations
-    begun = sorted(path.parent for path in (folder / "runs").glob("*/config.yaml"))
+    begun, endings = sweep_files.begun(folder), sweep_files.endings(folder)
     if not begun:
         return pd.DataFrame(), pd.DataFrame()
     shown = [evaluated(run) for run in begun if len(_metrics(run))]
     return (
-        as_trials(_trial(run) for run in begun),
+        as_trials(_trial(run, endings.get(run.name)) for run in begun),
         pd.concat(shown, ignore_index=True) if shown else pd.DataFrame(),
     )
 
@@ -172,19 +170,23 @@ def _joined(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(run=[str(folder / run) for run in table["run"]])
 
 
-def _trial(folder: Path) -> dict[str, Any]:
+def _trial(folder: Path, ending: Ending | None = None) -> dict[str, Any]:
+    """
+    Args:
+        ending: of a sweep's trial that did not finish, if known.
+    """
     experiment, summary = _experiment(folder), read_summary(folder)
     if summary is not None and summary["rounds"] != experiment.federation.rounds:
         summary = None  # out of date: the run was resumed with more rounds
-    status = "unfinished" if summary is None else "finished"
-    row = trial_row(experiment.model_dump(), summary)
-    return {"run": str(folder), "status": status, "error": None, "error_kind": None, **row}
+    ending = (ending or Ending(UNFINISHED)) if summary is None else Ending(FINISHED)
+    how = {"status": ending.status, "error": ending.error, "error_kind": ending.kind}
+    return {"run": str(folder), **how, **trial_row(experiment.model_dump(), summary)}
 
 
 def _of_run(folder: Path) -> pd.DataFrame:
     table = _metrics(folder)
     if table.empty:
-        raise UserError(f"{folder} holds no round yet (no rows in metrics.csv)")
+        raise NothingToShow(f"{folder} holds no round yet (no rows in metrics.csv)")
     experiment = _experiment(folder)
     metric = experiment.task.metric
     metric = "accuracy" if metric == "auto" else metric  # in folders from before there were others

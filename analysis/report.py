@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from hiso_ray import progress
 from hiso_ray.analysis import sections, study, style, tables
 from hiso_ray.analysis.identity import fields_of
 from hiso_ray.analysis.sections import Section
@@ -99,13 +100,15 @@ def write(
             f"thresholds = {', '.join(map(str, wrong))}: give scores as shares, above 0 and up to "
             "1 (0.9 for 90 %)"
         )
-    found = study.read(*paths)
+    with progress.step("reading"):
+        found = study.read(*paths)
     if thresholds is None:
         thresholds = found.thresholds() if found.comparable else []
-    shown = sections.sections(found, sorted(set(thresholds)), _one_by_one(found, paths))
+    with progress.step("comparing and drawing"):
+        shown = sections.sections(found, sorted(set(thresholds)), _one_by_one(found, paths))
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for section in shown:
+    for section in progress.parts("writing sections", shown):
         for picture in section.pictures:
             for ending in ("pdf", "png"):
                 written += style.save(picture.figure, out / f"{picture.name}.{ending}")

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from hiso_ray.analysis import style
+from hiso_ray.analysis.identity import NO_RESULT
 
-# Fields that are compared within a setting, and fields that affect no result.
+# Fields that are compared within a setting.
 COMPARED = ("method.name", "method.curvature", "method.lr")
-NO_RESULT = ("resources.", "diagnostics.")
 # The fields to put across and down a picture first; others follow in their own order.
 ACROSS, DOWN = "federation.alpha", "federation.num_clients"
 

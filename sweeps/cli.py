@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hiso_ray.analysis import sweep_files
 from hiso_ray.cli.options import (
     FAILED,
     Parser,
@@ -146,7 +147,7 @@ def _asked_for(given: argparse.Namespace) -> Sweep:
 
 def _conclude(table: Any, out: Path, console: Console) -> int:
     counts = table["status"].value_counts()
-    failed = table[table["status"] == sweep_folder.FAILED]
+    failed = table[table["status"] == sweep_files.FAILED]
     if len(failed):
         shown = Table("trial", "error", title="failed")
         for run, error in zip(failed["run"], failed["error"], strict=True):
@@ -159,7 +160,7 @@ def _conclude(table: Any, out: Path, console: Console) -> int:
         markup=False,
         soft_wrap=True,
     )
-    over = {sweep_folder.FINISHED, sweep_folder.STOPPED}
+    over = {sweep_files.FINISHED, sweep_files.STOPPED}
     return 0 if set(table["status"]) <= over else FAILED
 
 

@@ -15,12 +15,21 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from hiso_ray.analysis import load, store
+from hiso_ray.analysis import load, store, sweep_files
 from hiso_ray.analysis.identity import LOCAL
+from hiso_ray.analysis.sweep_files import (
+    FINISHED,
+    OUTCOMES,
+    PLAN,
+    RUNS,
+    STOPPED,
+    UNFINISHED,
+    Ending,
+)
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder import files
@@ -31,20 +40,7 @@ from hiso_ray.run_folder.summary import read_summary
 from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.sweeps.table import Sweep, Trial, read_sweep
 
-FINISHED, FAILED, STOPPED, UNFINISHED = "finished", "failed", "stopped", "unfinished"
 TABLES = ("trials.parquet", "rounds.parquet")
-
-
-class Ending(NamedTuple):
-    """Status of a trial.
-
-    Attributes:
-        error, kind: the error's text and the exception's name, if the trial failed.
-    """
-
-    status: str
-    error: str | None = None
-    kind: str | None = None
 
 
 def default_path(sweep: Sweep) -> Path:
@@ -58,9 +54,9 @@ def planned(folder: Path) -> Sweep:
     Raises:
         UserError: the folder holds none.
     """
-    if not (folder / "plan.yaml").exists():
+    if not (folder / PLAN).exists():
         raise UserError(f"{folder} is not a sweep folder: it has no plan.yaml")
-    return read_sweep(str(folder / "plan.yaml"))
+    return read_sweep(str(folder / PLAN))
 
 
 @contextmanager
@@ -76,8 +72,8 @@ def opened(folder: Path, sweep: Sweep, trials: Sequence[Trial], resume: bool) ->
     else:
         _check_free(folder)
     try:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "outcomes.jsonl", "a", encoding="utf-8")
+        (folder / RUNS).mkdir(parents=True, exist_ok=True)
+        lock = open(folder / OUTCOMES, "a", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"cannot write to the sweep folder {folder} ({error.strerror}): choose another --out"
@@ -101,13 +97,13 @@ def _check_free(folder: Path) -> None:
     if not folder.exists():
         return
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    begun = (folder / "runs").is_dir() and any((folder / "runs").iterdir())
-    if "plan.yaml" in found:
+    begun = (folder / RUNS).is_dir() and any((folder / RUNS).iterdir())
+    if PLAN in found:
         raise FileExistsError(
             f"{folder} already holds a sweep: --resume finishes what it lacks, or choose another "
             "--out"
         )
-    if begun or not found <= {"runs", "outcomes.jsonl"}:
+    if begun or not found <= {RUNS, OUTCOMES}:
         raise FileExistsError(f"{folder} already holds something: choose another --out")
 
 
@@ -116,7 +112,7 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
     Raises:
         UserError: the folder holds trials that are not in this sweep.
     """
-    if not (folder / "plan.yaml").exists():
+    if not (folder / PLAN).exists():
         return
     known = {trial.id for trial in trials}
     before = planned(folder)
@@ -132,7 +128,7 @@ def check_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 def write_plan(folder: Path, sweep: Sweep) -> None:
     """Call it once every trial is known to be valid."""
-    write_text(folder / "plan.yaml", sweep.to_yaml())
+    write_text(folder / PLAN, sweep.to_yaml())
 
 
 def moved(folder: Path, trials: Sequence[Trial]) -> list[str]:
@@ -163,7 +159,7 @@ def _unlike(folder: Path, trials: Sequence[Trial], fields: Sequence[str]) -> lis
 
 
 def run_folder(folder: Path, trial: Trial) -> Path:
-    return folder / "runs" / trial.id
+    return folder / RUNS / trial.id
 
 
 def summary_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
@@ -181,21 +177,13 @@ def add_outcome(
         kind: the name of the exception's class.
     """
     line = json.dumps({"trial": trial_id, "status": status, "error": error, "error_kind": kind})
-    with open(folder / "outcomes.jsonl", "a", encoding="utf-8") as file:
+    with open(folder / OUTCOMES, "a", encoding="utf-8") as file:
         file.write(f"\n{line}")  # a new line, in case a kill left the last one incomplete
 
 
 def outcomes(folder: Path, trials: Sequence[Trial]) -> dict[str, Ending]:
     """Status of each trial, by id."""
-    told: dict[str, Ending] = {}
-    path = folder / "outcomes.jsonl"
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            outcome = json.loads(line)
-            kind = outcome.get("error_kind")  # missing in older folders
-            told[outcome["trial"]] = Ending(outcome["status"], outcome["error"], kind)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # incomplete after a kill, or foreign: the trial is unfinished
+    told = sweep_files.endings(folder)
     found = {}
     for trial in trials:
         done = summary_of(folder, trial) is not None

@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from hiso_ray import tasks
-from hiso_ray.cli.progress import Bar
+from hiso_ray import progress, tasks
+from hiso_ray.cli.bars import Bar, Steps
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.reservation import cluster_nodes
@@ -94,7 +94,8 @@ def run_sweep(
         with joined_cluster():
             room = find_room(todo, count_weights(todo), cluster_nodes(), concurrency)
             console.print(_describe(todo, room), highlight=False, soft_wrap=True)
-            shared = share_tasks(todo)
+            with Steps(console):
+                shared = share_tasks(todo)
             sweep_folder.write_plan(out, sweep)
             sweep_folder.outdate(out)
             try:
@@ -176,7 +177,7 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
     alike: dict[str, list[Trial]] = {}
     for trial in trials:
         alike.setdefault(_source(trial.experiment), []).append(trial)
-    for group in alike.values():
+    for group in progress.parts("tasks read", alike.values()):
         prepared = tasks.prepare(group[0].experiment)
         for trial in group:
             federation, seed = trial.experiment.federation, trial.experiment.seed

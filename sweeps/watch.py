@@ -12,8 +12,9 @@ from ray import tune
 from ray.util.placement_group import placement_group_table
 from rich.console import Console
 
-from hiso_ray.cli.progress import Bar
-from hiso_ray.sweeps.folder import FAILED, FINISHED, STOPPED, UNFINISHED, add_outcome
+from hiso_ray.analysis.sweep_files import FAILED, FINISHED, STOPPED, UNFINISHED
+from hiso_ray.cli.bars import Bar
+from hiso_ray.sweeps.folder import add_outcome
 from hiso_ray.sweeps.room import Room
 from hiso_ray.sweeps.table import Trial
 

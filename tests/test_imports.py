@@ -20,7 +20,7 @@ FILES = [
 ]
 
 # Lowest first. A room imports from those before it; what all may import is the ground.
-GROUND = ("errors", "version", "seeds", "record", "messages")
+GROUND = ("errors", "version", "progress", "seeds", "record", "messages")
 FLOORS = (
     "config",
     "run_folder",

@@ -1,5 +1,4 @@
-"""The command line: ``run``, ``resume``, ``replay``, ``report`` and ``doctor``, thin callers of the
-library."""
+"""The command line: thin callers of the library. Those that look at runs are in ``watching``."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hiso_ray.cli.bars import Steps
 from hiso_ray.cli.doctor import add_doctor, doctor
 from hiso_ray.cli.options import (
     FAILED,
@@ -23,6 +23,7 @@ from hiso_ray.cli.options import (
     warn_of_job_copy,
 )
 from hiso_ray.cli.progress import Display, plan_table, summary_table
+from hiso_ray.cli.watching import commands as watching
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="pictures, tables and a page from run folders and sweep folders",
-        usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]",
+        usage="%(prog)s DIR [DIR ...] [--out FOLDER] [--thresholds SCORE [SCORE ...]]\n"
+        "                       [--live [--port P]]",
         description="Writes pictures (PDF, PNG), tables (Markdown, LaTeX, CSV) and report.html, "
         "which holds them all. What is shown follows from what the folders hold: several seeds "
         "give bands, several learning rates the best one per method, several settings maps, and "
@@ -112,7 +114,8 @@ def parser() -> argparse.ArgumentParser:
         help="scores whose arrival is compared, such as 0.7 0.8 0.9 (default: a few round ones "
         "that were reached)",
     )
-
+    watching.add_live(report)
+    watching.add_commands(commands)
     add_doctor(commands)
     return top
 
@@ -162,13 +165,14 @@ def _resume(given: argparse.Namespace, console: Console) -> int:
 def _replay(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.runs import replay
 
-    found = replay(
-        given.folder,
-        given.round,
-        given.export,
-        lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
-        given.outcomes,
-    )
+    with Steps(console):
+        found = replay(
+            given.folder,
+            given.round,
+            given.export,
+            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            given.outcomes,
+        )
     console.print(f"round {found['round']}: {_scores(found, 'eval')}", highlight=False)
     if "validation_loss" in found:
         console.print(f"validation: {_scores(found, 'validation')}", highlight=False)
@@ -197,7 +201,10 @@ def _report(given: argparse.Namespace, console: Console) -> int:
 
     from hiso_ray.analysis import report
 
-    made = report.write(given.folders, given.out, given.thresholds)
+    if given.live:
+        return watching.run_live(given, console)
+    with Steps(console):
+        made = report.write(given.folders, given.out, given.thresholds)
     cells = made.short_table()
     table = Table(*map(str, cells.columns))
     for row in cells.itertuples(index=False):
@@ -221,5 +228,7 @@ COMMANDS = {
     "resume": _resume,
     "replay": _replay,
     "report": _report,
+    "show": watching.run_show,
+    "watch": watching.run_watch,
     "doctor": doctor,
 }

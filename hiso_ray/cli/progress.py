@@ -1,22 +1,19 @@
-"""What the user sees: a progress bar in a terminal, plain lines elsewhere, a table at the end."""
+"""What the user sees of a run: a bar in a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hiso_ray.config import Experiment
+from hiso_ray.cli.bars import Bar
+from hiso_ray.config import Experiment, MethodConfig
 from hiso_ray.run_folder.metrics_reader import Row
 
 if TYPE_CHECKING:  # loads torch, which the command line's help does not need
-    from typing import Self
-
     from hiso_ray.runs.plan import Plan
 
 
@@ -29,41 +26,15 @@ def readable_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-class Bar:
-    """A progress bar in a terminal, nothing elsewhere; use as a context manager."""
-
-    def __init__(self, console: Console, what: str, total: int) -> None:
-        self._progress: Progress | None = None
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn(what),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(compact=True),
-                console=console,
-            )
-            self._task = self._progress.add_task(what, total=total, numbers="")
-
-    def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def show(self, done: int, numbers: str) -> bool:
-        """Updates the bar; returns False if there is none."""
-        if self._progress:
-            self._progress.update(self._task, completed=done, numbers=numbers)
-        return self._progress is not None
+def readable_seconds(seconds: float) -> str:
+    """45 -> "45 s", 400 -> "6 min 40 s", 4000 -> "1 h 06 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 class Display(Bar):
@@ -105,6 +76,14 @@ def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
+def directions_in_words(method: MethodConfig) -> str:
+    """``, 5 perturbations``; empty for methods that draw no directions."""
+    if not method.row.draws:
+        return ""
+    what = "projections" if method.row.projects else "perturbations"
+    return f", {method.directions_per_step} {what}"
+
+
 def plan_table(experiment: Experiment, plan: Plan) -> Table:
     """The table of a plan, for ``--dry-run``."""
     federation, method, task = experiment.federation, experiment.method, experiment.task
@@ -113,9 +92,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
         f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
         f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
     )
-    if method.row.draws:
-        what = "projections" if method.row.projects else "perturbations"
-        rounds += f", {method.directions_per_step} {what}"
+    rounds += directions_in_words(method)
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_ray import progress
 from hiso_ray.client.landscape import look
 from hiso_ray.config import Experiment
 from hiso_ray.config.schedule import rate
@@ -160,7 +161,7 @@ class Replica:
                 self._start_from(missed.snapshot)
             except OSError as error:
                 raise Behind(self.round, str(error)) from error
-        for record in missed.records:
+        for record in progress.parts("catching up with rounds", missed.records):
             if record.round < self.round:
                 continue
             if record.round > self.round:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hiso_ray import tasks
+from hiso_ray import progress, tasks
 from hiso_ray.client.diagnostics import diagnose
 from hiso_ray.client.out_of_memory import Batch, explained
 from hiso_ray.client.projections import take_projections
@@ -112,7 +112,7 @@ class Worker:
 
     def scores(self, batches: Sequence[int]) -> list[Score]:
         found = []
-        for batch in batches:
+        for batch in progress.parts("evaluating", batches):
             where = f"evaluation batch {batch}, round {self.round}"
             with self._explained(where, "eval_batch_size"):
                 found.append(self.replica.score(batch))

@@ -6,8 +6,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hiso_ray.run_folder import files
 
@@ -66,13 +67,21 @@ class Faults:
 
 def by_kind(folder: Path) -> dict[str, int]:
     """Counts the faults of a run by kind; ignores torn and unrecognised rows."""
+    return dict(Counter(str(row["kind"]) for row in _rows(folder)))
+
+
+def by_actor(folder: Path) -> dict[int, int]:
+    """Counts the faults of each client actor that had one."""
+    numbers = (row.get("actor") for row in _rows(folder))
+    return dict(Counter(number for number in numbers if number is not None))
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / files.FAULTS
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return dict(Counter(kind for kind in map(_kind, lines) if kind is not None))
-
-
-def _kind(line: bytes) -> str | None:
-    try:
-        return str(json.loads(line)["kind"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "kind" in row:
+            yield row

@@ -10,6 +10,8 @@
     clients.csv      how often each client took part, and what it sent and received
     trial-notes.txt  the notes of a sweep's trial; a single run shows them to its user
     faults.jsonl     the deaths and failures that the run survived
+    stopped.json     why the run ended before its last round, unless it was killed
+    actors.csv       on Ray, how long each client actor took for its work
     diagnostics.csv  evidence about H, if requested
     outcomes.parquet  loss and scores of every evaluation example after the last round
     metrics.csv, tensorboard/, summary.json, convergence.png
@@ -47,6 +49,7 @@ EARLY = (
     files.MASK,
     files.PARTITION,
     files.PARTITION_PICTURE,
+    files.STOPPED,
     "trial-notes.txt",
 )
 LOCK = files.FAULTS  # the process that runs the folder locks this file

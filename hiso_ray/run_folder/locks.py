@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import time
+from pathlib import Path
 from typing import IO, Any
 
 LOCK_SECONDS = 20.0  # a process killed a moment ago may still hold its lock
+GLANCE_SECONDS = 1.0  # :func:`is_held` holds a lock for less than that
 
 
-def hold(file: IO[Any], seconds: float = 0.0) -> bool:
+def hold(file: IO[Any], seconds: float = GLANCE_SECONDS) -> bool:
     """Locks an open file until it is closed.
 
     Args:
@@ -32,3 +34,19 @@ def hold(file: IO[Any], seconds: float = 0.0) -> bool:
             time.sleep(0.2)
         except OSError:
             return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process of this machine has locked the file; False if that cannot be seen, as with
+    a copy of it.
+
+    Looking takes a shared lock for a moment, which is why :func:`hold` is patient.
+    """
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray import progress
 from hiso_ray.errors import UserError
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.header import check_header, other_evaluation
@@ -74,7 +75,8 @@ def replay(
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
         if export is not None:
-            worker.replica.task.export(worker.replica.result, Path(export))
+            with progress.step("exporting"):
+                worker.replica.task.export(worker.replica.result, Path(export))
     validation = experiment.task.validation_examples
     if outcomes is not None:
         write(
@@ -100,12 +102,13 @@ def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:
     """Moves a worker from x_0 to round ``upto``: applies the records or, for methods that send
     weights, runs their rounds again."""
     experiment = worker.replica.experiment
+    records = progress.counted("replaying rounds", ledger.scan(0, upto), upto)
     if not experiment.sends_weights:
-        for number, record in enumerate(ledger.scan(0, upto)):
+        for number, record in enumerate(records):
             worker.catch_up(Missed(number + 1, [record]))
         return
     server = WeightServer(experiment, x0, np.diff(worker.partition.offsets))
-    for record in ledger.scan(0, upto):
+    for record in records:
         turns = worker.turns(work_units(experiment, record.cohort), record.seeds)
         server.again(record, [turn for some in turns for turn in some])
         worker.catch_up(Missed(server.round, (), weights=server.x))

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiso_ray import progress
 from hiso_ray.config import Experiment
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
@@ -24,6 +25,7 @@ from hiso_ray.execution.header import check_evaluation, check_identity
 from hiso_ray.run_folder import files, mask_file
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.stopped import recorded
 from hiso_ray.runs import opening
 from hiso_ray.runs.setting import Setting, settle
 from hiso_ray.tasks.threads import torch_threads
@@ -63,7 +65,8 @@ def run(
     with folders.named(experiment, out) as path, folders.started(experiment, path) as folder:
         for note in said:
             on_note(note)
-        return _execute(setting, folder, on_round, on_note, task)
+        with recorded(folder):
+            return _execute(setting, folder, on_round, on_note, task)
 
 
 def resume(
@@ -91,7 +94,8 @@ def resume(
         setting = settle(folders.continued(folder, changes or {}), task, mask)
         if changes:
             _take_over(folder, setting)
-        return _execute(setting, folder, on_round, on_note, task)
+        with recorded(folder):
+            return _execute(setting, folder, on_round, on_note, task)
 
 
 def _execute(
@@ -150,6 +154,7 @@ def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
 def _pictures(on_note: OnNote) -> Iterator[None]:
     """Reports a picture that cannot be drawn, instead of ending the run."""
     try:
-        yield
+        with progress.step("drawing"):
+            yield
     except Exception as error:
         on_note(f"a picture could not be drawn ({type(error).__name__}: {error})")

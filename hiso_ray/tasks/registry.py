@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hiso_ray import progress
 from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.config.outside import outside
 from hiso_ray.errors import UserError
@@ -128,11 +129,12 @@ def prepare(experiment: Experiment, mask: np.ndarray | None = None) -> Prepared:
         UserError: something is missing or does not fit; says what.
     """
     functions = row_of(experiment.task).functions()
-    prepared: Prepared = functions.prepare(experiment)
-    if experiment.task.sparse_fraction == 1:
-        return prepared
-    if mask is None:
-        mask = sparse.choose(experiment, prepared, functions)
+    with progress.step(f"preparing {experiment.task.name}"):
+        prepared: Prepared = functions.prepare(experiment)
+        if experiment.task.sparse_fraction == 1:
+            return prepared
+        if mask is None:
+            mask = sparse.choose(experiment, prepared, functions)
     return sparse.masked(prepared, mask)
 
 

@@ -18,6 +18,7 @@ from hiso_ray.errors import NonFiniteLoss
 from hiso_ray.execution.cluster import session
 from hiso_ray.execution.cluster.gauges import NAMES
 from hiso_ray.execution.cluster.labels import label_of
+from hiso_ray.run_folder.actor_times import read_actor_times
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.metrics_reader import read_rows
 
@@ -54,6 +55,7 @@ def test_digest_is_the_serial_one_for_1_2_and_4_actors(
         assert summary["model_sha256"] == expected["model_sha256"]
         assert (folder / "ledger.jsonl").read_text() == ledger
         assert summary["final_accuracy"] == expected["final_accuracy"]
+        assert sum(time.turns for time in read_actor_times(folder)) == 6 * cohort
     assert replay(folder)["matches"] is True
 
 

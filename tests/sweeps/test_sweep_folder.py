@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from hiso_ray import run
-from hiso_ray.analysis import load
-from hiso_ray.cli.progress import Bar
+from hiso_ray.analysis import load, sweep_files
+from hiso_ray.cli.bars import Bar
 from hiso_ray.run_folder.folder import started
 from hiso_ray.sweeps import Sweep, folder
 from hiso_ray.sweeps.table import Trial
@@ -77,8 +77,8 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
     out = tmp_path / "s"
     trials = opened(out, small(grid={"seed": [0, 1, 2, 3, 4]}))
     done, failed, stopped, mended, never = trials
-    folder.add_outcome(out, stopped.id, folder.STOPPED, None)
-    folder.add_outcome(out, mended.id, folder.FAILED, "once")
+    folder.add_outcome(out, stopped.id, sweep_files.STOPPED, None)
+    folder.add_outcome(out, mended.id, sweep_files.FAILED, "once")
     for trial in (done, mended):
         run(trial.experiment, folder.run_folder(out, trial))
     with open(out / "outcomes.jsonl", "a") as file:
@@ -86,7 +86,7 @@ def test_outcomes_and_what_is_missing(tmp_path: Path, small: Small) -> None:
         file.write('\n[]\nfailed\n{"trial": "another"}')  # by another hand
         old = {"trial": never.id, "status": "unfinished", "error": None}
         file.write(f"\n{json.dumps(old)}")  # from before the kind was recorded
-    folder.add_outcome(out, failed.id, folder.FAILED, "too bad\nreally", "NonFiniteLoss")
+    folder.add_outcome(out, failed.id, sweep_files.FAILED, "too bad\nreally", "NonFiniteLoss")
     assert folder.missing(out, trials, early_stopping=True) == [failed, never]
     assert folder.missing(out, trials, early_stopping=False) == [failed, stopped, never]
     table = folder.collect(out, trials)
@@ -145,11 +145,13 @@ def test_a_trial_that_was_begun_again_has_not_failed(tmp_path: Path, small: Smal
     from hiso_ray.sweeps.watch import Watch
 
     (trial,) = opened(tmp_path, small())
-    folder.add_outcome(tmp_path, trial.id, folder.FAILED, "out of memory", "TurnFailed")
+    folder.add_outcome(tmp_path, trial.id, sweep_files.FAILED, "out of memory", "TurnFailed")
     console = Console(quiet=True)
     watch = Watch(console, Bar(console, "trial", 1), tmp_path, {trial.id: trial}, Room(1, {}, 0))
     watch.on_trial_start(0, [], SimpleNamespace(config={"trial": trial.id}))
-    assert folder.outcomes(tmp_path, [trial])[trial.id] == folder.Ending(folder.UNFINISHED)
+    assert folder.outcomes(tmp_path, [trial])[trial.id] == sweep_files.Ending(
+        sweep_files.UNFINISHED
+    )
 
 
 def test_a_trial_leaves_a_folder_alone_in_which_another_run_starts(

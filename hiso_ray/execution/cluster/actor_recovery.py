@@ -35,6 +35,7 @@ from hiso_ray.execution.cluster.reservation import Reservation
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.history import History
 from hiso_ray.messages import Missed
+from hiso_ray.run_folder.actor_times import ActorTimes
 from hiso_ray.run_folder.faults import Faults
 
 
@@ -44,6 +45,7 @@ class Fleet:
     Attributes:
         description: what every member computes with.
         message_bytes: serialized messages and answers so far.
+        times: of the members' turns.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Fleet:
         faults: Faults,
         actor_class: type = ClientActor,
     ) -> None:
-        self.message_bytes = 0
+        self.message_bytes, self.times = 0, ActorTimes()
         self._reservation, self._checked_at = reservation, 0.0
         method = experiment.method
         self._oracle_every = method.curvature_rounds * method.curvature_row.measures
@@ -212,8 +214,11 @@ class Fleet:
         elif isinstance(answer, UserError):
             raise answer
         else:
+            took = time.monotonic() - sent.at
             if not sent.slow:
-                self._patience.learn(piece.method, sent.units, time.monotonic() - sent.at)
+                self._patience.learn(piece.method, sent.units, took)
+            if piece.method == "turns":
+                self.times.add(sent.number, len(piece.members), took)
             member.known = call.history.round
             results = [answer] if piece.items is None else answer
             call.answers |= zip(piece.items or (None,), results, strict=True)

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hiso_ray import progress
 from hiso_ray.tasks.pretrained.cache import cache
 from hiso_ray.tasks.pretrained.unfit import Unfit, check_complete, check_memory
 
@@ -37,7 +38,8 @@ def folder_of(file: Path) -> Path:
         fresh = folder.with_name(f"{folder.name}.{os.getpid()}.new")
         fresh.mkdir(parents=True)
         try:
-            _convert(file, fresh)
+            with progress.step(f"converting {file.name}, once"):
+                _convert(file, fresh)
             (fresh / ABOUT).write_text(about, encoding="utf-8")
             _put(fresh, folder)
         finally:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hiso_ray import progress
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.pretrained.known_models import KNOWN
 from hiso_ray.tasks.pretrained.model_files import PACKAGED, find
@@ -66,14 +67,15 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> Pretrained:
         tokenizer = _tokenizer(source.place)
         # Weights are read, then copied once, into x_0 and the shared arrays.
         check_memory(2 * dtype.itemsize * _weights(structure_of(config)))
-        model, found = AutoModelForCausalLM.from_pretrained(
-            source.place,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # checked below
-        )
+        with _weights_told():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source.place,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # checked below
+            )
         check_complete(found)
         check_finite(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -131,6 +133,25 @@ def _quiet() -> None:
 
     hub_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _weights_told() -> Iterator[None]:
+    """Makes transformers' own bar, over the weights it loads, a step of ours."""
+    from transformers.utils import logging as transformers_logging
+
+    def told(bar: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if len(arguments) != 1 or options.get("desc") != "Loading weights":
+            return bar(*arguments, **options)
+        return progress.parts("loading weights", arguments[0])
+
+    set_hook = getattr(transformers_logging, "set_tqdm_hook", None)  # not in 5.0
+    before = set_hook(told) if set_hook else None
+    try:
+        yield
+    finally:
+        if set_hook:
+            set_hook(before)
 
 
 def _weights(config: dict[str, Any]) -> int:

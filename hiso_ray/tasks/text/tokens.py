@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hiso_ray import progress
 from hiso_ray.run_folder.whole_files import whole
 from hiso_ray.tasks.pretrained.cache import cache
 
@@ -99,7 +100,7 @@ def _after(anchor: str, text: str, tokenizer: Any) -> list[int] | None:
 def _rows(
     texts: Sequence[str], contexts: Sequence[tuple[int, int]] | None, tokenizer: Any, limit: int
 ) -> Any:
-    for first in range(0, len(texts), 1000):
+    for first in progress.parts("tokenizing", range(0, len(texts), 1000)):
         some = list(texts[first : first + 1000])
         if contexts is None:
             for ids in continuations(some, tokenizer):
