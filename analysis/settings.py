@@ -12,7 +12,7 @@ from hiso_ray.analysis import style
 
 # Fields that are compared within a setting, and fields that affect no result.
 COMPARED = ("method.name", "method.curvature", "method.lr")
-NO_RESULT = ("resources.", "diagnostics.")
+NO_RESULT = ("tracking", "resources.", "diagnostics.")
 # The fields to put across and down a picture first; others follow in their own order.
 ACROSS, DOWN = "federation.alpha", "federation.num_clients"
 

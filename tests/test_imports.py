@@ -24,6 +24,7 @@ GROUND = ("errors", "version", "seeds", "record", "messages")
 FLOORS = (
     "config",
     "run_folder",
+    "tracking",
     "federation",
     "method",
     "server",

@@ -20,6 +20,7 @@ from hiso_ray.run_folder.summary import spoilt
 from hiso_ray.runs.setting import settle
 from hiso_ray.server.weights import WeightServer
 from hiso_ray.server.work_units import work_units
+from hiso_ray.tracking.tracked import show_model
 
 
 def replay(
@@ -33,7 +34,8 @@ def replay(
 
     Args:
         round_: number of records to apply; all of them by default.
-        export: a new folder to write the model to (for language tasks, a Hugging Face folder).
+        export: a new folder to write the model to (for language tasks, a Hugging Face folder); the
+            run's trackers are given it too.
         outcomes: a new file for that round's outcomes, in the format of ``outcomes.parquet``.
 
     Returns:
@@ -74,6 +76,7 @@ def replay(
         digest = worker.digest()
         if export is not None:
             worker.replica.task.export(worker.replica.state.x, Path(export))
+            show_model(experiment, folder, Path(export), on_note)
     validation = experiment.task.validation_examples
     if outcomes is not None:
         write(

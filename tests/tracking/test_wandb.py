@@ -1,0 +1,92 @@
+"""What Weights & Biases is given: the numbers of the table, read back from its own file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiso_ray import Experiment, replay, resume, run
+from hiso_ray.run_folder.metrics_reader import read_rows
+from hiso_ray.tracking.marks import read_mark
+
+pytest.importorskip("wandb", reason="needs the extra `wandb`")
+Make = Callable[..., Experiment]
+BLOCK, HEADER = 32768, 7  # of the LevelDB log format
+LAST = (1, 4)  # kinds of fragments: the whole record, and the last part of one
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a ``.wandb`` file, as W&B's own messages."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, parts = path.read_bytes(), HEADER, b""
+    while at < len(data):
+        if (left := BLOCK - at % BLOCK) < HEADER:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        parts += data[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind in LAST:
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def test_the_file_holds_a_run_whole_and_it_goes_on_under_the_same_id(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setenv("WANDB_API_KEY", secret)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    out = tmp_path / "rates"
+    (out / "runs").mkdir(parents=True)
+    (out / "plan.yaml").touch()
+    folder, notes = out / "runs" / "first", list[str]()
+    run(experiment(tracking=["wandb"]), folder, on_note=notes.append)
+    summary = resume(folder, notes.append, notes.append, {"federation.rounds": 8})
+    replay(folder, export=tmp_path / "model", on_note=notes.append)
+
+    kept = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
+    every = [record for path in kept for record in records(path)]
+    ids = {r.run.run_id for r in every if r.HasField("run")}
+    assert ids == {read_mark(folder, "wandb").run}
+    begun = next(r.run for r in every if r.HasField("run"))
+    assert (begun.project, begun.display_name, begun.run_group) == ("theirs", "first", "rates")
+    config = {item.key: json.loads(item.value_json) for item in begun.config.update}
+    assert config["method"]["lr"] == 0.02
+
+    steps: dict[int, dict[str, Any]] = {}
+    for record in every:
+        values = {
+            item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
+            for item in record.history.item
+        }
+        if values:
+            assert values["_step"] not in steps
+            steps[values["_step"]] = values
+    rows = read_rows(folder / "metrics.csv")
+    assert sorted(steps) == [row["round"] for row in rows]
+    for row in rows:
+        shown = {name: v for name, v in row.items() if name != "round" and v is not None}
+        assert shown.items() <= steps[row["round"]].items()
+    final = {
+        item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
+        for record in every
+        for item in record.summary.update
+    }
+    assert final["model_sha256"] == summary["model_sha256"]
+    assert [r.exit.exit_code for r in every if r.HasField("exit")] == [0, 0, 0]
+    (model,) = (
+        r.request.log_artifact.artifact for r in every if r.request.HasField("log_artifact")
+    )
+    assert model.type == "model"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(secret.encode() in path.read_bytes() for path in written)
+    assert not any(secret in str(note) for note in notes)
