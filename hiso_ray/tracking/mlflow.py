@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from hiso_ray.run_folder import files
 from hiso_ray.run_folder.locks import hold
-from hiso_ray.run_folder.metrics_reader import Row
-from hiso_ray.tracking.contract import Shown, Tracker
+from hiso_ray.run_folder.metrics_reader import COLUMNS, Row
+from hiso_ray.tracking.contract import Tracker
 from hiso_ray.tracking.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
 DEFAULTS = {
@@ -40,10 +40,6 @@ class MLflow(Tracker):
     """
 
     library = "mlflow"
-
-    def __init__(self, shown: Shown) -> None:
-        super().__init__(shown)
-        self._last: Row = {"round": 0, "seconds": 0.0}
 
     def open(self, earlier: str | None) -> str:
         for name, value in DEFAULTS.items():
@@ -107,26 +103,31 @@ class MLflow(Tracker):
             self._client.log_batch(run_id, params=params[at : at + MOST_PARAMS])
 
     def rows(self, rows: Sequence[Row]) -> None:
-        from mlflow.entities import Metric
-
         metrics = [
-            Metric(name, value, self._start + round(1000 * row["seconds"]), row["round"])
+            self._metric(name, value, row["round"], row["seconds"])
             for row in rows
             for name, value in row.items()
             if name != "round" and value is not None
         ]
         for at in range(0, len(metrics), MOST_METRICS):
             self._client.log_batch(self._id, metrics=metrics[at : at + MOST_METRICS])
-        self._last = rows[-1]
+
+    def _metric(self, name: str, value: float, round_: int, seconds: float) -> Metric:
+        from mlflow.entities import Metric
+
+        return Metric(name, value, self._start + round(1000 * seconds), round_)
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """The file, its numbers that are no column of the table as metrics, its texts as tags."""
-        own = {n: v for n, v in summary.items() if n not in self._last}
-        numbers = {n: v for n, v in own.items() if isinstance(v, (int, float))}
-        texts = {n: v for n, v in own.items() if isinstance(v, str)}
-        self.rows([{"round": summary["rounds"], "seconds": summary["seconds"], **numbers}])
-        for name, text in texts.items():
-            self._client.set_tag(self._id, name, text)
+        from mlflow.entities import RunTag
+
+        metrics = [
+            self._metric(name, value, summary["rounds"], summary["seconds"])
+            for name, value in summary.items()
+            if isinstance(value, (int, float)) and name not in COLUMNS
+        ]
+        tags = [RunTag(name, text) for name, text in summary.items() if isinstance(text, str)]
+        self._client.log_batch(self._id, metrics=metrics, tags=tags)
         self._client.log_artifact(self._id, str(self._shown.folder / files.SUMMARY))
 
     def pictures(self, paths: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +113,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
     path = os.pathsep.join([str(SERVER), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path)
+    env = os.environ | {"PYTHONPATH": path}
+    process = subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
         while not healthy(address):
@@ -119,8 +122,14 @@ def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             time.sleep(0.2)
         yield address, process
     finally:
-        process.terminate()
-        process.wait()
+        kill(process)
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    """Kills a server and its workers."""
+    with suppress(ProcessLookupError):  # killed before
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def healthy(address: str) -> bool:
@@ -142,7 +151,7 @@ def test_a_server_holds_a_run_whole_and_may_die_in_the_middle_of_another(
     address, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     e = experiment(tracking=["mlflow"])
     whole = run(e, tmp_path / "whole")
     mlflow = client(address)
@@ -156,13 +165,12 @@ def test_a_server_holds_a_run_whole_and_may_die_in_the_middle_of_another(
     }
     notes: list[str] = []
 
-    def kill(row: dict[str, Any]) -> None:
+    def on_round(row: dict[str, Any]) -> None:
         if row["round"] == 3:
             while read_mark(tmp_path / "torn", "mlflow").round < 3:
                 time.sleep(0.05)  # MLflow has the first rows
-            process.kill()
-            process.wait()
+            kill(process)
 
-    torn = run(e, tmp_path / "torn", kill, notes.append)
+    torn = run(e, tmp_path / "torn", on_round, notes.append)
     assert torn["model_sha256"] == whole["model_sha256"]
     assert len([note for note in notes if note.startswith("warning: mlflow")]) == 1

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,9 +26,9 @@ class Recorder(Tracker):
 
     library = "json"
     place = "here"
-    opened: list[str | None]
-    rounds: list[int]
-    ends: list[Any]
+    opened: ClassVar[list[str | None]]
+    rounds: ClassVar[list[int]]
+    ends: ClassVar[list[Any]]
 
     def open(self, earlier: str | None) -> str | None:
         self.opened.append(earlier)
@@ -51,13 +51,10 @@ class Recorder(Tracker):
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
     """Stands in for MLflow."""
 
-    class Fresh(Recorder):
-        opened: list[str | None] = []
-        rounds: list[int] = []
-        ends: list[Any] = []
-
-    monkeypatch.setitem(tracked.KINDS, "mlflow", Fresh)
-    return Fresh
+    for name in ("opened", "rounds", "ends"):
+        monkeypatch.setattr(Recorder, name, [], raising=False)
+    monkeypatch.setitem(tracked.KINDS, "mlflow", Recorder)
+    return Recorder
 
 
 def test_a_resumed_run_goes_on_where_the_tracker_was_left(

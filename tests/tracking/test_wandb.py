@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ def records(path: Path) -> Iterator[Any]:
             parts = b""
 
 
+def read(items: Iterable[Any]) -> dict[str, Any]:
+    """Values by name, those of a mapping by dotted names."""
+    return {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
+
+
+@pytest.mark.usefixtures("pictures")
 def test_the_file_holds_a_run_whole_and_it_goes_on_under_the_same_id(
     experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,34 +65,24 @@ def test_the_file_holds_a_run_whole_and_it_goes_on_under_the_same_id(
     assert ids == {read_mark(folder, "wandb").run}
     begun = next(r.run for r in every if r.HasField("run"))
     assert (begun.project, begun.display_name, begun.run_group) == ("theirs", "first", "rates")
-    config = {item.key: json.loads(item.value_json) for item in begun.config.update}
-    assert config["method"]["lr"] == 0.02
+    assert read(begun.config.update)["method"]["lr"] == 0.02
 
-    steps: dict[int, dict[str, Any]] = {}
-    for record in every:
-        values = {
-            item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
-            for item in record.history.item
-        }
-        if values:
-            assert values["_step"] not in steps
-            steps[values["_step"]] = values
     rows = read_rows(folder / "metrics.csv")
-    assert sorted(steps) == [row["round"] for row in rows]
-    for row in rows:
+    steps = [values for record in every if (values := read(record.history.item))]
+    assert [values["_step"] for values in steps] == [row["round"] for row in rows]
+    for row, values in zip(rows, steps, strict=True):
         shown = {name: v for name, v in row.items() if name != "round" and v is not None}
-        assert shown.items() <= steps[row["round"]].items()
-    final = {
-        item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
-        for record in every
-        for item in record.summary.update
-    }
+        assert shown.items() <= values.items()
+    final = read(item for record in every for item in record.summary.update)
     assert final["model_sha256"] == summary["model_sha256"]
+    for name in ("partition", "convergence"):
+        assert list(folder.glob(f"wandb/*/files/{steps[-1][f'{name}.path']}"))
     assert [r.exit.exit_code for r in every if r.HasField("exit")] == [0, 0, 0]
-    (model,) = (
-        r.request.log_artifact.artifact for r in every if r.request.HasField("log_artifact")
+    (model,) = (r.artifact for r in every if r.HasField("artifact"))
+    assert (model.type, {entry.path for entry in model.manifest.contents}) == (
+        "model",
+        {path.name for path in (tmp_path / "model").iterdir()},
     )
-    assert model.type == "model"
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(secret.encode() in path.read_bytes() for path in written)
     assert not any(secret in str(note) for note in notes)
