@@ -18,8 +18,9 @@ VARIANTS = {
     "probe": "{}",
     "momentum": "momentum {:g}",
 }
-# newer than many tables: at these values they change no cell
-LATER = {"task.validation_examples": 0, "tracking": '["tensorboard"]'}
+LATER = {
+    "task.validation_examples": 0
+}  # newer than many tables: at these values they change no cell
 LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
 
 
