@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiso_ray.config import Experiment, own_value
+from hiso_ray.config.experiment import LATER
 
 # fields that make a variant of a method, and how its label shows them
 VARIANTS = {
@@ -17,11 +18,12 @@ VARIANTS = {
     "distribution": "{}",
     "probe": "{}",
     "momentum": "momentum {:g}",
+    "schedule": "{} schedule",
+    "warmup_rounds": "warm-up {}",
+    "averaging": "averaging {:g}",
+    "client_loss": "{} loss",
 }
-LATER = {
-    "task.validation_examples": 0
-}  # newer than many tables: at these values they change no cell
-LOCAL = ("task.model", "task.data", "devices.profile")  # may be paths
+LOCAL = ("task.model", "task.data", "task.sparse_text", "devices.profile")  # may be paths
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def fields_of(experiment: Experiment) -> dict[str, Any]:
     the machine."""
     fields = experiment.dotted()
     for name in LOCAL:
-        if Path(fields[name]).is_absolute():
+        if name in fields and Path(fields[name]).is_absolute():
             fields[name] = Path(fields[name]).name
     # A list becomes text, as on the command line: a table's cell holds one value.
     return {

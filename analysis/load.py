@@ -21,8 +21,9 @@ from pydantic import ValidationError
 
 from hiso_ray import config
 from hiso_ray.analysis import store
-from hiso_ray.analysis.identity import LATER, fields_of, identity
+from hiso_ray.analysis.identity import fields_of, identity
 from hiso_ray.config import Experiment
+from hiso_ray.config.experiment import LATER
 from hiso_ray.errors import UserError
 from hiso_ray.run_folder import files
 from hiso_ray.run_folder.metrics_reader import scan_rows

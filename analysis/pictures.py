@@ -15,7 +15,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hiso_ray.analysis import communication, curves, endings, style, tables
+from hiso_ray.analysis import communication, curves, endings, panels, style, tables
 from hiso_ray.analysis.bands import bands
 from hiso_ray.analysis.forest import forest
 from hiso_ray.analysis.heatmap import grid, heatmap
@@ -77,6 +77,15 @@ def convergence(
         figure = bands(rounds, trials, x, y, view.columns, view.rows)
         found.append(Picture(_name(f"{y}-against-{x}", view), caption, figure))
     return found
+
+
+def schedules(study: Study) -> list[Picture]:
+    """The learning rate of each round; empty if no run changed its rate."""
+    rounds = study.best_rounds
+    if "lr" not in rounds or rounds.groupby("run")["lr"].nunique().max() < 2:
+        return []
+    figure = panels.over_rounds(rounds, {"lr": "Learning rate η"})
+    return [Picture("schedules", f"The learning rate of each round{_rate(study)}.", figure)]
 
 
 def every_run(folders: Sequence[Path], trials: pd.DataFrame) -> Picture:

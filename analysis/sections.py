@@ -141,7 +141,7 @@ def _convergence(study: Study, single: list[Picture]) -> Section:
     shown += pictures.convergence(study, y="eval_loss")
     if study.best_rounds["simulated_seconds"].max() > 0:
         shown += pictures.convergence(study, "simulated_seconds")
-    return Section("Convergence", shown + single)
+    return Section("Convergence", shown + pictures.schedules(study) + single)
 
 
 def _rates(study: Study) -> Section:

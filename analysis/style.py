@@ -45,6 +45,7 @@ NAMES = {
     "hizoo": "HiZOO",
     "feedsign": "FeedSign",
     "fedkseed": "FedKSeed",
+    "ferret": "Ferret",
     "fedzo": "FedZO",
     "fedavg": "FedAvg",
     "fedadam": "FedAdam",
@@ -78,6 +79,7 @@ FIELDS = {
     "method.lr": "η",
     "method.mu": "μ",
     "method.num_perturbations": "P",
+    "method.projections": "K",
     "method.hessian_retention": "β",
 }
 
@@ -115,6 +117,7 @@ KNOWN = {
     "hizoo": Look(COLOURS[3], "P"),
     "feedsign": Look(COLOURS[4], "X"),
     "fedkseed": Look(COLOURS[6], "D"),
+    "ferret": Look(COLOURS[5], "H"),
     "fedzo": Look(COLOURS[5], "<", "--"),
     "fedavg": Look(COLOURS[6], ">", "--"),
     "fedadam": Look(COLOURS[2], "^", "--"),

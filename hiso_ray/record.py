@@ -17,11 +17,12 @@ class Record:
         round: r, counted from 0.
         cohort: the clients whose scalars entered the mean, ascending; together with ``dropped``
             and ``late`` the m clients that were sampled.
-        seeds: τ 64-bit step seeds s_{r,k}.
+        seeds: τ 64-bit step seeds s_{r,k}; one for methods that project.
         scalars: τ×P aggregated finite differences ḡ_{k,p}, or with directions per client τ×m·P,
-            client by client; each is exactly a float32. Empty if the round changes nothing (no
-            client answered, or too few for the aggregation), and for methods that send weights.
-        lr, mu: η and μ of this round.
+            client by client, or for methods that project 1×K projections of the change; each is
+            exactly a float32. Empty if the round changes nothing (no client answered, or too few
+            for the aggregation), and for methods that send weights.
+        lr, mu: η and μ of this round; for methods that project, the server's rate η_s.
         hessian_retention, hessian_eps: β and ε of this round.
         train_loss: mean loss of the cohort at the points it probed, before the update; None if no
             client answered.

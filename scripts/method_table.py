@@ -74,7 +74,7 @@ def measure(name: str, folder: Path) -> Measured:
     e = experiment(name)
     run(e, folder)
     worker = Worker(e, *tasks.load(e))
-    ((turn,),) = worker.turns([(0,)], step_seeds(e.seed, 0, TAU))
+    ((turn,),) = worker.turns([(0,)], step_seeds(e.seed, 0, e.record_steps))
     downs = [row["downlink_bytes"] for row in read_rows(folder / "metrics.csv")]
     (snapshot,) = (folder / "snapshots").iterdir()
     kept = {tensor: array.size for tensor, array in load_file(snapshot).items()}
@@ -94,6 +94,8 @@ def formulas(row: Method, method: str) -> tuple[str, str, str]:
     own = experiment(method).method
     if row.sends == "weights":
         return "4d", "4d + 8" if row.first_order else "4d + 8τ + 8", ""
+    if row.projects:
+        return "4K", "8 + 8", "8 + 8 + 4K each"
     up = "8τP" if row.second_differences else "⌈τP/8⌉" if row.uplink == "sign" else "4τP"
     scalars = up if own.directions == "shared" else "4m(1 + τP)"
     at_most = ", at most 4K" if own.seed_pool else ""
@@ -102,12 +104,13 @@ def formulas(row: Method, method: str) -> tuple[str, str, str]:
 
 def memory(row: Method, found: Measured) -> str:
     """The memory of a replica beside x, or of the server if weights are sent."""
-    names = {"h": "H", "velocity": "momentum"}
+    names = {"h": "H", "velocity": "momentum", "block_norms": "a norm per block"}
     held = [names.get(name, name) for name in found.kept if name != "x"]
-    all_of_it = sum(found.kept.values()) / found.d
+    beside = sum(found.kept.values()) - found.d
     if row.sends == "weights":
-        return f"server: {all_of_it:g} d ({', '.join(['x', *held])})"
-    words = f"{all_of_it - 1:g} d ({', '.join(held)})" if held else "nothing"
+        return f"server: {1 + beside / found.d:g} d ({', '.join(['x', *held])})"
+    size = f"{beside / found.d:g} d" if beside >= found.d else f"{beside} floats"
+    words = f"{size} ({', '.join(held)})" if held else "nothing"
     return words + ("; 1 d more with momentum" if "momentum" in row.reads else "")
 
 
@@ -116,13 +119,14 @@ def line(name: str, found: Measured) -> tuple[str, ...]:
     row = METHODS[name]
     up, down, missed = formulas(row, name)
     authors, _, number = row.paper.rpartition(", arXiv ")
-    probes = "" if row.first_order else f" (P = {experiment(name).method.num_perturbations})"
+    letter, method = "K" if row.projects else "P", experiment(name).method
+    along = f" ({letter} = {method.directions_per_step})" if row.draws else ""
     after_one = f"{found.down_after_one:,}"
     again = "no: rounds are run again"
     return (
         f"`{name}`",
         f"[{authors}](https://arxiv.org/abs/{number})",
-        f"{up} = {found.up:,}{probes}",
+        f"{up} = {found.up:,}{along}",
         f"{down} = {found.down:,}",
         f"+ {missed} = {after_one}" if missed else f"the same = {after_one}",
         memory(row, found),
@@ -137,8 +141,9 @@ def table() -> str:
     lines = [HEADER, tuple("---" for _ in HEADER), *(line(n, f) for n, f in found.items())]
     note = (
         f"Bytes of one sampled client and round, measured at d = {found['hiso'].d}, τ = {TAU}, "
-        f"m = {CLIENTS} (mezo: 1) and K = {experiment('fedkseed').method.seed_pool}. At work a "
-        "process holds some more d for a while; `hiso-ray run --dry-run` says how much."
+        f"m = {CLIENTS} (mezo: 1) and fedkseed's K = {experiment('fedkseed').method.seed_pool}. "
+        "An average of the iterates (`method.averaging`) is 1 d more. At work a process holds some "
+        "more d for a while; `hiso-ray run --dry-run` says how much."
     )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{note}"
 

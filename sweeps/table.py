@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hiso_ray import tasks
 from hiso_ray.analysis.identity import cell
-from hiso_ray.config import Experiment, put, read_yaml
+from hiso_ray.config import Experiment, put, read_yaml, schedule
 from hiso_ray.config.fields import explain
 from hiso_ray.errors import UserError
 from hiso_ray.federation import devices
@@ -190,7 +190,8 @@ class Sweep(BaseModel):
         nested: Values = {}
         for name, value in (self.base | values).items():
             put(nested, name, value)
-        return devices.resolve(tasks.resolve(Experiment.model_validate(nested)))
+        experiment = Experiment.model_validate(nested)
+        return schedule.resolve(devices.resolve(tasks.resolve(experiment)))
 
 
 def trial_id(experiment: Experiment) -> str:

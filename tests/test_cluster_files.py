@@ -85,9 +85,19 @@ def test_rayjob_runs_a_command_that_the_command_line_takes() -> None:
     assert gpus["replicas"] == gpus["minReplicas"] == gpus["maxReplicas"]
 
 
+def page() -> str:
+    return (DOCS / "cluster.md").read_text(encoding="utf-8").replace("\\\n", " ")
+
+
 def test_commands_of_the_page_are_taken() -> None:
-    page = (DOCS / "cluster.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"^\$ .*(?:hiso_ray|hiso-ray) run .*$", page, re.MULTILINE)
+    commands = re.findall(r"^\$ .*(?:hiso_ray|hiso-ray) run .*$", page(), re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
         accepted(command)
+
+
+def test_the_pages_calls_of_doctor_and_slurm_are_taken() -> None:
+    (doctor,) = re.findall(r"^\$ hiso-ray (doctor .*)$", page(), re.MULTILINE)
+    assert parser().parse_args(shlex.split(doctor)).nodes == 2
+    (slurm,) = re.findall(r"^\$ sbatch .*slurm.sh (.*)$", page(), re.MULTILINE)
+    assert accepted(f"run --out {slurm}") == "/shared/runs/sst2"

@@ -33,6 +33,7 @@ FLOORS = (
     "execution",
     "analysis",
     "runs",
+    "doctor",
     "cli",
     "sweeps",
 )

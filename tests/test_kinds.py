@@ -41,12 +41,12 @@ def other_kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def weights(folder: Path, experiment: Experiment) -> Tensor:
-    """What the ledger's records make of x_0 on this kind of device."""
+    """(2, d) what the ledger's records make of x_0 on this kind of device, and the average."""
     prepared, partition = tasks.load(experiment)
     one = worker.Worker(experiment, prepared, partition)
     records = Ledger.read(folder / "ledger.jsonl").records
     one.catch_up(Missed(len(records), records))
-    return one.replica.state.x.cpu()
+    return torch.stack([one.replica.state.x, one.replica.result]).cpu()
 
 
 @pytest.mark.parametrize("curvature", ["none", "diagonal", *["row"] * torch.cuda.is_available()])
@@ -58,7 +58,7 @@ def test_weights_agree(
     curvature: str,
     distribution: str,
 ) -> None:
-    method = {"method.name": "hiso", "method.curvature": curvature}
+    method = {"method.name": "hiso", "method.curvature": curvature, "method.averaging": 0.5}
     e = experiment(**method, **{"method.distribution": distribution, "federation.rounds": 3})
     summary = run(e, tmp_path / "r")
     here = weights(tmp_path / "r", e)

@@ -27,22 +27,44 @@ D = 64 * WIDTH + WIDTH + 10 * WIDTH + 10  # of digits on mlp-256
 K = 4096
 
 CASES: dict[str, dict[str, Any]] = {name: {"method.name": name} for name in METHODS} | {
+    "ferret": {"method.name": "ferret", "method.projections": 16},
     "hiso per_client": {"method.name": "hiso", "method.directions": "per_client"},
     "hiso momentum": {"method.name": "hiso", "method.momentum": 0.9},
+    "hiso average": {
+        "method.name": "hiso",
+        "method.averaging": 0.6,
+        "method.schedule": "cosine",
+        "method.warmup_rounds": 2,
+    },
 }
 
 # What each method needs to get down the quadratic; others take 0.05.
-RATES = {"fedavg": 0.3, "fedprox": 0.3, "fedadam": 0.3, "fedyogi": 0.3, "fedadagrad": 0.3}
+RATES = {
+    "ferret": 0.1,
+    "fedavg": 0.3,
+    "fedprox": 0.3,
+    "fedadam": 0.3,
+    "fedyogi": 0.3,
+    "fedadagrad": 0.3,
+}
 SERVER_RATES = {"fedadam": 0.1, "fedyogi": 0.1, "fedadagrad": 0.1}
 
 OTHER_VALUES: dict[str, Any] = {
     "lr": 0.03, "mu": 1.0, "num_perturbations": 3, "probe": "exact", "directions": "per_client",
     "curvature": "scalar", "curvature_in": "update", "curvature_rounds": 1, "prox": 1.0,
     "hessian_retention": 0.5, "hessian_eps": 0.1, "hessian_update": "all", "momentum": 0.5,
-    "seed_pool": 2, "weight_decay": 0.1, "server_lr": 0.5, "server_beta1": 0.5,
+    "projections": 8, "seed_pool": 2, "weight_decay": 0.1, "server_lr": 0.5, "server_beta1": 0.5,
     "server_beta2": 0.5, "server_eps": 0.1, "generator": "torch", "distribution": "rademacher",
+    "schedule": "linear", "schedule_rounds": 2, "schedule_floor": 0.3, "warmup_rounds": 2,
+    "averaging": 0.5, "client_loss": "calibrated",
 }  # fmt: skip
-IF_FROZEN = {"method.curvature": "frozen"}
+# What makes a method read a field.
+ONLY_IF: dict[str, dict[str, Any]] = {
+    "curvature_rounds": {"method.curvature": "frozen"},
+    "schedule_rounds": {"method.schedule": "linear", "method.schedule_floor": 0.1},
+    "schedule_floor": {"method.schedule": "linear"},
+    "client_loss": {"task.name": "digits", "task.model": "mlp-8"},
+}
 
 each_method = pytest.mark.parametrize("name", METHODS)
 each_case = pytest.mark.parametrize("case", CASES)
@@ -66,7 +88,8 @@ class Wire(NamedTuple):
 
 
 def wires(m: int, tau: int, p: int, k: int, d: int) -> dict[str, Wire]:
-    """m clients, τ steps, P directions, K seeds, d weights: float32, seeds of 8 bytes, η and μ."""
+    """m clients, τ steps, P directions a step, of a pool of K, d weights: float32, seeds of 8
+    bytes, η and μ."""
     seeds = 8 * tau + 4 + 4
     scalars = Wire(4 * tau * p, seeds, lambda n: n * (seeds + 4 * tau * p), 2 * 4 * tau * p)
     weights = Wire(4 * d, 4 + 4 + 4 * d, lambda n: 0, 2 * 4 * d)
@@ -75,6 +98,7 @@ def wires(m: int, tau: int, p: int, k: int, d: int) -> dict[str, Wire]:
     return {
         "hiso": scalars,
         "hiso momentum": scalars,
+        "hiso average": scalars,
         "hiso per_client": Wire(
             4 * tau * p, seeds, lambda n: n * (seeds + everyones), 4 * tau * p + 4 * m * tau * p
         ),
@@ -88,6 +112,7 @@ def wires(m: int, tau: int, p: int, k: int, d: int) -> dict[str, Wire]:
             lambda n: min(n * (seeds + everyones), 4 * k),
             4 * (2 * tau * p + k),
         ),
+        "ferret": Wire(4 * p, 8 + 4 + 4, lambda n: n * (8 + 4 + 4 + 4 * p), 2 * 4 * p),
         "fedzo": weights._replace(request=seeds + 4 * d),
         "fedavg": weights,
         "fedadam": weights,
@@ -130,7 +155,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 def expected(case: str) -> tuple[Experiment, Wire]:
     e = tasks.resolve(experiment(case))
-    m, p = e.federation.clients_per_round, e.method.num_perturbations
+    m, p = e.federation.clients_per_round, e.method.directions_per_step
     return e, wires(m, TAU, p, K, D)[case]
 
 
@@ -163,8 +188,10 @@ def test_every_field_is_read_or_refused(name: str, tmp_path: Path) -> None:
         if field not in row.reads - row.fixed:
             with pytest.raises(ValueError, match=f"{field} = "):
                 experiment(name, **dotted)
-        elif field == "curvature_rounds":
-            assert outcome("frozen", **IF_FROZEN) != outcome(field, **IF_FROZEN, **dotted)
+        elif field in ONLY_IF:
+            base = ONLY_IF[field]
+            without = outcome(f"without {field}", **base)
+            assert outcome(field, **base, **dotted) != without, field
         else:
             assert outcome(field, **dotted) != as_it_is, field
 
@@ -232,7 +259,7 @@ def test_a_real_answer_is_as_long_as_the_formula_says(case: str) -> None:
     e, by_hand = expected(case)
     worker = Worker(e, *tasks.load(e))
     for client in range(e.federation.clients_per_round):
-        ((turn,),) = worker.turns([(client,)], step_seeds(e.seed, 0, TAU))
+        ((turn,),) = worker.turns([(client,)], step_seeds(e.seed, 0, e.record_steps))
         assert len(turn.payload) + (0 if turn.update is None else turn.update.nbytes) == by_hand.up
 
 
@@ -258,7 +285,7 @@ def test_the_readmes_table_is_the_same_by_hand(tmp_path: Path) -> None:
     assert (script["TAU"], script["CLIENTS"]) == (TAU, M)
     for name in METHODS:
         found, p = script["measure"](name, tmp_path / name), script["experiment"](name).method
-        by_hand = wires(M, TAU, p.num_perturbations, K, found.d)[name]
+        by_hand = wires(M, TAU, p.directions_per_step, K, found.d)[name]
         assert found.up == by_hand.up
         assert found.down == by_hand.request
         assert found.down_after_one == by_hand.request + by_hand.missed(1)

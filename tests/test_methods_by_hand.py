@@ -65,6 +65,15 @@ class Plain:
         self.x = prepared.x0.astype(np.float64)
         self.d, self.p = len(self.x), e.method.num_perturbations
 
+    def lr(self, round_: int) -> float:
+        """η of a round: the warm-up, then what is left of it at the round's share of the rest."""
+        m, rounds = self.method, self.e.federation.rounds
+        if round_ < m.warmup_rounds:
+            return m.lr / m.warmup_rounds * (round_ + 1)
+        left = (rounds - round_) / (rounds - m.warmup_rounds)
+        falling = {"constant": 1.0, "linear": left, "cosine": np.sin(np.pi / 2 * left) ** 2}
+        return m.lr * (m.schedule_floor + (1 - m.schedule_floor) * falling[m.schedule])
+
     def cohort(self, round_: int) -> list[int]:
         sizes = np.diff(self.partition.offsets)
         return cohort(self.e.seed, round_, self.e.federation, sizes).tolist()
@@ -104,14 +113,14 @@ class Plain:
             z.append(self.directions(seed, client) / np.sqrt(h))
             g.append(np.array([self.difference(slope, along) for along in z[-1]]))
             walked = np.sign(g[-1]) if self.method.name == "feedsign" else g[-1]
-            x = x - self.method.lr * walked @ z[-1] / self.p
+            x = x - self.lr(round_) * walked @ z[-1] / self.p
         return np.array(g), np.array(z)
 
 
 def scalar_family(w: Plain) -> None:
     """HiSo (arXiv 2506.02370) with whatever H, momentum and directions; HiZOO's H (arXiv
     2402.15173), FedKSeed's pool (arXiv 2312.06353) and MeZO (arXiv 2305.17333) among them."""
-    m, h, velocity = w.method, np.ones(w.d), np.zeros(w.d)
+    m, h, velocity, iterates = w.method, np.ones(w.d), np.zeros(w.d), []
     for round_ in range(w.e.federation.rounds):
         walks = [w.walk(round_, client, h) for client in w.cohort(round_)]
         # With shared directions z is the same for all, so the mean of g z is the mean g times z.
@@ -129,7 +138,10 @@ def scalar_family(w: Plain) -> None:
         if m.row.second_differences:  # g was measured along the old z; its authors step by the new
             deltas = deltas * np.sqrt(old / h)
         velocity = m.momentum * velocity + deltas.sum(0)
-        w.x = w.x - m.lr * velocity
+        w.x = w.x - w.lr(round_) * velocity
+        iterates.append(w.x)
+    weights = m.averaging ** np.arange(len(iterates))[::-1]  # without averaging 0, …, 0, 1
+    w.x = np.average(iterates, axis=0, weights=weights)
 
 
 def feedsign(w: Plain) -> None:
@@ -137,7 +149,7 @@ def feedsign(w: Plain) -> None:
     for round_ in range(w.e.federation.rounds):
         walks = [w.walk(round_, client, np.ones(w.d)) for client in w.cohort(round_)]
         votes = np.sign(sum(np.sign(g) for g, _ in walks))
-        w.x = w.x - w.method.lr * np.einsum("kp,kpd->d", votes, walks[0][1]) / w.p
+        w.x = w.x - w.lr(round_) * np.einsum("kp,kpd->d", votes, walks[0][1]) / w.p
 
 
 def fedzo(w: Plain) -> None:
@@ -154,9 +166,27 @@ def fedzo(w: Plain) -> None:
                     v = u / np.linalg.norm(u)
                     rise = float(slope @ v) * radius + 0.5 * radius**2 * w.second(v)
                     estimates.append(w.d / radius * rise * v)
-                x = x - m.lr * np.mean(estimates, axis=0)
+                x = x - w.lr(round_) * np.mean(estimates, axis=0)
             changes.append(x - w.x)
         w.x = w.x + m.server_lr * np.mean(changes, axis=0)
+
+
+def ferret(w: Plain) -> None:
+    """arXiv 2409.06277 with all weights in one block, as its authors' code scales it: with
+    v = u/√d, c = (d/K) <x_r - x_τ, v> and x <- x - η_s Σ c̄ v. ``tests/method/test_projection.py``
+    has several blocks."""
+    o, velocity = w.method, np.zeros(w.d)
+    for round_ in range(w.e.federation.rounds):
+        (seed,) = step_seeds(w.e.seed, round_, 1)
+        v = np.array([whole(seed, 0, k, d=w.d) for k in range(o.projections)]) / np.sqrt(w.d)
+        coordinates = []
+        for client in w.cohort(round_):
+            x = w.x
+            for step in range(w.e.federation.local_steps):
+                x = x - o.lr * (w.gradient(x, round_, client, step) + o.weight_decay * x)
+            coordinates.append(w.d / o.projections * v @ (w.x - x))
+        velocity = o.momentum * velocity + np.mean(coordinates, axis=0) @ v
+        w.x = w.x - o.server_lr * velocity
 
 
 def first_order(w: Plain) -> None:
@@ -169,7 +199,7 @@ def first_order(w: Plain) -> None:
             for step in range(w.e.federation.local_steps):
                 slope = w.gradient(x, round_, client, step) + o.weight_decay * x
                 b = o.momentum * b + slope + o.prox * (x - w.x)
-                x = x - o.lr * b
+                x = x - w.lr(round_) * b
             changes.append(x - w.x)
         delta = np.mean(changes, axis=0)
         if o.row.server == "sgd":
@@ -186,10 +216,13 @@ def first_order(w: Plain) -> None:
 
 TWO = {"task.model": "diagonal-2"}
 SEVERAL = {"method.num_perturbations": 3}
+COSINE = {"method.schedule": "cosine", "method.schedule_floor": 0.2}
+LINEAR = {"method.schedule": "linear", "method.warmup_rounds": 2, "federation.rounds": 5}
 CASES: list[tuple[str, Callable[[Plain], None], dict[str, Any]]] = [
     ("hiso", scalar_family, {}),
     ("hiso", scalar_family, {"method.directions": "per_client"}),
     ("hiso", scalar_family, {"method.momentum": 0.9, "method.lr": 0.01}),
+    ("hiso", scalar_family, LINEAR | {"method.averaging": 0.7}),
     ("decomfl", scalar_family, {}),
     ("decomfl", scalar_family, {"method.momentum": 0.5, "method.directions": "per_client"}),
     ("mezo", scalar_family, {}),
@@ -197,15 +230,21 @@ CASES: list[tuple[str, Callable[[Plain], None], dict[str, Any]]] = [
     ("hizoo", scalar_family, SEVERAL | {"method.hessian_retention": 0.5}),
     ("fedkseed", scalar_family, {"method.seed_pool": 5}),
     ("feedsign", feedsign, {}),
-    ("feedsign", feedsign, SEVERAL),
+    ("feedsign", feedsign, SEVERAL | LINEAR),
+    ("ferret", ferret, {"method.projections": 12, "method.server_lr": 0.5}),
+    (
+        "ferret",
+        ferret,
+        {"method.projections": 37, "method.momentum": 0.5, "method.weight_decay": 0.1},
+    ),
     ("fedzo", fedzo, TWO | {"method.num_perturbations": 1, "federation.rounds": 1}),
-    ("fedzo", fedzo, SEVERAL | {"method.server_lr": 0.5}),
+    ("fedzo", fedzo, SEVERAL | COSINE | {"method.server_lr": 0.5}),
     ("fedavg", first_order, TWO),
     ("fedavg", first_order, {"method.momentum": 0.9, "method.weight_decay": 0.1}),
     ("fedadam", first_order, TWO),
     ("fedyogi", first_order, TWO),
     ("fedadagrad", first_order, TWO),
-    ("fedprox", first_order, TWO | {"method.prox": 1.0}),
+    ("fedprox", first_order, TWO | COSINE | {"method.prox": 1.0}),
 ]
 IDS = [f"{name} {' '.join(str(value) for value in own.values())}" for name, _, own in CASES]
 

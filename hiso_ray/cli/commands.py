@@ -1,4 +1,5 @@
-"""The command line: ``run``, ``resume``, ``replay`` and ``report``, thin callers of the library."""
+"""The command line: ``run``, ``resume``, ``replay``, ``report`` and ``doctor``, thin callers of the
+library."""
 
 from __future__ import annotations
 
@@ -9,19 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
-from hiso_ray import config
+from hiso_ray.cli.doctor import add_doctor, doctor
 from hiso_ray.cli.options import (
     FAILED,
     Parser,
     add_fields,
     console,
+    experiment_given,
     fields_given,
     guarded,
     print_anywhere,
     warn_of_job_copy,
 )
 from hiso_ray.cli.progress import Display, plan_table, summary_table
-from hiso_ray.config import Experiment
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
         help="scores whose arrival is compared, such as 0.7 0.8 0.9 (default: a few round ones "
         "that were reached)",
     )
+
+    add_doctor(commands)
     return top
 
 
@@ -125,12 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace, console: Console) -> int:
     from hiso_ray.run_folder.folder import named
     from hiso_ray.runs import run
-    from hiso_ray.tasks import resolve
 
-    values = config.read_yaml(given.config) if given.config else {}
-    for name, value in fields_given(given).items():
-        config.put(values, name, value)
-    experiment = resolve(Experiment.model_validate(values))
+    experiment = experiment_given(given)
     if given.dry_run:
         from hiso_ray.runs.plan import plan
         from hiso_ray.tasks import preview
@@ -217,4 +216,10 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "resume": _resume, "replay": _replay, "report": _report}
+COMMANDS = {
+    "run": _run,
+    "resume": _resume,
+    "replay": _replay,
+    "report": _report,
+    "doctor": doctor,
+}

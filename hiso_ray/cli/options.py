@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 from pydantic import ValidationError
 from rich.console import Console
 
+from hiso_ray import config
+from hiso_ray.config import Experiment
 from hiso_ray.config.fields import explain, known_fields
 from hiso_ray.errors import TurnFailed, UserError
 
@@ -85,6 +87,16 @@ def fields_given(given: argparse.Namespace) -> dict[str, Any]:
     """The fields among the parsed options, by their dotted names."""
     fields = vars(given).items()
     return {name.removeprefix("field:"): v for name, v in fields if name.startswith("field:")}
+
+
+def experiment_given(given: argparse.Namespace) -> Experiment:
+    """The experiment of --config and the fields among the parsed options, resolved."""
+    from hiso_ray.tasks import resolve
+
+    values = config.read_yaml(given.config) if given.config else {}
+    for name, value in fields_given(given).items():
+        config.put(values, name, value)
+    return resolve(Experiment.model_validate(values))
 
 
 def print_anywhere() -> None:

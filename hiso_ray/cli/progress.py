@@ -113,8 +113,9 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
         f"{federation.rounds:,} rounds, {federation.clients_per_round:,} of "
         f"{federation.num_clients:,} clients each, {federation.local_steps} local step(s)"
     )
-    if not method.row.first_order:
-        rounds += f", {method.num_perturbations} perturbations"
+    if method.row.draws:
+        what = "projections" if method.row.projects else "perturbations"
+        rounds += f", {method.directions_per_step} {what}"
     return two_columns(
         f"{method.name} on {task.name}: a plan, nothing was run",
         (
@@ -129,6 +130,7 @@ def plan_table(experiment: Experiment, plan: Plan) -> Table:
             ("down, the same, one record missed", f"{plan.downlink_bytes:,} B"),
             ("per client, the paper's rule", f"{plan.paper_bytes_per_client:,} B"),
             ("initial model, each client", readable_bytes(plan.initial_model_bytes)),
+            *([("mask, each client", f"{plan.mask_bytes:,} B")] if plan.mask_bytes else []),
             ("forward passes", f"{plan.forward_passes:,}, each {task.batch_size} examples"),
             *(("virtual clock", line) for line in plan.clock),
             ("memory of an actor", readable_bytes(plan.actor_bytes)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from hiso_ray.client.landscape import Landscape, look
 from hiso_ray.client.replica import Replica
 from hiso_ray.config import Experiment
+from hiso_ray.config.schedule import rate
 from hiso_ray.method import evidence
 from hiso_ray.method.curvature import Curvature
 from hiso_ray.method.naming import Name
@@ -50,7 +51,8 @@ def diagnose(replica: Replica) -> Row:
     h = _in_use(state.curvature, state.x)
     gradient, diagonal = view.gradient(), view.hessian_diagonal(SAMPLES)
     row: Row = {"round": replica.round, "update_norm": state.update_norm}
-    row |= {"lr": experiment.method.lr, "gradient_norm": float(gradient.norm())}
+    lr = rate(experiment.method, max(0, replica.round - 1))
+    row |= {"lr": lr, "gradient_norm": float(gradient.norm())}
     row |= _of_h(h) | _correlations(h, gradient, diagonal) | _probes(replica, view, gradient)
     row |= _spectrum(replica, view, h, diagonal)
     return {name: _number(row.get(name)) for name in COLUMNS}
@@ -153,7 +155,7 @@ def _is_plain(experiment: Experiment) -> bool:
     """Whether a round is x - η mean(g z), as the stability bound assumes."""
     method = experiment.method
     return (
-        not experiment.sends_weights
+        not (experiment.sends_weights or method.row.first_order)
         and method.curvature_in == "both"
         and method.momentum == 0
         and method.distribution == "gaussian"  # its fourth moments are in the bound

@@ -16,14 +16,17 @@ from torch import Tensor
 
 from hiso_ray.client.landscape import look
 from hiso_ray.config import Experiment
+from hiso_ray.config.schedule import rate
 from hiso_ray.errors import Behind, NonFiniteLoss
 from hiso_ray.messages import Missed, Score, Snapshot
+from hiso_ray.method import averaging
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.layout import Layout
 from hiso_ray.method.naming import Name, Naming
 from hiso_ray.method.perturbed import Unperturbed, unperturbed
 from hiso_ray.method.probe import Probe
+from hiso_ray.method.projection import Blocks
 from hiso_ray.method.scalar import Rule, State, Step, apply_record
 from hiso_ray.record import Record
 from hiso_ray.run_folder import snapshots
@@ -40,11 +43,14 @@ class Replica:
 
     Memory: x, a buffer for perturbed weights in the forward dtype (if probes build one layer at a
     time, the task's buffer of one layer instead), H if the method has one, and the remembered
-    directions; with several local steps d more floats for a client's local x.
+    directions; with several local steps d more floats for a client's local x, and with averaging d
+    more for the average.
 
     Attributes:
         train_examples: number in the whole federation.
         round: r, the number of records applied.
+        average: (d,) float32 average of x_1 to x_r, or x_0; None without ``method.averaging``.
+        blocks: of the weights, for methods that project; None for others.
         buffer: (k, d) for k perturbed weight vectors, as many as the task takes at once; None if
             the task builds them layer by layer.
     """
@@ -72,9 +78,14 @@ class Replica:
         velocity = torch.zeros_like(x) if moves else None
         self.state = State(x, curvature, method.curvature_in, velocity)
         budget = int(experiment.resources.direction_cache_mb * 2**20)
+        self.average = x.clone() if method.averaging > 0 else None
         self.directions = Directions(
             x.numel(), device, budget, method.generator, method.distribution
         )
+        self.blocks: Blocks | None = None
+        if method.row.projects:
+            made = device, budget, method.generator, method.distribution
+            self.blocks = Blocks(task.layout, method.projections, *made)
         pool = (pool_seed(experiment.seed), method.seed_pool) if method.seed_pool else None
         self.naming = Naming(method.num_perturbations, method.directions == "shared", pool)
         self.probe = Probe(
@@ -93,6 +104,17 @@ class Replica:
         self._consult_oracle()
 
     @property
+    def lr(self) -> float:
+        """η of the local steps that start at x_r, and of the record they lead to."""
+        return rate(self.experiment.method, self.round)
+
+    @property
+    def result(self) -> Tensor:
+        """(d,) float32 weights that the run gives at this round, to be scored, exported and
+        digested: the average of the iterates if there is one, else x_r."""
+        return self.state.x if self.average is None else self.average
+
+    @property
     def steps_together(self) -> bool:
         """Whether clients at different local weights are measured together."""
         alike = self.naming.shared and self.probe.kind != "exact"
@@ -100,7 +122,7 @@ class Replica:
 
     def _weight_vectors(self) -> int:
         """How many perturbed weight vectors exist at once."""
-        if self.task.several is None:
+        if self.task.several is None or self.experiment.method.row.first_order:
             return 1
         points = self.probe.points_of(self.naming.perturbations)
         at_once = min(self.task.several.at_once, points)
@@ -155,7 +177,10 @@ class Replica:
         self.round = round_
 
     def _apply(self, record: Record) -> None:
-        if record.moves:
+        if record.moves and self.blocks is not None:
+            (seed,), (g,) = record.seeds, record.scalars
+            self.blocks.apply(self.state, seed, np.array(g, np.float32), record.lr, record.momentum)
+        elif record.moves:
             second = record.second or [None] * len(record.scalars)
             steps = [
                 Step(
@@ -173,13 +198,16 @@ class Replica:
         self.directions.forget()
         self.round += 1
         self._check_finite(f"the update of round {self.round - 1}", self.state.update_norm)
+        if self.average is not None:
+            retention = self.experiment.method.averaging
+            averaging.absorb(self.average, self.state.x, retention, self.round)
         self._consult_oracle()
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise NonFiniteLoss(
-                f"{what} has overflowed ({value}): lower method.lr (now "
-                f"{self.experiment.method.lr:g})"
+                f"{what} has overflowed ({value}): lower "
+                + " or ".join(self.experiment.method.rates)
             )
 
     def _consult_oracle(self) -> None:
@@ -201,7 +229,7 @@ class Replica:
             oracle.set_hessian(diagonal)
 
     def snapshot(self, folder: Path, check: str) -> Snapshot:
-        """Writes x and H to ``folder``; see :func:`hiso_ray.run_folder.snapshots.write`."""
+        """Writes what rounds change to ``folder``; see ``run_folder.snapshots.write``."""
         tensors = {name: tensor.cpu().numpy() for name, tensor in self._tensors().items()}
         return snapshots.write(folder, self.round, check, tensors, self.state.update_norm)
 
@@ -216,11 +244,14 @@ class Replica:
         """The tensors that rounds change."""
         velocity = self.state.velocity
         momentum = {} if velocity is None else {"velocity": velocity}
-        return {"x": self.state.x} | momentum | self.state.curvature.stored()
+        average = {} if self.average is None else {"average": self.average}
+        norms = {} if self.blocks is None else {"block_norms": self.blocks.norms}
+        moved = {"x": self.state.x} | momentum | average | norms
+        return moved | self.state.curvature.stored()
 
     def forward_weights(self) -> Tensor | Unperturbed:
-        """x in the dtype of the forward passes; valid until the next probe."""
-        return unperturbed(self.state.x, None if self.buffer is None else self.buffer[0])
+        """The result in the dtype of the forward passes; valid until the next probe."""
+        return unperturbed(self.result, None if self.buffer is None else self.buffer[0])
 
     def score(self, batch: int) -> Score:
         return self.task.score(self.forward_weights(), batch)
@@ -246,7 +277,7 @@ class Replica:
         return found
 
     def digest(self) -> str:
-        return weights_sha256(self.state.x, self.task.layout)
+        return weights_sha256(self.result, self.task.layout)
 
 
 def weights_sha256(x: Tensor, layout: Layout) -> str:

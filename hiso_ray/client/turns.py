@@ -94,7 +94,7 @@ class Clients:
                     start if step == 1 else local[i],
                     _walked(replica.experiment, scalars[i, step - 1, : method.num_perturbations]),
                     replica.naming.of(seeds[step - 1], client),
-                    method.lr,
+                    replica.lr,
                     replica.state,
                     replica.directions,
                 )
@@ -124,11 +124,9 @@ class Clients:
 
     def non_finite(self, client: int, step: int, loss: float, what: str) -> NonFiniteLoss:
         method, dtype = self.replica.experiment.method, self.replica.experiment.task.dtype
-        advice = [f"lower method.lr (now {method.lr:g})"]
+        advice = [f"lower {rate}" for rate in method.rates]
         if np.isfinite(loss) and not (method.row.first_order or method.probe == "exact"):
             advice.append(f"lower method.mu (now {method.mu:g})")
-        if self.replica.experiment.sends_weights:
-            advice.append(f"lower method.server_lr (now {method.server_lr:g})")
         if dtype != "float32":
             advice.append(f"use task.dtype float32 (now {dtype})")
         return NonFiniteLoss(
@@ -163,7 +161,7 @@ def take_turns(
             here = slice(first, first := first + len(some))
             clients.walk(some, seeds, scalars[here], losses[here])
     return [
-        Turn(int(client), loss, _sent(replica, int(client), g))
+        Turn(int(client), loss, payload(replica, int(client), g))
         for client, g, loss in zip(who, scalars, losses, strict=True)
     ]
 
@@ -174,8 +172,8 @@ def _walked(experiment: Experiment, g: np.ndarray) -> np.ndarray:
     return np.where(g >= 0, np.float32(1), np.float32(-1)) if signs else g
 
 
-def _sent(replica: Replica, client: int, scalars: np.ndarray) -> bytes:
-    """The payload of one client's scalars, clipped if ``privacy.clip`` is set."""
+def payload(replica: Replica, client: int, scalars: np.ndarray) -> bytes:
+    """What one client sends: its scalars, clipped if ``privacy.clip`` is set, and encoded."""
     experiment = replica.experiment
     if experiment.privacy.clip != "none":
         scalars = clipped(scalars, experiment.privacy.clip)

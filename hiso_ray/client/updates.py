@@ -38,7 +38,7 @@ def take_updates(
 
     def weighted() -> Iterator[np.ndarray]:
         for client in who:
-            change, loss = _train(clients, client, seeds)
+            change, loss = train(clients, client, seeds)
             losses.append(loss)
             if by_examples:
                 change.mul_(len(partition.of(client)))
@@ -51,11 +51,15 @@ def take_updates(
     ]
 
 
-def _train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
-    """x_{i,τ} - x_r, and the (τ,) losses of the local steps."""
+def train(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
+    """x_{i,τ} - x_r, newly allocated, and the (τ,) losses of the local steps.
+
+    Raises:
+        NonFiniteLoss, UserError, TurnFailed: as :func:`take_updates`.
+    """
     method = clients.replica.experiment.method
-    train = _descend if method.row.first_order else _probe
-    change, losses = train(clients, client, seeds)
+    steps = _descend if method.row.first_order else _probe
+    change, losses = steps(clients, client, seeds)
     finite = np.isfinite(losses)
     if not (finite.all() and bool(torch.isfinite(change).all())):
         step = len(losses) - 1 if finite.all() else int(np.argmin(finite))
@@ -79,8 +83,8 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
         gradient,
         replica.state.x,
         steps=replica.experiment.federation.local_steps,
-        lr=method.lr,
-        momentum=method.momentum,
+        lr=replica.lr,
+        momentum=0.0 if method.row.projects else method.momentum,
         weight_decay=method.weight_decay,
         prox=method.prox,
     )
@@ -88,12 +92,12 @@ def _descend(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tenso
 
 def _probe(clients: Clients, client: int, seeds: Sequence[int]) -> tuple[Tensor, np.ndarray]:
     replica = clients.replica
-    lr, start = replica.experiment.method.lr, replica.state.x
+    start = replica.state.x
     local, losses = torch.empty_like(start), np.empty(len(seeds))
     x = start
     for step, seed in enumerate(seeds):
         (g,), (losses[step],) = clients.measure(x, [[client]], step, seed)
         names = replica.naming.of(seed, client)
-        x = step_out_of_place(local, x, g, names, lr, replica.state, replica.directions)
+        x = step_out_of_place(local, x, g, names, replica.lr, replica.state, replica.directions)
         replica.directions.forget()  # no other client uses them
     return local.sub_(start), losses

@@ -19,6 +19,20 @@ SCORING = {"eval_batch_size", "eval_examples", "max_new_tokens", "metric", "vali
 """Fields of ``task`` that affect what evaluation reports, but not what a round adds."""
 
 
+LATER: dict[str, Any] = {
+    "task.validation_examples": 0,
+    "method.schedule": "constant",
+    "method.schedule_rounds": "auto",
+    "method.schedule_floor": 0.0,
+    "method.warmup_rounds": 0,
+    "method.averaging": 0.0,
+    "method.client_loss": "plain",
+    "method.projections": 256,
+}
+"""Fields newer than many runs, and the values at which nothing is as if they were not there:
+digests and cells leave them out, so that older runs keep theirs."""
+
+
 class Experiment(Sections):
     """One federation, complete. ``Experiment()`` is the embedded default job.
 
@@ -48,19 +62,23 @@ class Experiment(Sections):
         """SHA-256 over the fields that decide what a round adds to the ledger.
 
         It excludes trackers, resources, evaluation, diagnostics and the number of rounds. It also
-        excludes the paths of model, data and device profile: the ledger's header has digests of
-        their contents.
+        excludes the paths of model, data, a mask's text and device profile: the ledger's header has
+        digests of their contents, or of the mask.
         """
         elsewhere: dict[str, Any] = {
             "tracking": True,
             "resources": True,
             "eval": True,
             "diagnostics": True,
-            "task": {"model", "data"} | SCORING,
+            "task": {"model", "data", "sparse_text"} | SCORING,
             "federation": {"rounds"},
             "devices": {"profile"},
         }
         decisive = self.model_dump(exclude=elsewhere)
+        for name, value in LATER.items():
+            section, field = name.split(".")
+            if decisive[section].get(field) == value:
+                del decisive[section][field]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def scoring(self) -> dict[str, Any]:

@@ -25,15 +25,24 @@ def check(experiment: Sections) -> None:
     _controls(experiment)
     _differentiable(experiment)
     _several_local_steps(experiment)
+    _schedule(experiment)
+    _window(experiment)
     _layer_by_layer(experiment)
 
 
 def check_dimension(experiment: Sections, dimension: int) -> None:
     """
     Raises:
-        UserError: the model has too many trainable weights to be differentiated twice.
+        UserError: the model has too many trainable weights to be differentiated twice, or fewer
+            than it is projected on.
     """
     method = experiment.method
+    if method.row.projects and method.projections > dimension:
+        raise UserError(
+            f"method.projections = {method.projections:,} for {dimension:,} trainable weights: "
+            f"{method.name} would send more numbers than there are weights; give at most "
+            f"{dimension:,}, or use fedavg"
+        )
     wanted = {
         f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
@@ -127,6 +136,7 @@ def _differentiable(experiment: Sections) -> None:
         "method.probe = exact": method.probe == "exact",
         f"method.curvature = {method.curvature}": method.curvature_row.measures,
         f"diagnostics.every = {experiment.diagnostics.every}": experiment.diagnostics.every > 0,
+        f"method.name = {method.name}": method.row.projects,
     }
     dtype, found = experiment.task.dtype, [what for what, is_wanted in wanted.items() if is_wanted]
     if found and dtype != "float32":
@@ -140,7 +150,7 @@ def _several_local_steps(experiment: Sections) -> None:
     method = experiment.method
     if experiment.federation.local_steps > 1:
         return
-    unread = [n for n in ("momentum", "prox") if method.row.first_order and getattr(method, n) > 0]
+    unread = [n for n in ("momentum", "prox") if not method.row.draws and getattr(method, n) > 0]
     if method.hessian_update == "all" and not method.row.second_differences:
         unread.append("hessian_update")
     if unread:
@@ -148,6 +158,43 @@ def _several_local_steps(experiment: Sections) -> None:
             f"method.{' and method.'.join(unread)} of {method.name} would change nothing before "
             "the second local step: set federation.local_steps to 2 or more"
             + (", or use fedavg" if "prox" in unread else "")
+        )
+
+
+def _schedule(experiment: Sections) -> None:
+    """Rejects a warm-up and a schedule that the run does not reach the end of, and rates of 0."""
+    method, rounds = experiment.method, experiment.federation.rounds
+    falls = method.schedule != "constant"
+    end = rounds if method.schedule_rounds == "auto" else method.schedule_rounds
+    if end > rounds:
+        raise UserError(
+            f"method.schedule_rounds = {end} is longer than the run, federation.rounds = {rounds}: "
+            f"give the run {end} rounds, or the schedule {rounds} or fewer (auto: all of the run's)"
+        )
+    if falls and end < rounds and method.schedule_floor == 0:
+        raise UserError(
+            f"federation.rounds = {rounds}: the {method.schedule} schedule has the rate at 0 from "
+            f"round {end} on (method.schedule_rounds), so later rounds would change nothing; end "
+            f"there, or start a new run with a schedule of {rounds} rounds, or with a "
+            "schedule_floor above 0, at which later rounds go on"
+        )
+    if method.warmup_rounds > end - falls:
+        reach = f"fall in the schedule's {end}" if falls else f"reach method.lr in {end}"
+        raise UserError(
+            f"method.warmup_rounds = {method.warmup_rounds}: the rate would never {reach} rounds; "
+            f"lower it to {end - falls} or less"
+        )
+
+
+def _window(experiment: Sections) -> None:
+    """Rejects an average over more rounds than there are."""
+    kept, rounds = experiment.method.averaging, experiment.federation.rounds
+    window = round(1 / (1 - kept), 6)  # 1 / (1 - 0.9) is a little more than 10 in floats
+    if window > rounds:
+        raise UserError(
+            f"method.averaging = {kept:g} averages over about 1 / (1 - {kept:g}) = {window:g} "
+            f"rounds, more than federation.rounds = {rounds}: lower it to {1 - 1 / rounds:.6g} or "
+            "less, or give more rounds"
         )
 
 

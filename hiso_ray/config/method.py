@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hiso_ray.config.curvatures import CURVATURES, Curvature
 from hiso_ray.config.method_row import Method
 from hiso_ray.config.methods import METHODS
-from hiso_ray.config.section import PositiveFloat, PositiveInt, Section
+from hiso_ray.config.section import Auto, NaturalInt, PositiveFloat, PositiveInt, Section, given
 
 if TYPE_CHECKING:
     Name = str
@@ -34,6 +34,34 @@ class MethodConfig(Section):
         1e-3,
         description="learning rate (η; first-order methods and fedzo: of clients); the default "
         "suits reviews, digits want 0.02, cnn 2e-3, pretrained language models 1e-6 to 1e-3",
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="the rate of a round: lr throughout, or falling from it in a line or along "
+        "half a cosine; each record says its own",
+    )
+    schedule_rounds: Auto | PositiveInt = Field(
+        "auto",
+        description="linear, cosine: the round at which the rate has fallen; auto: "
+        "federation.rounds when the run starts",
+    )
+    schedule_floor: float = Field(
+        0.0, ge=0, lt=1, description="linear, cosine: share of lr that the rate falls to"
+    )
+    warmup_rounds: NaturalInt = Field(
+        0, description="rounds over which the rate rises to lr, before it follows its schedule"
+    )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="scalar methods: retention of an exponential average of x_1 to x_r, which is "
+        "evaluated and exported in place of x_r (d more floats); 0: no average",
+    )
+    client_loss: Literal["plain", "calibrated"] = Field(
+        "plain",
+        description="loss that clients minimise: the task's, or its logits calibrated by the "
+        "client's own label shares, against label skew (classification tasks)",
     )
     mu: PositiveFloat = Field(1e-3, description="smoothing radius of the finite difference (μ)")
     num_perturbations: PositiveInt = Field(
@@ -89,14 +117,20 @@ class MethodConfig(Section):
         ge=0,
         lt=1,
         description="scalar methods: of the shared update, from round to round (d more floats); "
-        "first-order methods: of local SGD, from zero each round",
+        "methods that send weights: of local SGD, from zero each round",
+    )
+    projections: PositiveInt = Field(
+        256,
+        le=2**20,
+        description="ferret: directions of a round, on which clients project their change (K); at "
+        "most the number of trained weights",
     )
     seed_pool: int = Field(
         0, ge=0, le=2**20, description="fedkseed: seeds that directions are drawn from (K)"
     )
     server_lr: PositiveFloat = Field(
-        1.0, description="methods that send weights: the server's rate (η_s); fedadam, fedyogi, "
-        "fedadagrad: 0.01"
+        1.0, description="first-order methods and fedzo: the server's rate (η_s); fedadam, "
+        "fedyogi, fedadagrad: 0.01"
     )  # fmt: skip
     server_beta1: float = Field(
         0.9, ge=0, lt=1, description="retention of the server's first moment (β₁); fedadagrad: 0"
@@ -113,6 +147,19 @@ class MethodConfig(Section):
     @property
     def row(self) -> Method:
         return METHODS[self.name]
+
+    @property
+    def directions_per_step(self) -> int:
+        """Directions of one step of a record: P, or K where clients project."""
+        return self.projections if self.row.projects else self.num_perturbations
+
+    @property
+    def rates(self) -> list[str]:
+        """What to lower where numbers overflow."""
+        own = [f"method.lr (now {self.lr:g})"]
+        if "server_lr" in self.row.reads:
+            own.append(f"method.server_lr (now {self.server_lr:g})")
+        return own
 
     @property
     def curvature_row(self) -> Curvature:
@@ -159,6 +206,17 @@ class MethodConfig(Section):
         if self.curvature == "none" and self.curvature_in != "both":
             raise ValueError(
                 f"curvature_in = {self.curvature_in}: there is no curvature; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_schedule_reads_them(self) -> MethodConfig:
+        unread = [n for n in ("schedule_rounds", "schedule_floor") if n in given(self)]
+        if self.schedule == "constant" and unread:
+            values = ", ".join(f"{name} = {getattr(self, name)}" for name in unread)
+            raise ValueError(
+                f"{values}: a constant rate falls nowhere; leave {', '.join(unread)} out, or set "
+                "schedule to linear or cosine"
             )
         return self
 

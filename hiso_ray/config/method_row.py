@@ -15,8 +15,8 @@ class Method:
         paper: its source.
         rule: what a round does, in a line.
         reads: the fields of ``method`` that it uses, besides ``name``.
-        sends: scalars (a client's finite differences; the model is a fold over the ledger) or
-            weights (d floats up and down).
+        sends: scalars (a client's finite differences, or the projections of its change; the model
+            is a fold over the ledger) or weights (d floats up and down).
         own: its default values of fields, where they differ from those of HiSo.
         fixed: fields of ``own`` that define the method and cannot be changed.
         second_differences: a probe gives a second scalar, from which H learns (HiZOO).
@@ -43,3 +43,13 @@ class Method:
     def first_order(self) -> bool:
         """Whether clients compute gradients; otherwise they probe."""
         return "mu" not in self.reads
+
+    @property
+    def projects(self) -> bool:
+        """Whether clients compute gradients and send their change's scalars along directions."""
+        return self.first_order and self.sends == "scalars"
+
+    @property
+    def draws(self) -> bool:
+        """Whether clients use random directions, whose seeds they need."""
+        return self.projects or not self.first_order

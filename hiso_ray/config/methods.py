@@ -2,8 +2,8 @@
 
 A method is one row, here or from another package (``outside``). Its mathematics is in
 ``hiso_ray.method``: the scalar family in ``scalar`` (with ``naming``, ``direction``, ``probe`` and
-``curvature``), clients' first-order steps in ``first_order``; the server's optimizers are in
-``hiso_ray.server.optimizers``.
+``curvature``), clients' first-order steps in ``first_order``, their projection in ``projection``;
+the server's optimizers are in ``hiso_ray.server.optimizers``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 from hiso_ray.config.method_row import Method
 from hiso_ray.config.outside import outside
 
-_PROBING = frozenset({"lr", "mu", "num_perturbations", "probe", "generator", "distribution"})
+_RATE = frozenset({"lr", "schedule", "schedule_rounds", "schedule_floor", "warmup_rounds"})
+_EVERY = _RATE | {"client_loss"}
+_PROBING = _EVERY | {"mu", "num_perturbations", "probe", "generator", "distribution"}
 _CURVED = frozenset(
     {"curvature", "curvature_in", "curvature_rounds", "hessian_retention", "hessian_eps"}
     | {"hessian_update"}
 )
-_FLAT_SCALARS = _PROBING | {"directions", "momentum"}
-_LOCAL_SGD = frozenset({"lr", "momentum", "weight_decay", "server_lr"})
+_FOLD = _PROBING | {"averaging"}
+_FLAT_SCALARS = _FOLD | {"directions", "momentum"}
+_LOCAL_SGD = _EVERY | {"momentum", "weight_decay", "server_lr"}
+_PROJECTING = _LOCAL_SGD | {"projections", "averaging", "generator", "distribution"}
 _ADAPTIVE = _LOCAL_SGD | {"server_beta1", "server_beta2", "server_eps"}
 
 
@@ -52,7 +56,7 @@ METHODS: dict[str, Method] = {
     "feedsign": Method(
         "Cai et al. 2025, arXiv 2501.17610",
         "x ← x − η s u; s = ±1 is the majority of the clients' signs of g",
-        _PROBING | {"momentum"},
+        _FOLD | {"momentum"},
         own={"curvature": "none", "num_perturbations": 1, "probe": "central"},
         uplink="sign",
         aggregation="majority",
@@ -60,7 +64,7 @@ METHODS: dict[str, Method] = {
     "fedkseed": Method(
         "Qin et al. 2024, arXiv 2312.06353",
         "x ← x − (η/m) Σ_i g_i u_{j(i)}; j(i) is drawn from K seeds, whose sums are all there is",
-        _PROBING | {"seed_pool"},
+        _FOLD | {"seed_pool"},
         own={
             "curvature": "none",
             "num_perturbations": 1,
@@ -68,6 +72,12 @@ METHODS: dict[str, Method] = {
             "directions": "per_client",
             "seed_pool": 4096,
         },
+    ),
+    "ferret": Method(
+        "Shu et al. 2025, arXiv 2409.06277",
+        "x ← x − η_s ḡu in blocks; g = <x − x_{i,τ}, u> after τ steps of SGD, along K directions",
+        _PROJECTING,
+        own={"curvature": "none"},
     ),
     "fedzo": Method(
         "Fang et al. 2022, arXiv 2201.09531",

@@ -41,6 +41,12 @@ class Sections(Section):
         return self.method.row.sends == "weights"
 
     @property
+    def record_steps(self) -> int:
+        """Steps of a record of scalars: the τ local ones, or one where clients project their whole
+        change."""
+        return 1 if self.method.row.projects else self.federation.local_steps
+
+    @property
     def precision(self) -> str:
         """The uplink precision: prescribed by the method, or else as configured."""
         own = self.method.row.uplink

@@ -85,9 +85,15 @@ class TaskConfig(Section):
     sparse_fraction: float = Field(
         1.0, gt=0, le=1, description="train only this share of the weights, a mask fixed at x_0"
     )
-    sparse_by: Literal["magnitude", "random"] = Field(
+    sparse_by: Literal["magnitude", "random", "sensitivity"] = Field(
         "magnitude",
-        description="which weights a sparse mask keeps: the largest, or drawn at random",
+        description="which weights a sparse mask keeps: the largest, drawn at random, or those "
+        "with the largest squared gradients on text that no client holds",
+    )
+    sparse_text: str = Field(
+        "",
+        description="sensitivity: a file of plain text, one passage a line, whose next-token loss "
+        "gives the gradients; without one, the validation examples do",
     )
     lora: LoraConfig = LoraConfig()
     frozen_layers: Literal["recompute", "per_batch", "once"] = Field(
@@ -99,10 +105,12 @@ class TaskConfig(Section):
     )
 
     @model_serializer(mode="wrap")
-    def _prompt_where_it_is_read(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omits ``prompt`` if it was not set, so other tasks keep their digests."""
+    def _what_was_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits ``prompt`` and ``sparse_text`` if they were not set, so other tasks keep their
+        digests."""
         values: dict[str, Any] = handler(self)
-        return {n: v for n, v in values.items() if n != "prompt" or given(self.prompt)}
+        unset = {"prompt": not given(self.prompt), "sparse_text": not self.sparse_text}
+        return {name: value for name, value in values.items() if not unset.get(name)}
 
     @model_validator(mode="after")
     def _one_subset(self) -> TaskConfig:
@@ -116,5 +124,21 @@ class TaskConfig(Section):
         if not self.lora.r and self.lora != LoraConfig():
             raise ValueError("lora: alpha and target_modules need adapters, set lora.r as well")
         if self.sparse_fraction == 1 and self.sparse_by != "magnitude":
-            raise ValueError("sparse_by = random needs a mask, set sparse_fraction below 1 as well")
+            raise ValueError(
+                f"sparse_by = {self.sparse_by} needs a mask, set sparse_fraction below 1 as well"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_measure_on(self) -> TaskConfig:
+        if self.sparse_text and self.sparse_by != "sensitivity":
+            raise ValueError(
+                f"sparse_text = {self.sparse_text} is read by sparse_by = sensitivity only, here "
+                f"it is {self.sparse_by}: leave it out, or set sparse_by"
+            )
+        if self.sparse_by == "sensitivity" and not (self.sparse_text or self.validation_examples):
+            raise ValueError(
+                "sparse_by = sensitivity needs examples that no client holds: set sparse_text to "
+                "a file of plain text, or validation_examples to a number"
+            )
         return self

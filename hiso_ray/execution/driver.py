@@ -4,7 +4,7 @@ Data flow of round r, and who waits for whom::
 
     driver    cohort, who answers, seeds = f(run seed, r)  waits for nothing
     executor  missed records + turns -> clients            all replicas catch up to x_r, H_r
-    clients   τ×P scalars each                             driver waits for the whole cohort
+    clients   τ×P scalars each (K, if they project)        driver waits for the whole cohort
     driver    aggregate ḡ in client-id order; append       round r+1 waits for the disk
     executor  every k rounds: score the evaluation set     driver waits for all shards
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from hiso_ray.config import Experiment
 from hiso_ray.config.aggregation import shortage
+from hiso_ray.config.schedule import record_rate
 from hiso_ray.execution.contract import Executor, Job, OnNote, OnRow
 from hiso_ray.execution.header import open_ledger
 from hiso_ray.execution.history import History
@@ -75,7 +76,8 @@ def _rounds(
         server = WeightServer(experiment, executor.x0(), population.sizes)
     by_client = experiment.method.directions == "per_client"
     history = History(ledger, folder / files.SNAPSHOTS, on_note, server, by_client)
-    traffic = Traffic(experiment, executor.description.dimension)
+    description = executor.description
+    traffic = Traffic(experiment, description.dimension, description.frozen)
     _run_again(history, executor, on_note)
     for line in spoilt(folder):
         on_note(line)
@@ -156,7 +158,7 @@ def _next_record(
     experiment, population = job.experiment, job.population
     federation, method = experiment.federation, experiment.method
     clients = cohort(experiment.seed, round_, federation, population.sizes)
-    seeds = step_seeds(experiment.seed, round_, federation.local_steps)
+    seeds = step_seeds(experiment.seed, round_, experiment.record_steps)
     present = attend(traffic.sizes, population.devices, round_, clients, traffic.missed(clients))
     answered = np.array(present.answered, np.int64)
     turns = in_order(executor.turns(history, answered, seeds), answered) if len(answered) else []
@@ -170,7 +172,7 @@ def _next_record(
         cohort=present.answered,
         seeds=seeds,
         scalars=_tuples(scalars[:, :, 0]),
-        lr=method.lr,
+        lr=record_rate(method, round_),
         mu=method.mu,
         hessian_retention=method.hessian_retention,
         hessian_eps=method.hessian_eps,

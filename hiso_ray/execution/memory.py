@@ -19,10 +19,10 @@ def actor_bytes(
     activation: int = 0,
     layers: int = 1,
 ) -> int:
-    """Lower bound of an actor's memory [bytes]: x, H, local x, the perturbed weights of the model
-    or of a layer, the frozen weights, cached directions, activations, cached states of frozen
-    layers, and the libraries; for methods that send weights, also the sum of the clients' changes,
-    a gradient and its momentum.
+    """Lower bound of an actor's memory [bytes]: x, H, the average, local x, the perturbed weights
+    of the model or of a layer, the frozen weights, cached directions, activations, cached states of
+    frozen layers, and the libraries; for methods that send weights, also the sum of the clients'
+    changes, a gradient and its momentum.
 
     Args:
         dimension: d.
@@ -32,8 +32,9 @@ def actor_bytes(
     """
     task, resources = experiment.task, experiment.resources
     method = experiment.method
-    copies = 1 + method.curvature_row.vectors + (method.momentum > 0)
-    copies += 2 if experiment.sends_weights else experiment.federation.local_steps > 1
+    copies = 1 + method.curvature_row.vectors + (method.momentum > 0) + (method.averaging > 0)
+    trains = method.row.first_order or experiment.federation.local_steps > 1
+    copies += 2 if experiment.sends_weights else trains
     copies += method.row.first_order
     width = 4 if task.dtype == "float32" else 2
     whole = 0 if shares_frozen(experiment) else frozen
@@ -41,9 +42,9 @@ def actor_bytes(
     kept = 4 * dimension * int(resources.direction_cache_mb * 2**20 // (4 * dimension))
     own = method.directions == "per_client" and not experiment.sends_weights
     clients = experiment.federation.clients_per_round if own else 1
-    steps = 1 if experiment.sends_weights else experiment.federation.local_steps
-    used = 4 * dimension * steps * method.num_perturbations * clients
-    directions = 0 if method.row.first_order else min(kept, used)
+    steps = 1 if experiment.sends_weights else experiment.record_steps
+    used = 4 * dimension * steps * method.directions_per_step * clients
+    directions = min(kept, used) if method.row.draws else 0
     held = dimension
     if resources.probe_weights == "layer":
         assert layer is not None
@@ -116,14 +117,15 @@ def actor_gpu_bytes(
 
 def _chunk_bytes(experiment: Experiment, dimension: int) -> int:
     """Memory for chunks of directions where passes over the weights have no kernel of their own."""
-    method, federation = experiment.method, experiment.federation
+    method = experiment.method
     plain = method.curvature_row.elementwise and method.momentum == 0
-    if method.row.first_order or (plain and not method.row.second_differences):
+    if not method.row.draws or (plain and not method.row.second_differences):
         return 0
     shared = method.directions == "shared"
-    names = method.num_perturbations * (1 if shared else federation.clients_per_round)
+    names = method.directions_per_step
+    names *= 1 if shared else experiment.federation.clients_per_round
     side_by_side = (
-        federation.local_steps * min(names, STREAMS) * (1 + method.row.second_differences)
+        experiment.record_steps * min(names, STREAMS) * (1 + method.row.second_differences)
     )
     return 4 * min(dimension, CHUNK["cuda"]) * side_by_side
 

@@ -102,6 +102,7 @@ class MetricsRows:
             "dropped": len(record.dropped) if record else 0,
             "late": len(record.late) if record else 0,
             "simulated_seconds": self.traffic.simulated_seconds,
+            "lr": record.lr if record else None,
             "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
 
@@ -138,12 +139,9 @@ class MetricsRows:
         self.score = result.score
         scores = means(result.score, self.experiment.task.validation_examples)
         if not all(math.isfinite(value) for value in scores.values()):
-            method = self.experiment.method
-            lower = f"method.lr (now {method.lr:g})"
-            if self.experiment.sends_weights:
-                lower += f" or method.server_lr (now {method.server_lr:g})"
             raise NonFiniteLoss(
-                f"non-finite evaluation loss after round {self.history.round}; lower {lower}"
+                f"non-finite evaluation loss after round {self.history.round}; lower "
+                + " or ".join(self.experiment.method.rates)
             )
         return scores | result.statistics | self._of_server()
 

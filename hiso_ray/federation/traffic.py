@@ -3,11 +3,12 @@
 Bytes are counted by three rules, never mixed:
 
 - *protocol* (``uplink_bytes``, ``downlink_bytes``): down, each sampled client gets the request (τ
-  seeds of 8 bytes if it probes, lr and μ of 4) and every record it missed since its last turn (the
-  same, plus its scalars), or for methods that send weights the d float32 of x_r; this counts even
-  if the client drops out or is late. Up, the payload of each client of the record's cohort, that is
-  of each that answered in time. A round that moved nothing leaves nothing to catch up with. The
-  summary lists the initial model separately: every method sends it once.
+  seeds of 8 bytes if it probes, one if it projects, lr and μ of 4) and every record it missed since
+  its last turn (the same, plus its scalars), or for methods that send weights the d float32 of x_r;
+  this counts even if the client drops out or is late. Up, the payload of each client of the
+  record's cohort, that is of each that answered in time. A round that moved nothing leaves nothing
+  to catch up with. A mask that clients cannot make themselves comes with a client's first request
+  (``Sizes.mask``). The summary lists the initial model separately: every method sends it once.
 - *paper* (``paper_bytes_per_client``): the rule of the published tables, rounds × 2 × P × τ × 4 for
   scalars and rounds × 2 × d × 4 for weights.
 - *ray* (``ray_bytes``, counted by the executor): the serialized messages between the driver and
@@ -41,14 +42,16 @@ class Sizes:
 
     Attributes:
         dimension: d.
+        frozen: weights of the model that are not trained.
     """
 
     experiment: Experiment
     dimension: int
+    frozen: int = 0
 
     @cached_property
     def scalars(self) -> int:
-        """Number of scalars a client measures in a round: τ·P, or 2τP with second differences."""
+        """Number of scalars of a client's answer; see :func:`scalars_per_turn`."""
         return scalars_per_turn(self.experiment)
 
     @cached_property
@@ -61,9 +64,20 @@ class Sizes:
     @cached_property
     def request(self) -> int:
         """The request to one sampled client for its turn."""
-        seeds = 0 if self.experiment.method.row.first_order else self._seeds
+        seeds = self._seeds if self.experiment.method.row.draws else 0
         model = 4 * self.dimension if self.experiment.sends_weights else 0
         return seeds + 4 + 4 + model
+
+    @cached_property
+    def mask(self) -> int:
+        """A mask chosen by sensitivities, which only the server has measured: a bit for each weight
+        of the model, or if that is shorter the positions of those that are trained. Other masks
+        follow from x_0 or the run seed."""
+        if self.experiment.task.sparse_by != "sensitivity":
+            return 0
+        whole = self.dimension + self.frozen
+        position = 4 if whole <= 2**32 else 8
+        return min(math.ceil(whole / 8), position * self.dimension)
 
     def record(self, answered: int) -> int:
         """One missed record of a round with ``answered`` answers."""
@@ -87,14 +101,15 @@ class Sizes:
 
     @property
     def _seeds(self) -> int:
-        return 8 * self.experiment.federation.local_steps
+        return 8 * self.experiment.record_steps
 
 
 def scalars_per_turn(experiment: Experiment) -> int:
-    """Number of scalars one client measures in a round."""
+    """Number of scalars one client sends in a round: τ·P, 2τP with second differences, or K
+    where it projects its change."""
     method = experiment.method
-    per_step = method.num_perturbations * (1 + method.row.second_differences)
-    return experiment.federation.local_steps * per_step
+    per_step = method.directions_per_step * (1 + method.row.second_differences)
+    return experiment.record_steps * per_step
 
 
 def paper_bytes_per_client(experiment: Experiment, rounds: int, dimension: int) -> int:
@@ -139,8 +154,8 @@ class Traffic:
         simulated_seconds: on the virtual clock.
     """
 
-    def __init__(self, experiment: Experiment, dimension: int) -> None:
-        self.experiment, self.sizes = experiment, Sizes(experiment, dimension)
+    def __init__(self, experiment: Experiment, dimension: int, frozen: int = 0) -> None:
+        self.experiment, self.sizes = experiment, Sizes(experiment, dimension, frozen)
         zeros = np.zeros((6, experiment.federation.num_clients), np.int64)
         self.answered, self.dropped, self.late = zeros[:3]
         self.downlink_bytes, self.seen, self.seen_bytes = zeros[3:]
@@ -170,22 +185,23 @@ class Traffic:
 
     def missed(self, clients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(m,) int64 number of records each client must catch up with before its next turn, and
-        the bytes that takes."""
+        the bytes that takes, with the mask before its first."""
         return self.applied - self.seen[clients], self._missed_bytes(clients)
 
     def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
-        return self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
+        records = self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
+        return records + self.sizes.mask * (self.sampled[clients] == 0)
 
     def add(self, record: Record) -> None:
         """Adds the next record."""
         sampled = np.array(record.cohort + record.dropped + record.late, np.int64)
         came, left = len(record.cohort), len(record.cohort) + len(record.dropped)
         answered, dropped, late = sampled[:came], sampled[came:left], sampled[left:]
+        downlink = self.sizes.request + self._missed_bytes(sampled)
         self.answered[answered] += 1
         self.dropped[dropped] += 1
         self.late[late] += 1
         self.turns += came
-        downlink = self.sizes.request + self._missed_bytes(sampled)
         self.downlink_bytes[sampled] += downlink
         self.down += int(downlink.sum())
         self.seen[sampled], self.seen_bytes[sampled] = self.applied, self.applied_bytes

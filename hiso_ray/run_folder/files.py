@@ -3,6 +3,7 @@
 CONFIG = "config.yaml"
 LEDGER = "ledger.jsonl"
 SNAPSHOTS = "snapshots"
+MASK = "mask.safetensors"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
 TRACKING = "tracking"

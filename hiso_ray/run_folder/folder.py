@@ -5,6 +5,7 @@
     config.yaml      the resolved experiment, with the versions that ran it
     ledger.jsonl     header and one record per round: the checkpoint
     snapshots/       the newest weights and curvature, to start from instead of x_0
+    mask.safetensors  the weights that are trained, if they were measured by their sensitivity
     partition.csv    how many examples of each group each client holds; partition.png shows it
     clients.csv      how often each client took part, and what it sent and received
     trial-notes.txt  the notes of a sweep's trial; a single run shows them to its user
@@ -42,7 +43,14 @@ from hiso_ray.run_folder.whole_files import write_text
 from hiso_ray.version import __version__
 
 # files written before the first round; a killed process may also leave *.new files
-EARLY = (files.CONFIG, files.FAULTS, files.PARTITION, files.PARTITION_PICTURE, "trial-notes.txt")
+EARLY = (
+    files.CONFIG,
+    files.FAULTS,
+    files.MASK,
+    files.PARTITION,
+    files.PARTITION_PICTURE,
+    "trial-notes.txt",
+)
 LOCK = files.FAULTS  # the process that runs the folder locks this file
 VERSIONS_OF = ("torch", "ray", "transformers", "datasets", "numpy")
 

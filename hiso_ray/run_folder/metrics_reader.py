@@ -16,7 +16,7 @@ COLUMNS = (
     "eval_exact_match", "eval_f1", "eval_rouge1", "eval_rouge2", "eval_rougeL",
     "answered", "dropped", "late", "simulated_seconds", "epsilon",
     "validation_loss", "validation_accuracy", "validation_exact_match", "validation_f1",
-    "validation_rouge1", "validation_rouge2", "validation_rougeL",
+    "validation_rouge1", "validation_rouge2", "validation_rougeL", "lr",
 )  # fmt: skip
 Row = dict[str, Any]
 NUMBER = r"(?:-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|-?inf|nan)?"

@@ -14,6 +14,7 @@ from hiso_ray.runs.setting import Setting
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared, largest_layer
 from hiso_ray.tasks.images.stacked import PAYS_UP_TO
+from hiso_ray.tasks.sensitivity import described
 
 MIB = 2**20
 # Below these μ, rounding in the forward pass is a large part of the clients' scalars.
@@ -29,11 +30,12 @@ def notes(setting: Setting) -> list[str]:
         UserError: all evaluation examples are training examples too.
     """
     experiment, prepared = setting.experiment, setting.prepared
-    sizes = Sizes(experiment, prepared.x0.size)
+    sizes = Sizes(experiment, prepared.x0.size, prepared.frozen)
     return [
         *prepared.notes,
         *evaluation.seen(experiment.task, prepared),
         _model(experiment, prepared),
+        *_mask(sizes),
         _partition(setting.counts),
         *(f"virtual clock: {line}" for line in describe(sizes, setting.population.devices)),
         _memory(experiment, prepared),
@@ -98,6 +100,16 @@ def _model(experiment: Experiment, prepared: Prepared) -> str:
     if method.curvature != "none":
         line += f", curvature {method.curvature} ({curvature_memory(experiment, d)})"
     return line
+
+
+def _mask(sizes: Sizes) -> list[str]:
+    """What a mask that clients get was measured on, and its bytes."""
+    if not sizes.mask:
+        return []
+    return [
+        f"mask by squared gradients on {described(sizes.experiment)}, {sizes.mask:,} bytes, once "
+        "to each client"
+    ]
 
 
 def _memory(experiment: Experiment, prepared: Prepared) -> str:

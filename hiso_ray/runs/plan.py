@@ -40,7 +40,8 @@ class Plan:
         uplink_bytes: per sampled client and round.
         downlink_bytes: per sampled client and round, if the client missed one record.
         paper_bytes_per_client: counted by the published tables' rule.
-        initial_model_bytes: sent once to each client.
+        initial_model_bytes, mask_bytes: sent once to each client; 0 without a mask, or if clients
+            can make it themselves.
         forward_passes: of training, if every sampled client answers; excludes evaluation.
         actor_bytes: memory of an actor, without activations.
         activation_bytes: upper bound, with all sequences of the largest batch at maximal length.
@@ -59,6 +60,7 @@ class Plan:
     downlink_bytes: int
     paper_bytes_per_client: int
     initial_model_bytes: int
+    mask_bytes: int
     forward_passes: int
     actor_bytes: int
     activation_bytes: int
@@ -80,7 +82,7 @@ def plan(experiment: Experiment) -> Plan:
     federation, method = experiment.federation, experiment.method
     trainable, frozen, layer, activation, layers = tasks.count(experiment)
     check_dimension(experiment, trainable)
-    sizes = Sizes(experiment, trainable)
+    sizes = Sizes(experiment, trainable, frozen)
     record = sizes.record(federation.clients_per_round)
     need = actor_bytes(experiment, trainable, frozen, layer)
     gpu_need = actor_gpu_bytes(experiment, trainable, frozen, layer)
@@ -93,6 +95,7 @@ def plan(experiment: Experiment) -> Plan:
         downlink_bytes=sizes.request + int(sizes.missed(np.array(record))),
         paper_bytes_per_client=paper_bytes_per_client(experiment, federation.rounds, trainable),
         initial_model_bytes=4 * (trainable + frozen),
+        mask_bytes=sizes.mask,
         forward_passes=federation.rounds
         * federation.clients_per_round
         * forward_passes(method, federation.local_steps),

@@ -10,9 +10,9 @@ import numpy as np
 from hiso_ray.errors import UserError
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.header import check_header, other_evaluation
-from hiso_ray.execution.worker import Worker, torch_threads
+from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Missed
-from hiso_ray.run_folder import files
+from hiso_ray.run_folder import files, mask_file
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.outcomes import joined, means, write
@@ -20,6 +20,7 @@ from hiso_ray.run_folder.summary import spoilt
 from hiso_ray.runs.setting import settle
 from hiso_ray.server.weights import WeightServer
 from hiso_ray.server.work_units import work_units
+from hiso_ray.tasks.threads import torch_threads
 from hiso_ray.tracking.tracked import show_model
 
 
@@ -63,7 +64,7 @@ def replay(
         raise FileExistsError(f"{export} exists; choose a new folder to export to")
     if outcomes is not None and Path(outcomes).exists():
         raise FileExistsError(f"{outcomes} exists; choose a new file to write outcomes to")
-    setting = settle(experiment)
+    setting = settle(experiment, mask=mask_file.read(folder))
     with torch_threads(experiment):
         worker = Worker(setting.experiment, setting.prepared, setting.partition)
         description = worker.describe()
@@ -75,7 +76,7 @@ def replay(
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
         if export is not None:
-            worker.replica.task.export(worker.replica.state.x, Path(export))
+            worker.replica.task.export(worker.replica.result, Path(export))
             show_model(experiment, folder, Path(export), on_note)
     validation = experiment.task.validation_examples
     if outcomes is not None:

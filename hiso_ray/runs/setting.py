@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiso_ray import tasks
-from hiso_ray.config import Experiment
+from hiso_ray.config import Experiment, schedule
 from hiso_ray.config.fits import check_dimension
 from hiso_ray.execution.header import identity_of
 from hiso_ray.federation import devices
 from hiso_ray.federation.attendance import Population
 from hiso_ray.federation.partition import Partition, split
-from hiso_ray.tasks import evaluation
+from hiso_ray.tasks import calibration, evaluation
 from hiso_ray.tasks.contract import Prepared
 
 if TYPE_CHECKING:  # loads ray, which the serial executor does not need
@@ -48,17 +48,21 @@ class Setting:
         return self.partition.label_counts(prepared.labels, len(prepared.label_names))
 
 
-def settle(experiment: Experiment, task: SharedTask | None = None) -> Setting:
+def settle(
+    experiment: Experiment, task: SharedTask | None = None, mask: np.ndarray | None = None
+) -> Setting:
     """Resolves an experiment, and reads its data and weights.
 
     Args:
         task: the prepared task, if it is already in Ray's object store.
+        mask: of the run folder, if it has one.
 
     Raises:
         UserError: the experiment is invalid; the text says why.
     """
-    experiment = devices.resolve(tasks.resolve(experiment))
-    prepared = tasks.prepare(experiment) if task is None else task.fetch()
+    experiment = schedule.resolve(devices.resolve(tasks.resolve(experiment)))
+    prepared = tasks.prepare(experiment, mask) if task is None else task.fetch()
+    calibration.check(experiment, prepared)
     partition = split(experiment.federation, prepared.labels, experiment.seed)
     population = Population(np.diff(partition.offsets), devices.of(experiment))
     check_dimension(experiment, prepared.x0.size)

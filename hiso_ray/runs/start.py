@@ -22,13 +22,13 @@ from hiso_ray.config import Experiment
 from hiso_ray.execution.contract import Job, OnNote, OnRow
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.header import check_evaluation, check_identity
-from hiso_ray.execution.worker import torch_threads
-from hiso_ray.run_folder import files
+from hiso_ray.run_folder import files, mask_file
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.metrics_reader import Row
 from hiso_ray.runs import opening
 from hiso_ray.runs.setting import Setting, settle
+from hiso_ray.tasks.threads import torch_threads
 from hiso_ray.tracking.tracked import check_installed, tracked
 
 if TYPE_CHECKING:  # loads ray, which the serial executor does not need
@@ -93,7 +93,9 @@ def resume(
     with folders.held(folder):
         experiment = folders.continued(folder, changes or {})
         check_installed(experiment)
-        setting = settle(experiment, task)
+        mask = mask_file.read(folder)
+        task = task if mask is None else None  # the folder's mask, not one measured anew
+        setting = settle(experiment, task, mask)
         if changes:
             _take_over(folder, setting)
         return _execute(setting, folder, on_round, on_note, task)
@@ -103,6 +105,8 @@ def _execute(
     setting: Setting, folder: Path, on_round: OnRow, on_note: OnNote, task: SharedTask | None
 ) -> dict[str, Any]:
     experiment, prepared, partition = setting.experiment, setting.prepared, setting.partition
+    if experiment.task.sparse_by == "sensitivity":
+        mask_file.write(folder, prepared.arrays["mask/index"])
     _show_partition(folder, setting, on_note)
     job = Job(experiment, folder, setting.identity, setting.population, setting.evaluation_sha256)
     with tracked(experiment, folder, on_note) as trackers:

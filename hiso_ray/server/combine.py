@@ -1,8 +1,8 @@
 """Combines a cohort's answers for its record, in client-id order whatever the order of arrival.
 
 Payloads are decoded, attackers' scalars are replaced, and clipping is enforced. Then the rule
-reduces all scalars to one τ×P array, or, with directions per client, they are put side by side.
-Privacy adds its noise to the mean. All of this is numpy on a few numbers.
+reduces all scalars to one τ×P array (1×K where clients project), or, with directions per client,
+they are put side by side. Privacy adds its noise to the mean. All of this is numpy on few numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mean_loss(turns: Sequence[Turn]) -> float:
 
 def received(experiment: Experiment, round_: int, turns: Sequence[Turn]) -> np.ndarray:
     """(m, τ, S) float32 scalars the server receives; S = P, or 2P with second differences."""
-    steps, precision = experiment.federation.local_steps, experiment.precision
+    steps, precision = experiment.record_steps, experiment.precision
     shape = (steps, scalars_per_turn(experiment) // steps)
     sent = decode([turn.payload for turn in turns], precision, shape)
     if experiment.attack.kind != "none":
@@ -70,18 +70,18 @@ def combine(
     """
     method, aggregation, privacy = experiment.method, experiment.aggregation, experiment.privacy
     weights = examples.astype(np.float64) if aggregation.weights == "examples" else None
-    m, steps, _ = sent.shape
+    (m, steps, _), each = sent.shape, method.directions_per_step
     if method.row.second_differences:  # H learns from |c|: opposite signs must not cancel
         g, c = np.split(sent, 2, axis=2)
         sent = np.concatenate([g, np.abs(c)], axis=2)
     if method.directions == "per_client":
         if weights is not None:
             sent = (sent * (weights / weights.mean())[:, None, None]).astype(np.float32)
-        apart = sent.reshape(m, steps, -1, method.num_perturbations)
-        return apart.transpose(1, 0, 3, 2).reshape(steps, m * method.num_perturbations, -1)
+        apart = sent.reshape(m, steps, -1, each)
+        return apart.transpose(1, 0, 3, 2).reshape(steps, m * each, -1)
     mean = aggregate(sent, experiment.rule, weights=weights, byzantine=aggregation.byzantine)
     if privacy.noise > 0:
         assert privacy.clip != "none"
         rng = generator(experiment.seed, Purpose.NOISE, round_)
         mean = noisy(mean, privacy.clip, privacy.noise, m, rng)
-    return mean.reshape(steps, -1, method.num_perturbations).transpose(0, 2, 1)
+    return mean.reshape(steps, -1, each).transpose(0, 2, 1)

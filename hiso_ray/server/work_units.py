@@ -36,7 +36,8 @@ def clients_together(experiment: Experiment) -> int:
 
 
 def _size(experiment: Experiment) -> int:
-    if experiment.sends_weights or experiment.method.directions == "per_client":
+    method = experiment.method
+    if experiment.sends_weights or method.row.projects or method.directions == "per_client":
         return 1
     size = experiment.task.clients_per_forward
     return AUTO if size == "auto" else size

@@ -29,6 +29,9 @@ class Prepared:
         labels: (n,) int64 group of every training example, for the partition: its class, or the
             group that ``federation.by`` asks for.
         label_names: names of the groups.
+        classes: name of the array that holds the class of every training example; empty if the task
+            does not tell classes apart.
+        num_classes: number of classes that it tells apart.
         frozen: number of the model's weights that are not trained.
         notes: lines to tell the user once.
         activation, layers: as in :class:`Count`.
@@ -43,6 +46,8 @@ class Prepared:
     notes: tuple[str, ...] = field(default=())
     activation: int = 0
     layers: int = 1
+    classes: str = ""
+    num_classes: int = 0
 
     @property
     def size(self) -> Count:

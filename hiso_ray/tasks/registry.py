@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hiso_ray.config import Experiment, TaskConfig
@@ -11,6 +12,7 @@ from hiso_ray.config.outside import outside
 from hiso_ray.errors import UserError
 from hiso_ray.federation.partition import Partition, split
 from hiso_ray.server.work_units import AUTO
+from hiso_ray.tasks import sparse
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.images.image_sets import DOWNLOADED
 from hiso_ray.tasks.row import ALWAYS, EXAMPLES, Row
@@ -21,9 +23,10 @@ from hiso_ray.tasks.text.own_values import own_values
 LANGUAGE = "hiso_ray.tasks.language.language"
 VISION = "hiso_ray.tasks.images.vision"
 OF_LANGUAGE = EXAMPLES | {
-    "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by", "lora",
-    "frozen_layers", "prompt",
+    "data", "max_length", "max_new_tokens", "trainable", "sparse_fraction", "sparse_by",
+    "sparse_text", "lora", "frozen_layers", "prompt",
 }  # fmt: skip
+OF_IMAGES = EXAMPLES | {"sparse_fraction", "sparse_by"}
 TOKENS = 4096  # of one forward pass, if clients_per_forward is auto
 
 
@@ -35,11 +38,11 @@ TASKS: dict[str, Row] = (
     {name: _language(row.data) for name, row in BENCHMARKS.items()}
     | {"reviews": _language("generated", "opt-reviews"), OWN: _language("auto")}
     | {
-        name: Row("cnn", images.data, VISION, EXAMPLES | {"data"})
+        name: Row("cnn", images.data, VISION, OF_IMAGES | {"data"})
         for name, images in DOWNLOADED.items()
     }
     | {
-        "digits": Row("mlp-32", "scikit-learn", VISION),
+        "digits": Row("mlp-32", "scikit-learn", VISION, OF_IMAGES),
         "quadratic": Row(
             "diagonal-64", "generated", "hiso_ray.tasks.quadratic", frozenset(), layers=False
         ),
@@ -78,6 +81,7 @@ def resolve(experiment: Experiment) -> Experiment:
             "task.model": row.model if task.model == "auto" else _absolute(task.model),
             "task.data": row.data if task.data == "auto" else _absolute(task.data),
             "task.metric": metrics[0] if task.metric == "auto" else task.metric,
+            "task.sparse_text": task.sparse_text and _absolute(task.sparse_text),
             "task.clients_per_forward": _together(task, own.get("max_length", 1)),
             **{f"task.{name}": value for name, value in own.items()},
         }
@@ -114,14 +118,22 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, mask: np.ndarray | None = None) -> Prepared:
     """Reads the task's model and data once; the experiment must be resolved.
+
+    Args:
+        mask: an earlier result of ``sparse.choose``, if the task has a mask and it is known.
 
     Raises:
         UserError: something is missing or does not fit; says what.
     """
-    prepared: Prepared = row_of(experiment.task).functions().prepare(experiment)
-    return prepared
+    functions = row_of(experiment.task).functions()
+    prepared: Prepared = functions.prepare(experiment)
+    if experiment.task.sparse_fraction == 1:
+        return prepared
+    if mask is None:
+        mask = sparse.choose(experiment, prepared, functions)
+    return sparse.masked(prepared, mask)
 
 
 def load(experiment: Experiment) -> tuple[Prepared, Partition]:
@@ -134,10 +146,10 @@ def count(experiment: Experiment) -> Count:
     """How many weights there are, without reading any weights or data.
 
     Raises:
-        UserError: the model's structure is not available.
+        UserError: the model's structure is not available, or the mask would keep no weight.
     """
-    found: Count = row_of(experiment.task).functions().count(experiment.task)
-    return found
+    task = experiment.task
+    return sparse.counted(row_of(task).functions().count(task), task)
 
 
 def preview(experiment: Experiment) -> tuple[str, ...]:

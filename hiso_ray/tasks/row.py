@@ -28,7 +28,9 @@ class Row:
         module: module with its functions: ``prepare`` (resolved experiment ->
             ``contract.Prepared``), ``count`` (``task`` section -> ``contract.Count``), ``build``
             (``task`` section, ``Prepared``, device -> ``contract.Task``), and optionally
-            ``preview`` (experiment -> lines to show before a run). Imported on first use.
+            ``preview`` (experiment -> lines to show before a run) and, if it reads
+            ``sparse_text``, ``plain_text`` (``task`` section, ``Prepared`` -> a task on a CPU, and
+            its batches). Imported on first use.
         reads: the fields of ``task`` that it reads, besides ``ALWAYS``.
         own: ``task`` section -> ``metrics``, the first of which is the default metric, and the
             task's own values of fields that are ``auto``.

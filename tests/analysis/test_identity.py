@@ -37,6 +37,11 @@ def test_the_label_has_the_curvature_where_it_is_not_the_methods_own(
         ({"method.momentum": 0.9}, "hiso (momentum 0.9)"),
         ({"uplink.precision": "int8"}, "hiso (int8)"),
         (
+            {"method.schedule": "cosine", "method.warmup_rounds": 9, "method.averaging": 0.95},
+            "hiso (cosine schedule, warm-up 9, averaging 0.95)",
+        ),
+        ({"method.client_loss": "calibrated"}, "hiso (calibrated loss)"),
+        (
             {"method.curvature": "tensor", "method.curvature_in": "probe", "method.probe": "exact"},
             "hiso (tensor, H in probe only, exact)",
         ),

@@ -13,7 +13,7 @@ import pytest
 from made_up_outcomes import write
 
 from hiso_ray import Experiment
-from hiso_ray.analysis import load, report, store, study
+from hiso_ray.analysis import load, pictures, report, store, study
 from hiso_ray.cli import main
 
 IMAGES = re.compile(r'src="data:image/png;base64,([^"]+)"')
@@ -200,6 +200,16 @@ def test_run_folders_have_their_curves(stress_sweep: Path, tmp_path: Path) -> No
     assert {"every-run", "score-against-round"} <= several
     assert "learning-rates" not in several
     assert "rates tried" not in (tmp_path / "b" / "scores.md").read_text()
+
+
+def test_the_rate_is_drawn_if_a_run_changes_it(tmp_path: Path) -> None:
+    made_up = sweep(tmp_path / "s", compared())
+    assert pictures.schedules(study.read(made_up)) == []  # of an older table, without the column
+    rounds = store.read(made_up / "rounds.parquet")
+    for last, drawn in ((0.1, 0), (0.05, 1)):
+        rates = rounds["round"].map({10: 0.1, 20: last})  # missing at round 0
+        store.write(made_up / "rounds.parquet", rounds.assign(lr=rates))
+        assert len(pictures.schedules(study.read(made_up))) == drawn
 
 
 def test_the_command(

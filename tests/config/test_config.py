@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from hiso_ray import config
 from hiso_ray.config import METHODS, DevicesConfig, Experiment, MethodConfig, fits, own_value
 from hiso_ray.config.fields import explain, known_fields
+
+ROOT = Path(__file__).parents[2]
 
 
 def mistake(values: dict[str, Any]) -> str:
@@ -133,6 +136,7 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
     "hizoo": ONE_CENTRAL | {"hessian_retention": 0.999, "hessian_update": "all"},
     "feedsign": PLAIN | ONE_CENTRAL,
     "fedkseed": PLAIN | ONE_CENTRAL | {"directions": "per_client", "seed_pool": 4096},
+    "ferret": PLAIN,
     "fedzo": PLAIN | {"directions": "per_client"},
     "fedavg": PLAIN,
     "fedadam": PLAIN | {"server_lr": 0.01},
@@ -183,9 +187,11 @@ def test_how_scalars_travel_and_are_combined_is_the_methods_or_what_was_asked() 
 
 
 def test_who_sends_weights_and_who_computes_gradients() -> None:
-    first_order = {"fedavg", "fedadam", "fedyogi", "fedadagrad", "fedprox"}
-    assert {n for n, row in METHODS.items() if row.first_order} == first_order
-    assert {n for n, row in METHODS.items() if row.sends == "weights"} == first_order | {"fedzo"}
+    local_sgd = {"fedavg", "fedadam", "fedyogi", "fedadagrad", "fedprox"}
+    assert {n for n, row in METHODS.items() if row.first_order} == local_sgd | {"ferret"}
+    assert {n for n, row in METHODS.items() if row.sends == "weights"} == local_sgd | {"fedzo"}
+    assert {n for n, row in METHODS.items() if row.projects} == {"ferret"}
+    assert {n for n, row in METHODS.items() if not row.draws} == local_sgd
 
 
 def of(method: str, **dotted: Any) -> dict[str, Any]:
@@ -216,7 +222,29 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
             of("hiso", method__curvature="none", method__curvature_in="probe"),
             ["curvature_in = probe", "there is no curvature"],
         ),
+        (of("hiso", method__schedule_floor=0.1), ["schedule_floor = 0.1", "linear or cosine"]),
+        (of("fedavg", method__averaging=0.9), ["averaging = 0.9", "use hiso", "or ferret"]),
         # config/fits.py
+        (
+            of("hiso", method__schedule="linear", method__schedule_rounds=300),
+            ["schedule_rounds = 300 is longer than the run, federation.rounds = 200"],
+        ),
+        (
+            of("hiso", method__schedule="cosine", method__schedule_rounds=150),
+            ["federation.rounds = 200", "cosine schedule has the rate at 0 from round 150 on"],
+        ),
+        (
+            of("fedavg", method__schedule="linear", method__warmup_rounds=200),
+            ["warmup_rounds = 200", "never fall in the schedule's 200 rounds", "to 199 or less"],
+        ),
+        (
+            of("decomfl", method__warmup_rounds=201),
+            ["warmup_rounds = 201", "never reach method.lr in 200 rounds", "to 200 or less"],
+        ),
+        (
+            of("hiso", method__averaging=0.96, federation__rounds=20),
+            ["averaging = 0.96 averages over about 1 / (1 - 0.96) = 25 rounds", "to 0.95 or less"],
+        ),
         (of("mezo"), ["mezo is not federated", "num_clients = 64", "decomfl with probe central"]),
         (of("fedavg", uplink__precision="int8"), ["uplink.precision = int8", "sends weights"]),
         (of("fedzo", aggregation__rule="median"), ["aggregation.rule = median", "sends weights"]),
@@ -255,6 +283,10 @@ NOISY = {"privacy__clip": 1.0, "privacy__noise": 1.0}
         (
             of("hiso", diagnostics__every=5, task__dtype="bfloat16"),
             ["diagnostics.every = 5 with task.dtype = bfloat16"],
+        ),
+        (
+            of("ferret", task__dtype="float16"),
+            ["method.name = ferret with task.dtype = float16", "set task.dtype to float32"],
         ),
         (of("fedprox"), ["method.prox of fedprox", "local_steps to 2 or more", "fedavg"]),
         (of("fedadam", method__momentum=0.9), ["method.momentum of fedadam", "local_steps to 2"]),
@@ -309,9 +341,19 @@ def test_what_does_not_fit_the_method_or_each_other_is_refused(
         of("fedavg", aggregation__weights="examples"),
         of("fedprox", federation__local_steps=2),
         of("fedzo", task__dtype="bfloat16"),
+        of("ferret", method__momentum=0.9, federation__clients_per_round=9, **KRUM),
+        of("ferret", uplink__precision="int8", **NOISY),
         of("hiso", federation__clients_per_round=9, **KRUM),
         of("decomfl", **NOISY),
         of("fedkseed", privacy__clip=1),
+        of("hiso", method__averaging=0.9, federation__rounds=10),
+        of(
+            "fedavg",
+            method__schedule="linear",
+            method__schedule_rounds=9,
+            method__schedule_floor=0.1,
+        ),
+        of("fedzo", method__warmup_rounds=200),
     ],
     ids=str,
 )
@@ -326,6 +368,13 @@ def test_a_model_too_large_for_its_hessian_is_refused(of_what: str) -> None:
     with pytest.raises(ValueError, match=rf"{of_what} = \w+ .* too much for 20,000,001 trainable"):
         fits.check_dimension(e, fits.LARGEST_HESSIAN + 1)
     fits.check_dimension(Experiment(), 10**12)
+
+
+def test_more_projections_than_weights_are_refused() -> None:
+    e = Experiment().changed(**{"method.name": "ferret", "method.projections": 100})
+    fits.check_dimension(e, 100)
+    with pytest.raises(ValueError, match=r"projections = 100 for 99 trainable .* at most 99"):
+        fits.check_dimension(e, 99)
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
@@ -346,3 +395,12 @@ def test_every_field_explains_itself() -> None:
     assert "seed" in fields
     assert "federation.alpha" in fields
     assert all(info.description for info in fields.values())
+
+
+def test_a_field_added_later_changes_no_older_run() -> None:
+    """Published runs can be resumed and replayed only if their configuration keeps its digest."""
+    for folder in sorted((ROOT / "docs" / "results" / "gemma" / "runs").iterdir()):
+        values = config.read_yaml(folder / "config.yaml")
+        known = {name: values[name] for name in Experiment.model_fields if name in values}
+        header = json.loads((folder / "ledger.jsonl").read_text().splitlines()[0])
+        assert Experiment.model_validate(known).digest() == header["config_sha256"], folder.name

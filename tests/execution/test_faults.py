@@ -77,10 +77,10 @@ def pid(executor: ClusterExecutor, actor: int) -> int:
 @pytest.mark.parametrize(
     ("method", "every", "more"),
     [
-        ("hiso", 1, ALONE),
+        ("hiso", 1, ALONE | {"method.averaging": 0.8}),
         ("fedadam", 4, {}),
         ("hiso", 4, {"task.clients_per_forward": 3, "federation.clients_per_round": 8,
-                     "federation.local_steps": 2}),
+                     "federation.local_steps": 2, "method.schedule": "cosine"}),
     ],
 )  # fmt: skip
 def test_killed_actors_come_back_and_change_nothing(

@@ -1,4 +1,4 @@
-"""Several nodes: packed and unpacked runs, and nodes that leave and join meanwhile."""
+"""Several nodes: packed and unpacked runs, and nodes that leave, join or are cut off meanwhile."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from namespaces import Network
 
 from hiso_ray import Experiment, replay, run
 from hiso_ray.execution.cluster import session  # decides how Ray's servers are reached
@@ -37,16 +40,78 @@ def three_nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
-class Run:
-    """``hiso-ray run`` in a process of its own that joins the cluster."""
+PORT = 6379
+TALKING = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # listens on the node's address
+    # A node that is silent for some three seconds counts as lost.
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
-    def __init__(self, cluster: Any, experiment: Experiment, folder: Path) -> None:
+
+@pytest.fixture
+def two_machines(network: Network, tmp_path: Path) -> Iterator[Network]:
+    """A head and a worker node, one CPU each. The worker's Ray is started again whenever it ends,
+    as services and Kubernetes do."""
+    head, worker = map(network.address, range(2))
+    ray = f"{Path(sys.executable).with_name('ray')} start --block --num-cpus=1"
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie below it
+        of_head = f"--head --node-ip-address={head} --port={PORT} --include-dashboard=false"
+        of_worker = f"--node-ip-address={worker} --address={head}:{PORT}"
+        commands = (
+            f"{ray} {of_head} --temp-dir={folder}/h",
+            f"while true; do {ray} {of_worker} --temp-dir={folder}/w; sleep 1; done",
+        )
+        for node, command in enumerate(commands):
+            with open(tmp_path / f"ray-{node}.log", "w") as log:
+                subprocess.Popen(
+                    [*network.inside(node), "sh", "-c", command],
+                    env=os.environ | TALKING, stdout=log, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+        wait_for_nodes(network, 2)
+        yield network
+        network.end()
+
+
+def wait_for_nodes(network: Network, count: int) -> None:
+    """Waits until so many nodes are in the cluster."""
+    code = (
+        "import ray, time\n"
+        f"ray.init(address='{network.address(0)}:{PORT}', logging_level='ERROR')\n"
+        f"while sum(node['Alive'] for node in ray.nodes()) != {count}: time.sleep(0.1)"
+    )
+    while subprocess.run(
+        [*network.inside(0), sys.executable, "-c", code],
+        env=os.environ | TALKING, timeout=100, check=False,
+    ).returncode:  # fmt: skip
+        time.sleep(0.5)
+
+
+class Run:
+    """``hiso-ray run`` in a process of its own that joins the cluster.
+
+    Args:
+        inside: words before the command.
+        environment: more variables.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        experiment: Experiment,
+        folder: Path,
+        inside: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         config = folder.with_suffix(".yaml")
         config.write_text(experiment.to_yaml())
         self.ledger = folder / "ledger.jsonl"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hiso_ray", "run", "--config", config, "--out", folder],
-            env=os.environ | {"RAY_ADDRESS": cluster.address},
+            [*inside, sys.executable, "-m", "hiso_ray", "run", "--config", config, "--out", folder],
+            env=os.environ | {"RAY_ADDRESS": address, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.folder = folder
@@ -98,7 +163,7 @@ def test_three_nodes_give_the_serial_digest(
     ray = {"resources.executor": "ray", "resources.gpus_per_client": 0.25,
            "resources.cpus_per_client": 0.5}  # fmt: skip
     e = experiment(**base, **ray, **resources)
-    summary, output = Run(three_nodes, e, tmp_path / "ray").end()
+    summary, output = Run(three_nodes.address, e, tmp_path / "ray").end()
     assert line in output
     assert summary["model_sha256"] == expected["model_sha256"]
 
@@ -108,7 +173,7 @@ def test_nodes_that_leave_and_join_change_nothing(
 ) -> None:
     base = {"eval.every": 1000, "resources.snapshot_every": 400}
     e = experiment(**base, **{"resources.executor": "ray", "federation.rounds": 1_000_000})
-    ray = Run(three_nodes, e, tmp_path / "ray")
+    ray = Run(three_nodes.address, e, tmp_path / "ray")
     ray.wait_for_round(100)
     first, second = three_nodes.worker_nodes
     three_nodes.remove_node(first, allow_graceful=False)
@@ -126,4 +191,35 @@ def test_nodes_that_leave_and_join_change_nothing(
     found = [line for line in output.splitlines() if line.startswith("12 clients on ")]
     assert [line.split()[3] for line in found] == ["6", "4"]
     assert ray.faults()["died"] >= 3
+    assert ray.faults()["lost"] == 1
+
+
+def test_a_node_that_is_cut_off_and_comes_back_changes_nothing(
+    experiment: Make, tmp_path: Path, two_machines: Network
+) -> None:
+    base = {"eval.every": 1000}
+    e = experiment(**base, **{"resources.executor": "ray", "federation.rounds": 1_000_000})
+    address, inside = f"{two_machines.address(0)}:{PORT}", two_machines.inside(0)
+    ray = Run(address, e, tmp_path / "ray", inside, TALKING)
+    ray.wait_for_round(100)
+    two_machines.cut(1)
+    ray.wait_for(lambda: "lost" in ray.faults())
+    ray.wait_for_round(ray.rounds() + 100)
+    two_machines.mend(1)
+    output = ray.interrupt()
+    wait_for_nodes(two_machines, 2)
+    rounds = Ledger.read(ray.ledger).round + 100
+    resumed = subprocess.run(
+        [*inside, sys.executable, "-m", "hiso_ray", "resume", ray.folder,
+         "--federation.rounds", str(rounds)],
+        env=os.environ | TALKING | {"RAY_ADDRESS": address}, capture_output=True, text=True,
+        timeout=200, check=False,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    expected = run(experiment(**base, **{"federation.rounds": rounds}), tmp_path / "serial")
+    summary = json.loads((ray.folder / "summary.json").read_text())
+    assert summary["model_sha256"] == expected["model_sha256"]
+    lines = (output + resumed.stdout).splitlines()
+    found = [line.split()[3] for line in lines if line.startswith("12 clients on ")]
+    assert found == ["2", "1", "2"]
     assert ray.faults()["lost"] == 1

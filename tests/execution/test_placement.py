@@ -104,6 +104,7 @@ def test_memory_bounds_the_actors() -> None:
         ({"method.curvature": "random"}, 10**9, 0, 4),  # and its draws
         ({"method.curvature": "permuted"}, 10**9, 0, 5),  # and the order, and the next H
         ({"method.momentum": 0.9}, 10**9, 0, 4),
+        ({"method.averaging": 0.9}, 10**9, 0, 4),
         ({"method.name": "fedzo"}, 10**9, 0, 4),  # x, the buffer, a client's x, the sum
         ({"method.name": "fedavg"}, 10**9, 0, 5),  # and a gradient
         (

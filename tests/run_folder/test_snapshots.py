@@ -40,6 +40,12 @@ def only(folder: Path) -> Path:
         {"method.curvature": "oracle", "method.curvature_rounds": 4},
         {"method.name": "hizoo"},
         {"method.momentum": 0.9},
+        {
+            "method.averaging": 0.8,
+            "method.schedule": "linear",
+            "method.schedule_rounds": 7,
+            "method.schedule_floor": 0.5,
+        },
         {"method.name": "fedkseed", "method.seed_pool": 8},
         {"method.name": "fedavg", "method.num_perturbations": 5},
         {"method.name": "fedadam", "method.num_perturbations": 5},

@@ -149,6 +149,20 @@ def test_more_rounds_can_be_asked_for(experiment: Make, tmp_path: Path) -> None:
     assert replay(tmp_path / "r", round_=4)["model_sha256"] == first["model_sha256"]
 
 
+def test_a_schedule_that_has_ended_is_not_stretched(
+    experiment: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(experiment(**{"method.schedule": "linear", "federation.rounds": 4}), tmp_path / "r")
+    rows = read_rows(tmp_path / "r" / "metrics.csv")
+    assert [row["lr"] for row in rows] == [None, 0.02, 0.015, 0.01, 0.005]
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    longer = ["resume", str(tmp_path / "r"), "--federation.rounds", "8"]
+    for stretched in ([], ["--method.schedule_rounds", "8"]):
+        assert main([*longer, *stretched]) == 2
+        assert "the linear schedule has the rate at 0 from round 4 on" in capsys.readouterr().err
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
+
+
 def test_fewer_rounds_than_planned_end_with_an_evaluation(experiment: Make, tmp_path: Path) -> None:
     def stop(row: dict[str, Any]) -> None:
         if row["round"] == 4:

@@ -35,7 +35,8 @@ class ClientActor:
     def __init__(self, experiment: Experiment, task: SharedTask, partition: Any) -> None:
         import torch
 
-        from hiso_ray.execution.worker import Worker, threads_for
+        from hiso_ray.execution.worker import Worker
+        from hiso_ray.tasks.threads import threads_for
 
         torch.set_num_threads(threads_for(experiment))
         self.refused: UserError | None = None

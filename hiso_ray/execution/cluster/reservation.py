@@ -28,6 +28,7 @@ from ray.util.placement_group import (
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
 from hiso_ray.execution.cluster.client_actor import ClientActor, told
+from hiso_ray.execution.cluster.nodes import room_of
 from hiso_ray.execution.cluster.shared import Shared
 from hiso_ray.execution.contract import OnNote
 from hiso_ray.execution.placement import Node, Placement, place, share_for
@@ -171,8 +172,7 @@ def with_gpu_share(experiment: Experiment, shared: Shared, on_note: OnNote) -> E
 
 def cluster_nodes() -> list[Node]:
     """Resources of each living node."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0)) for n in alive]
+    return [room_of(node) for node in ray.nodes() if node["Alive"]]
 
 
 def _own_bundles(group: PlacementGroup) -> tuple[int, list[Node]]:

@@ -15,7 +15,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiso_ray.errors import NodesLost, TurnFailed, UserError
-from hiso_ray.execution.cluster.address import check_reachable, unreachable
+from hiso_ray.execution.cluster.address import SECONDS, check_reachable, unreachable
 from hiso_ray.execution.cluster.cause_of_death import Deaths, words
 from hiso_ray.execution.cluster.driver_actor import DriverActor
 from hiso_ray.execution.cluster.labels import label_of
@@ -172,23 +172,33 @@ def _drive(
 
 
 @contextmanager
-def joined_cluster() -> Iterator[None]:
+def joined_cluster(seconds: float = SECONDS) -> Iterator[None]:
     """Joins the cluster that this process is in or ``RAY_ADDRESS`` names; else starts a local one
     and stops it at the end of the context.
 
+    Args:
+        seconds: after which an address counts as unreachable.
+
     Raises:
-        UserError: nothing answers at ``RAY_ADDRESS``, or no local cluster can be started.
+        UserError: nothing answers at ``RAY_ADDRESS``, that cluster has another Python or Ray, or no
+            local cluster can be started.
     """
     if ray.is_initialized():
         yield
         return
     on_terminate = signal.getsignal(signal.SIGTERM)
     if address := os.environ.get("RAY_ADDRESS"):
-        check_reachable(address)
+        check_reachable(address, seconds)
         try:
             ray.init(logging_level="ERROR", log_to_driver=False)
         except ConnectionError as error:
             raise unreachable(address, str(error)) from error
+        except RuntimeError as error:
+            if "Version mismatch" not in str(error):
+                raise
+            raise UserError(
+                f"RAY_ADDRESS = {address}: {error}. Install on all nodes what constraints.txt pins"
+            ) from error
     else:
         _start_local()
     if threading.current_thread() is threading.main_thread():

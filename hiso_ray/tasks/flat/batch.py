@@ -18,16 +18,24 @@ class Batch(NamedTuple):
         inputs: the module's inputs.
         labels: (terms,) int64 classes.
         sizes: number of loss terms of each client: its examples, or the tokens of its answers.
+        offsets: (terms, classes) float32 to add to the logits in the loss (``tasks.calibration``);
+            None if the loss is plain.
     """
 
     inputs: Any
     labels: Tensor
     sizes: tuple[int, ...]
+    offsets: Tensor | None = None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(terms,) float32 for logits of any dtype: half precision would round differences away."""
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+def cross_entropy(logits: Tensor, labels: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """(terms,) float32 for logits of any dtype: half precision would round differences away.
+
+    Args:
+        offsets: as in :class:`Batch`.
+    """
+    logits = logits.float() if offsets is None else logits.float() + offsets
+    return nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
 def client_means(terms: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,7 @@ from hiso_ray.tasks.contract import Several, Slices, views
 from hiso_ray.tasks.flat import derivatives
 from hiso_ray.tasks.flat.batch import Batch, client_means, cross_entropy
 from hiso_ray.tasks.flat.layers import Layers
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A fixed sparse mask: the flat vector holds only some of the module's weights.
-
-    Attributes:
-        index: (d,) int64, position of each of them in the D weights of ``layout``.
-        base: (D,) float32, the values of all others.
-        layout: of the module's tensors.
-    """
-
-    index: np.ndarray
-    base: np.ndarray
-    layout: Layout
+from hiso_ray.tasks.flat.mask import Mask
 
 
 class ModuleTask(ABC):
@@ -72,9 +57,9 @@ class ModuleTask(ABC):
         self._trainable = [parameters[name] for name, _ in self._tensors]
         self._dimension = dimension(layout)
         self._mask = mask
-        self._dense: Tensor | None = None
         self._bound_to: Tensor | None = None
         self._layers: Layers | None = None
+        self._offsets: np.ndarray | None = None
 
     @abstractmethod
     def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
@@ -86,7 +71,7 @@ class ModuleTask(ABC):
 
     def terms(self, batch: Batch) -> Tensor:
         """(terms,) float32 losses."""
-        return cross_entropy(self.logits(batch.inputs), batch.labels)
+        return cross_entropy(self.logits(batch.inputs), batch.labels, batch.offsets)
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """(terms,) float32 losses of a batch of evaluation examples, and each metric as (n,)
@@ -95,9 +80,21 @@ class ModuleTask(ABC):
         hits = (logits.argmax(-1) == batch.labels).float().cpu().numpy()
         return cross_entropy(logits, batch.labels), {"accuracy": hits}
 
+    def calibrate(self, offsets: np.ndarray) -> None:
+        """From now on training losses are calibrated.
+
+        Args:
+            offsets: (training examples, classes) float32, see ``tasks.calibration``.
+        """
+        self._offsets = offsets
+
     @torch.inference_mode(False)  # a graph may keep its tensors
     def batch(self, *clients: np.ndarray) -> Batch:
-        return self.make_batch("train", clients)
+        made = self.make_batch("train", clients)
+        if self._offsets is None:
+            return made
+        offsets = torch.from_numpy(self._offsets[np.concatenate(clients)]).to(self.device)
+        return made._replace(offsets=offsets)
 
     @torch.inference_mode()
     def losses(self, weights: Tensor | Slices, batches: Sequence[Batch]) -> np.ndarray:
@@ -130,8 +127,7 @@ class ModuleTask(ABC):
             usable = Batch(*map(derivatives.usable, batch))
             weights = masters.to(self._dtype)
             if self._mask is not None:
-                dense, index = self._masked(self._mask, weights)
-                weights = dense.index_copy(0, index, weights)
+                weights = self._mask.spread(weights)
             terms = functional_call(
                 _Terms(self),
                 {f"module.{name}": view for name, view in views(weights, self._tensors).items()},
@@ -181,27 +177,13 @@ class ModuleTask(ABC):
     def _bind(self, weights: Tensor) -> None:
         assert weights.numel() == self._dimension
         if self._mask is not None:
-            weights = self._scatter(weights, self._mask)
+            weights = self._mask.write(weights)
         if weights is self._bound_to:
             return
         self._bound_to = weights
         tensors = views(weights, self._tensors).values()
         for parameter, view in zip(self._trainable, tensors, strict=True):
             parameter.data = view
-
-    def _scatter(self, weights: Tensor, mask: Mask) -> Tensor:
-        """Writes these weights into the dense copy and returns it: the same tensor every probe."""
-        dense, index = self._masked(mask, weights)
-        return dense.index_copy_(0, index, weights)
-
-    @torch.inference_mode(False)  # autograd could not save tensors made in inference mode
-    def _masked(self, mask: Mask, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A dense copy, correct except at the mask's positions, and these positions."""
-        wanted = (like.dtype, like.device)
-        if self._dense is None or (self._dense.dtype, self._dense.device) != wanted:
-            self._dense = torch.tensor(mask.base, dtype=like.dtype, device=like.device)
-            self._index = torch.tensor(mask.index, device=like.device)
-        return self._dense, self._index
 
 
 class _Terms(nn.Module):

@@ -147,19 +147,21 @@ class Stacked:
         return rows
 
 
-def losses(logits: Tensor, labels: Tensor) -> Tensor:
+def losses(logits: Tensor, labels: Tensor, offsets: Tensor | None = None) -> Tensor:
     """Cross-entropy of every example, computed in float32.
 
     Args:
         logits: (k, n, classes) in any dtype.
         labels: int64, (n,) shared by all weight vectors, or (k, n), each one's own. The loss of
             ``batch.IGNORED`` is 0.
+        offsets: as in ``batch.Batch``, likewise (n, classes) or (k, n, classes).
 
     Returns:
         (k, n) float32.
     """
     # With the classes last, torch does not vectorise over their few exponentials.
-    each = logits.float().transpose(1, 2)
+    each = logits.float() if offsets is None else logits.float() + offsets
+    each = each.transpose(1, 2)
     return functional.cross_entropy(each, labels.expand(logits.shape[:2]), reduction="none")
 
 

@@ -23,6 +23,7 @@ from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Count, Prepared, largest_layer, views
 from hiso_ray.tasks.flat.batch import IGNORED, Batch, apart, client_means, own_means
+from hiso_ray.tasks.flat.mask import layout_in, mask_in
 from hiso_ray.tasks.flat.module import ModuleTask
 from hiso_ray.tasks.images import stacked
 from hiso_ray.tasks.images.image_files import Split
@@ -60,6 +61,8 @@ def prepare(experiment: Experiment) -> Prepared:
         label_names=images.names,
         activation=2 * stacked.widest(module, images.shape),  # a layer's input and output
         layers=len(module),
+        classes="train_y",
+        num_classes=len(images.names),
     )
 
 
@@ -101,7 +104,7 @@ class ImageTask(ModuleTask):
         self._images, self._arrays = SETS[config.name], prepared.arrays
         module = network(config.model, self._images)
         batches = evaluation.batches(config, len(prepared.arrays["eval_y"]))
-        super().__init__(module, layout_of(module), batches)
+        super().__init__(module, layout_in(prepared), batches, mask_in(prepared))
         self._stacked = stacked.Stacked(module, self._images.shape)
         self.several = self if stacked.pays(module) else None
         self._mean, self._std = (
@@ -125,9 +128,9 @@ class ImageTask(ModuleTask):
 
     @torch.inference_mode()
     def losses_at(self, weights: Tensor, batches: Sequence[Batch]) -> np.ndarray:
-        out = []
-        for inputs, labels, sizes in batches:
-            terms = stacked.losses(self._stacked.logits(weights, inputs), labels)
+        weights, out = self._whole(weights), []
+        for inputs, labels, sizes, offsets in batches:
+            terms = stacked.losses(self._stacked.logits(weights, inputs), labels, offsets)
             out.append(client_means(terms, sizes))
         return torch.cat(out, 1).double().cpu().numpy()
 
@@ -137,18 +140,26 @@ class ImageTask(ModuleTask):
         index, real = apart(batch.sizes, self.device)
         inputs = batch.inputs[index].repeat_interleave(k, 0)
         labels = torch.where(real, batch.labels[index], IGNORED).repeat_interleave(k, 0)
-        logits = self._stacked.logits(weights.flatten(0, 1), inputs)
-        terms = stacked.losses(logits, labels).view(clients, k, -1)
+        logits = self._stacked.logits(self._whole(weights.flatten(0, 1)), inputs)
+        offsets = batch.offsets
+        if offsets is not None:
+            offsets = offsets[index].repeat_interleave(k, 0)
+        terms = stacked.losses(logits, labels, offsets).view(clients, k, -1)
         return own_means(terms, real).T.double().cpu().numpy()
+
+    def _whole(self, weights: Tensor) -> Tensor:
+        """(..., D) weights of the network, of (..., d)."""
+        return weights if self._mask is None else self._mask.spread(weights)
 
     def export(self, weights: Tensor, folder: Path) -> None:
         folder.mkdir(parents=True)
-        tensors = {name: view.clone() for name, view in views(weights.cpu(), self.layout).items()}
+        named = views(self._whole(weights.cpu()), self._tensors)
+        tensors = {name: view.clone() for name, view in named.items()}
         save_file(tensors, folder / "model.safetensors")
         about = {
             "task": self.config.name,
             "model": self.config.model,
-            "shapes": {name: list(shape) for name, shape in self.layout},
+            "shapes": {name: list(shape) for name, shape in self._tensors},
             "mean": self._images.mean,
             "std": self._images.std,
         }

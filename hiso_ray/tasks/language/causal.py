@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hiso_ray.config import LoraConfig, TaskConfig
-from hiso_ray.method.layout import Layout
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.flat.module import Mask, ModuleTask
+from hiso_ray.tasks.flat.mask import layout_in, mask_in
+from hiso_ray.tasks.flat.module import ModuleTask
 from hiso_ray.tasks.forward.forwards import Forward, chosen
 from hiso_ray.tasks.forward.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
 from hiso_ray.tasks.pretrained import pretrained
@@ -51,16 +51,8 @@ class LanguageTask(ModuleTask):
                 parameter.data = _shared(prepared.arrays[f"frozen/{name}"], device)
         for buffer in module.buffers():
             buffer.data = buffer.to(device)
-        layout = _layout(prepared.spec["layout"])
-        mask = None
-        if "mask/index" in prepared.arrays:
-            mask = Mask(
-                prepared.arrays["mask/index"],
-                prepared.arrays["mask/base"],
-                _layout(prepared.spec["dense"]),
-            )
         batches = evaluation.batches(config, len(prepared.arrays["eval_labels"]))
-        super().__init__(module, layout, batches, mask)
+        super().__init__(module, layout_in(prepared), batches, mask_in(prepared))
         rows = None if answers is None else torch.tensor(answers, device=device)
         self.forward = Forward(module, chosen(prepared.spec["forward"]), device, rows)
         self._kept: KeptStates | None = None
@@ -121,10 +113,6 @@ class LanguageTask(ModuleTask):
             model = model.merge_and_unload()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _layout(spec: Any) -> Layout:
-    return tuple((name, tuple(shape)) for name, shape in spec)
 
 
 def _shared(array: np.ndarray, device: torch.device) -> Tensor:

@@ -1,30 +1,25 @@
 """Tasks whose answer is text: trained on the answer's tokens, scored on the generated answer.
 
-A sequence is prompt + answer. The loss is the mean cross-entropy over the answer tokens of the
-minibatch; prompt tokens have no loss and their logits are not computed. Evaluation gives the same
-prompt and decodes greedily, up to ``task.max_new_tokens`` tokens or the end of the line; for tasks
-with answers of several lines, up to the end of the text.
+Losses are those of ``written``. Evaluation gives the same prompt and decodes greedily, up to
+``task.max_new_tokens`` tokens or the end of the line; for tasks with answers of several lines, up
+to the end of the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from hiso_ray.config import TaskConfig
-from hiso_ray.config.buffers import LOGITS
 from hiso_ray.errors import UserError
 from hiso_ray.tasks.contract import Prepared
-from hiso_ray.tasks.flat.batch import Batch, cross_entropy
-from hiso_ray.tasks.language.causal import LanguageTask
+from hiso_ray.tasks.flat.batch import Batch
 from hiso_ray.tasks.language.decoding import greedy
+from hiso_ray.tasks.language.written import WrittenTask
 from hiso_ray.tasks.text.benchmark_row import Generation
 from hiso_ray.tasks.text.own_prompt import benchmark_of
 from hiso_ray.tasks.text.prompts import Examples
@@ -79,23 +74,7 @@ def decoding(benchmark: Generation, evaluation: Examples, tokenizer: Any) -> dic
     }
 
 
-class _Head(nn.Module):
-    """Computes a task's losses from hidden states, as a module's forward."""
-
-    def __init__(self, task: GenerationTask) -> None:
-        super().__init__()
-        self.module, self._logits = task.module, task.forward.logits
-
-    def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(self._logits(hidden), labels)
-
-    def alike(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The same function, fixed to the weights that the module has now."""
-        weights: dict[str, Tensor] = dict(self.named_parameters())
-        return lambda hidden, labels: functional_call(self, weights, (hidden, labels))
-
-
-class GenerationTask(LanguageTask):
+class GenerationTask(WrittenTask):
     """Trained on answer tokens, scored on greedy answers."""
 
     def __init__(self, config: TaskConfig, prepared: Prepared, device: torch.device) -> None:
@@ -106,35 +85,7 @@ class GenerationTask(LanguageTask):
         benchmark = benchmark_of(config)
         assert isinstance(benchmark, Generation)
         self._metrics, self._one_line = benchmark.metrics, benchmark.one_line
-        model: Any = self.module
-        self._vocabulary = model.config.get_text_config().vocab_size
         self._tokenizer = Tokenizer.from_str(prepared.arrays["eval_tokenizer"].tobytes().decode())
-
-    def make_batch(self, split: str, clients: Sequence[np.ndarray]) -> Batch:
-        examples = np.concatenate(clients)
-        prompts, wanted = (self.rows(f"{split}_{part}", examples) for part in ("prompt", "answer"))
-        # The last token of an answer is a label but never an input.
-        read = [np.concatenate([p, a[:-1]]) for p, a in zip(prompts, wanted, strict=True)]
-        lengths = np.array([len(answer) for answer in wanted])
-        labels = torch.from_numpy(np.concatenate(wanted).astype(np.int64)).to(self.device)
-        ends = np.cumsum([len(own) for own in clients])[:-1]
-        sizes = tuple(int(own.sum()) for own in np.split(lengths, ends))
-        return Batch(self.inputs(split, examples, read, lengths), labels, sizes)
-
-    def logits(self, inputs: dict[str, Any]) -> Tensor:
-        """(answer tokens, vocabulary), all at once."""
-        return self.forward.logits(self.hidden(inputs))
-
-    def terms(self, batch: Batch) -> Tensor:
-        """The same losses with at most ``LOGITS`` logits in memory at once, also in backward
-        passes, which recompute them."""
-        hidden = self.hidden(batch.inputs)
-        some = max(1, LOGITS // self._vocabulary)
-        parts = zip(hidden.split(some), batch.labels.split(some), strict=True)
-        of: Callable[[Tensor, Tensor], Tensor] = _Head(self)
-        if hidden.requires_grad:
-            of = partial(checkpoint, _Head(self).alike(), use_reentrant=False)
-        return torch.cat([of(states, labels) for states, labels in parts])
 
     def scored(self, examples: np.ndarray, batch: Batch) -> tuple[Tensor, dict[str, np.ndarray]]:
         pairs = list(zip(self.answers(examples), (self._references[i] for i in examples),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from hiso_ray.config import Experiment, TaskConfig
 from hiso_ray.errors import UserError
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Count, Prepared
+from hiso_ray.tasks.flat.batch import Batch
 from hiso_ray.tasks.flat.module import reached_parameters
 from hiso_ray.tasks.forward import forwards, frozen_layers
-from hiso_ray.tasks.language import first_prompts, generation
+from hiso_ray.tasks.language import first_prompts, generation, passages
 from hiso_ray.tasks.language.causal import LanguageTask
 from hiso_ray.tasks.language.classification import ClassificationTask, answer_tokens
+from hiso_ray.tasks.language.written import WrittenTask
 from hiso_ray.tasks.pretrained import pretrained, trainable
 from hiso_ray.tasks.pretrained.trainable import Trainable, add_lora, select
 from hiso_ray.tasks.text.benchmark_row import Classification
@@ -61,7 +63,9 @@ def prepare(experiment: Experiment) -> Prepared:
         spec["evaluation"] = generation.decoding(benchmark, held, tokenizer)
         answers = f"of up to {answer_budget} tokens ({longer:.1%} are longer)"
     used = [array for name, array in arrays.items() if name.endswith("_ids")]
-    _check_tokens(np.concatenate([*used, spec.get("answers", [])]), model, tokenizer, config)
+    pretrained.check_tokens(
+        np.concatenate([*used, spec.get("answers", [])]), model, tokenizer, config.model
+    )
     if config.lora.r:
         spec["lora"] = config.lora.model_dump() | {"target_modules": add_lora(model, config.lora)}
     some = np.split(arrays["train_prompt_ids"], arrays["train_prompt_offsets"][1:-1])
@@ -72,9 +76,9 @@ def prepare(experiment: Experiment) -> Prepared:
     longest = int(np.ceil(np.sort(np.concatenate(lengths))[-config.eval_batch_size :].mean()))
     model.requires_grad_(True)
     chosen = select(model, reached(model, some), config, experiment.seed)
-    spec |= {"layout": chosen.layout, "dense": chosen.dense}
+    spec |= {"layout": chosen.layout, "dense": chosen.layout}
     if config.frozen_layers != "recompute":
-        trained, how = {name for name, _ in chosen.dense}, config.frozen_layers
+        trained, how = {name for name, _ in chosen.layout}, config.frozen_layers
         frozen = frozen_layers.choose(model, spec["forward"], some, rows, trained, how)
         spec["frozen_layers"] = frozen
         itemsize = getattr(torch, config.dtype).itemsize
@@ -92,6 +96,8 @@ def prepare(experiment: Experiment) -> Prepared:
         frozen=chosen.frozen,
         activation=of_token * longest,
         layers=layers,
+        classes="train_labels" if "answers" in spec else "",
+        num_classes=len(spec.get("answers", ())),
         notes=(
             *about,
             *notes,
@@ -144,16 +150,6 @@ def _named(prefix: str, tokens: Tokens) -> dict[str, np.ndarray]:
     return {f"{prefix}_ids": tokens.ids, f"{prefix}_offsets": tokens.offsets}
 
 
-def _check_tokens(ids: np.ndarray, model: Any, tokenizer: Any, config: TaskConfig) -> None:
-    rows, highest = model.get_input_embeddings().weight.shape[0], int(ids.max(initial=0))
-    if highest >= rows:
-        raise UserError(
-            f"task.model = {config.model}: its tokenizer makes token {highest} "
-            f"({tokenizer.convert_ids_to_tokens(highest)!r}), its embedding has {rows} rows: "
-            "tokenizer and weights are not of one model; save them together"
-        )
-
-
 def _check_positions(longest: int, structure: dict[str, Any], config: TaskConfig) -> None:
     limit = pretrained.positions(structure)
     if limit is not None and longest > limit:
@@ -186,3 +182,8 @@ def build(config: TaskConfig, prepared: Prepared, device: torch.device) -> Langu
 def preview(experiment: Experiment) -> tuple[str, ...]:
     """See ``first_prompts``."""
     return first_prompts.lines(experiment)
+
+
+def plain_text(config: TaskConfig, prepared: Prepared) -> tuple[WrittenTask, Iterator[Batch]]:
+    """See ``passages``."""
+    return passages.read(config, prepared)

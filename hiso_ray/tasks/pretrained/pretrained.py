@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hiso_ray.errors import UserError
@@ -219,3 +220,17 @@ def skeleton(config: dict[str, Any]) -> Any:
 def positions(config: dict[str, Any]) -> int | None:
     """The longest sequence the model reads [tokens]; None without a limit."""
     return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def check_tokens(ids: np.ndarray, model: Any, tokenizer: Any, name: str) -> None:
+    """
+    Raises:
+        UserError: a token has no row in the model's embedding.
+    """
+    rows, highest = model.get_input_embeddings().weight.shape[0], int(ids.max(initial=0))
+    if highest >= rows:
+        raise UserError(
+            f"task.model = {name}: its tokenizer makes token {highest} "
+            f"({tokenizer.convert_ids_to_tokens(highest)!r}), its embedding has {rows} rows: "
+            "tokenizer and weights are not of one model; save them together"
+        )

@@ -1,4 +1,4 @@
-"""Which weights are trained: all, those whose names match, a sparse mask, or LoRA adapters.
+"""Which tensors are trained: all, those whose names match, or LoRA adapters.
 
 All others keep their pretrained values ("frozen"). Parameters that the loss does not reach are
 always frozen: they would random-walk under g·z.
@@ -30,27 +30,21 @@ class Trainable:
     """A model's weights, divided.
 
     Attributes:
-        layout: the trained tensors, in the order of x; with a mask, flat pieces of tensors.
+        layout: the trained tensors, in the order of x.
         x0: (d,) float32.
-        arrays: what a process needs besides x, by name: "frozen/NAME" tensors in the dtype of the
-            forward passes (:func:`stored`), and with a mask
-            "mask/index" (d,) int64, position in the flat selected tensors of each weight of x, and
-            "mask/base" (D,) float32, those tensors as pretrained.
-        dense: the layout of the D selected weights; equal to ``layout`` without a mask.
+        arrays: the others, "frozen/NAME", in the dtype of the forward passes (:func:`stored`).
         notes: lines for the user.
     """
 
     layout: Layout
     x0: np.ndarray
     arrays: dict[str, np.ndarray]
-    dense: Layout
     notes: tuple[str, ...]
 
     @property
     def frozen(self) -> int:
         """How many of the model's weights are not trained."""
-        whole = sum(a.size for name, a in self.arrays.items() if name.startswith("frozen/"))
-        return whole + sum(int(np.prod(shape)) for _, shape in self.dense) - self.x0.size
+        return sum(array.size for array in self.arrays.values())
 
 
 def stored(tensor: Tensor) -> np.ndarray:
@@ -142,11 +136,7 @@ def select(model: nn.Module, reached: set[int], config: TaskConfig, run_seed: in
     notes = []
     if unreached:
         notes.append(f"frozen, because the loss does not reach them: {', '.join(unreached)}")
-    if config.sparse_fraction == 1:
-        return Trainable(layout, x0, arrays, layout, tuple(notes))
-    index = _mask(x0, config, run_seed)
-    arrays |= {"mask/index": index, "mask/base": x0}
-    return Trainable(_pieces(layout, index), x0[index], arrays, layout, tuple(notes))
+    return Trainable(layout, x0, arrays, tuple(notes))
 
 
 def count(model: nn.Module, config: TaskConfig) -> Count:
@@ -154,13 +144,10 @@ def count(model: nn.Module, config: TaskConfig) -> Count:
     named = {name: tuple(p.shape) for name, p in model.named_parameters()}
     layout = tuple((name, named[name]) for name in _chosen(list(named), config))
     chosen = dimension(layout)
-    if config.sparse_fraction < 1:
-        chosen = _kept(chosen, config)
     frozen = dimension(tuple(named.items())) - chosen
-    layer = min(chosen, largest_layer(layout))
     assert isinstance(config.max_length, int)
     of_token, layers = activation(model)
-    return Count(chosen, frozen, layer, of_token * config.max_length, layers)
+    return Count(chosen, frozen, largest_layer(layout), of_token * config.max_length, layers)
 
 
 def activation(model: Any) -> tuple[int, int]:
@@ -178,10 +165,6 @@ def activation(model: Any) -> tuple[int, int]:
     ]  # fmt: skip
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", 1)
     return 3 * max(sizes, default=hidden) + 4 * hidden, int(layers)
-
-
-def _kept(weights: int, config: TaskConfig) -> int:
-    return max(1, round(config.sparse_fraction * weights))
 
 
 def _chosen(names: list[str], config: TaskConfig) -> list[str]:
@@ -207,22 +190,3 @@ def _adapters(layout: Layout, run_seed: int) -> list[np.ndarray]:
         bound = 1 / np.sqrt(shape[1]) if ".lora_A." in name else 0.0
         values.append(rng.uniform(-bound, bound, size).astype(np.float32))
     return values
-
-
-def _mask(x0: np.ndarray, config: TaskConfig, run_seed: int) -> np.ndarray:
-    """(d,) int64 indices of the kept weights, ascending."""
-    keep = _kept(x0.size, config)
-    if config.sparse_by == "random":
-        rng = generator(run_seed, Purpose.SPARSE_MASK)
-        return np.sort(rng.choice(x0.size, keep, replace=False)).astype(np.int64)
-    size = np.abs(x0)
-    least = np.partition(size, x0.size - keep)[x0.size - keep]
-    # Of weights with equal magnitude the first are kept, whatever order np.partition leaves.
-    larger, equal = np.flatnonzero(size > least), np.flatnonzero(size == least)
-    return np.sort(np.concatenate([larger, equal[: keep - larger.size]])).astype(np.int64)
-
-
-def _pieces(layout: Layout, index: np.ndarray) -> Layout:
-    ends = np.cumsum([int(np.prod(shape)) for _, shape in layout])
-    counts = np.diff(np.concatenate([[0], np.searchsorted(index, ends)]))
-    return tuple((name, (int(n),)) for (name, _), n in zip(layout, counts, strict=True) if n)

@@ -143,6 +143,18 @@ def test_sizes_and_shapes(name: str, model: str, weights: int) -> None:
     assert module(torch.zeros(3, *images.shape)).shape == (3, len(images.names))
 
 
+def test_a_measured_mask_of_a_convolution(mnist: Callable[..., Experiment]) -> None:
+    mask = {"task.sparse_by": "sensitivity", "task.sparse_fraction": 0.2}
+    e = mnist(**mask, **{"task.validation_examples": 5})
+    prepared = tasks.prepare(e)
+    task = tasks.build(e, prepared, CPU)
+    assert {name for name, _ in task.layout} >= {"conv1.weight", "conv2.weight", "output.weight"}
+    weights = torch.tensor(prepared.x0) + torch.tensor([[0.0], [0.01]])
+    batch = task.batch(np.arange(6), np.arange(9, 12))
+    one_by_one = [task.losses(x, [batch]) for x in weights]
+    assert task.losses_at(weights, [batch]) == pytest.approx(np.array(one_by_one), rel=1e-5)
+
+
 def test_forward_is_the_network_it_says(mnist: Callable[..., Experiment], scans: Splits) -> None:
     e = mnist()
     prepared = tasks.prepare(e)
@@ -165,7 +177,7 @@ def test_colours_are_normalised_by_their_own_mean(
     folder = write_cifar(tmp_path / "bin", photos)
     dotted = {"task.name": "cifar10", "task.model": "auto", "task.data": str(folder)}
     e = tasks.resolve(experiment(**dotted))
-    inputs, labels, sizes = tasks.build(e, tasks.prepare(e), CPU).batch(np.array([7, 3]))
+    inputs, labels, sizes, _ = tasks.build(e, tasks.prepare(e), CPU).batch(np.array([7, 3]))
     blue = (photos[0].images[7, 2] / 255 - 0.4465) / 0.2010
     assert inputs[0, 2].numpy() == pytest.approx(blue, rel=1e-4, abs=1e-5)
     assert labels.tolist() == [7, 3]

@@ -295,15 +295,6 @@ def test_weights_that_were_saved_untied_stay_untied(
     assert prepared.frozen + prepared.x0.size >= sum(p.numel() for p in model.parameters())
 
 
-def test_of_equal_weights_a_mask_keeps_the_first() -> None:
-    from hiso_ray.config import TaskConfig
-    from hiso_ray.tasks.pretrained.trainable import _mask
-
-    x0 = np.array([1, -2, 0, 2, -1, 1, 2, 0], np.float32)
-    kept = [_mask(x0, TaskConfig(sparse_fraction=n / 8), 0).tolist() for n in (2, 3, 4, 8)]
-    assert kept == [[1, 3], [1, 3, 6], [0, 1, 3, 6], list(range(8))]
-
-
 def test_patterns_train_what_they_name(of: Make) -> None:
     task, prepared, _ = built(of("llama", "patterns"))
     assert all("layers.1." in name or "norm" in name for name, _ in task.layout)
