@@ -1,45 +1,89 @@
-"""A laboratory for fewer rounds.
+"""What needs fewer rounds than tuned DeComFL, and which step size finds itself: candidates in plain
+torch on the product's federation.
 
-python benchmarks/fewer_rounds.py OUT [--seeds 0 1 …] [--only NAME …]
+    python benchmarks/fewer_rounds.py scan|chosen|reviews OUT [--seeds 0 …] [--only NAME …]
+    python benchmarks/fewer_rounds.py table OUT
+    python benchmarks/fewer_rounds.py noise
+
+``scan`` tries everything on digits, ``chosen`` what matters, ``reviews`` the embedded language
+model. A run whose file is in OUT is not repeated. ``table`` prints what OUT holds, as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from candidates.catalogue import ALL
+import pandas as pd
+from candidates import catalogue, noise
 from candidates.federation import Federation
-from candidates.run import run
+from candidates.run import Candidate, run
+from candidates.table import endings, markdown
 
 from hiso_ray import Experiment
 
+SETS = {"scan": catalogue.SCAN, "chosen": catalogue.CHOSEN, "reviews": catalogue.REVIEWS}
+ROUNDS = {"scan": (800, 10), "chosen": (600, 10), "reviews": (100, 25)}  # and a look every so many
+THRESHOLDS = {"digits": (0.65, 0.75, 0.85), "reviews": (0.75, 0.8, 0.85)}
+AFTER = {"digits": (100, 200, 400, 600), "reviews": (25, 50, 100)}
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--task", default="digits")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=[*SETS, "table", "noise"])
+    parser.add_argument("out", type=Path, nargs="?", default=Path("build/fewer-rounds"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", default=list(ALL))
-    parser.add_argument("--rounds", type=int, default=800)
-    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--only", nargs="+", help="names of candidates")
     args = parser.parse_args()
+    if args.what == "table":
+        return tell(args.out)
+    if args.what == "noise":
+        tuned = replace(catalogue.SCAN["DeComFL"], grid=(0.04,))
+        rows = noise.along(federation_of("digits", 0), tuned, (0, 50, 100, 200, 400, 800))
+        return print(rows.to_markdown(floatfmt=".3g"))
     args.out.mkdir(parents=True, exist_ok=True)
+    some = {name: SETS[args.what][name] for name in args.only or SETS[args.what]}
     for seed in args.seeds:
-        federation = Federation(Experiment().changed(**{"task.name": args.task, "seed": seed}))
-        for name in args.only:
-            file = args.out / f"{re.sub('[^a-zA-Z0-9.]+', '-', name)}-{seed}.json"
-            if file.exists():
-                continue
-            began = time.monotonic()
-            rows = run(federation, ALL[name], args.rounds, args.every)
-            file.write_text(json.dumps(rows))
-            last = {r["lr"]: r["accuracy"] for r in rows if r["round"] == args.rounds}
-            found = " ".join(f"{lr:g}:{a:.3f}" for lr, a in last.items())
-            print(f"{seed} {name} {time.monotonic() - began:.0f}s {found}", flush=True)
+        missing = list(without_file(args.out, some, seed))
+        if missing:
+            task = "reviews" if args.what == "reviews" else "digits"
+            federation = federation_of(task, seed)
+            for candidate, file in missing:
+                began = time.monotonic()
+                rows = run(federation, candidate, *ROUNDS[args.what])
+                pd.DataFrame(rows).assign(task=task).to_parquet(file)
+                print(
+                    f"seed {seed}, {candidate.name}: {time.monotonic() - began:.0f} s", flush=True
+                )
+
+
+def federation_of(task: str, seed: int) -> Federation:
+    return Federation(Experiment().changed(**{"task.name": task, "seed": seed}))
+
+
+def without_file(
+    folder: Path, candidates: dict[str, Candidate], seed: int
+) -> Iterator[tuple[Candidate, Path]]:
+    for candidate in candidates.values():
+        file = folder / f"{re.sub('[^a-zA-Z0-9.]+', '-', candidate.name)}-{seed}.parquet"
+        if not file.exists():
+            yield candidate, file
+
+
+def tell(folder: Path) -> None:
+    """Prints the runs of a folder against the baseline, and every rate's accuracy."""
+    files = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
+    rows = pd.concat(map(pd.read_parquet, files))
+    task = rows.task.iloc[0]
+    rounds = [r for r in AFTER[task] if r in set(rows["round"])]
+    print(markdown(rows, THRESHOLDS[task], rounds))
+    print(endings(rows, rounds[-1]).map("{:.1%}".format).to_markdown())
 
 
 if __name__ == "__main__":

@@ -1,143 +1,97 @@
-"""The candidates by section of the study, each with the grid of rates it is tried at."""
+"""The candidates, each with the rates it is tried at."""
 
 from __future__ import annotations
 
-from candidates import estimates as e
-from candidates import steps as s
+from dataclasses import replace
+
+from candidates import estimates, found, remembered, steps
 from candidates.run import Candidate
 
 STARTS = tuple(10.0**k for k in range(-5, 1))  # first rates of those that find their own
+FEW_STARTS = STARTS[::2]  # 1e-5, 1e-3, 0.1
 
 
 def _grid(first: float, number: int = 6) -> tuple[float, ...]:
+    """Rates a factor of two apart."""
     return tuple(first * 2**i for i in range(number))
 
 
-BASELINE = Candidate("DeComFL", grid=_grid(0.01))
-
-NOISE = (
-    Candidate("P = 10", e.shared(10), grid=_grid(0.01)),
-    Candidate("P = 20", e.shared(20), grid=_grid(0.02)),
-    Candidate("own directions", e.own(), grid=_grid(0.02)),
-    Candidate("own directions, P = 10", e.own(10), grid=_grid(0.02)),
-    Candidate("2 groups", e.groups(2), grid=_grid(0.01)),
-    Candidate("4 groups", e.groups(4), grid=_grid(0.02)),
-    Candidate("central differences", e.antithetic(), grid=_grid(0.01)),
-    Candidate("orthogonal", e.orthogonal(), grid=_grid(0.01)),
-    Candidate("scalar H", e.scalar_h(), grid=_grid(0.005)),
-    Candidate("momentum 0.5", turn=s.momentum(0.5), grid=_grid(0.01)),
-    Candidate("momentum 0.9", turn=s.momentum(0.9), grid=_grid(0.01)),
-    Candidate("momentum 0.9, corrected", turn=s.momentum(0.9, True), grid=_grid(0.01)),
-    Candidate("momentum 0.9, Nesterov", turn=s.momentum(0.9, True, True), grid=_grid(0.01)),
-    Candidate("momentum 0.97, corrected", turn=s.momentum(0.97, True), grid=_grid(0.02)),
-    Candidate("average 0.9", average=0.9, grid=_grid(0.01)),
-    Candidate("average 0.95", average=0.95, grid=_grid(0.01)),
-    Candidate("average 0.98", average=0.98, grid=_grid(0.01)),
-    Candidate("average 0.9, fed back each 10", average=0.9, fed_back=10, grid=_grid(0.02)),
-    Candidate("regression, 10 rounds", e.recycled(10), grid=_grid(2.56)),
-    Candidate("regression, 40 rounds", e.recycled(40), grid=_grid(0.64)),
-    Candidate("least mean squares 0.99", e.residual(1.0, 0.99), grid=_grid(0.32)),
-    Candidate("least mean squares 0.95", e.residual(1.0, 0.95), grid=_grid(0.32)),
-    Candidate("guided", e.guided(), grid=_grid(0.01)),
-    Candidate("control variates", e.control_variates(1.0), grid=_grid(0.01)),
-    Candidate("P from 8 to 2", e.early(8, 2), grid=_grid(0.01)),
-    Candidate("P from 2 to 8", e.early(2, 8), grid=_grid(0.01)),
-    Candidate("weights by labels", e.weighted_by_label(), grid=_grid(0.01)),
-    Candidate("own, least mean squares 0.95", e.residual(1.0, 0.95, of="own"), grid=_grid(0.16)),
-    Candidate("own, momentum 0.9", e.own(), s.momentum(0.9, True), grid=_grid(0.02)),
-    Candidate("own, average 0.95", e.own(), average=0.95, grid=_grid(0.04)),
-    Candidate("own, control variates", e.control_variates(1.0, of="own"), grid=_grid(0.02)),
+LESS_NOISE = (
+    Candidate("DeComFL", _grid(0.01)),
+    Candidate("P = 20", _grid(0.02), estimates.shared(20)),
+    Candidate("own directions", _grid(0.02), estimates.own()),
+    Candidate("2 groups", _grid(0.01), estimates.groups(2)),
+    Candidate("4 groups", _grid(0.02), estimates.groups(4)),
+    Candidate("central differences", _grid(0.01), estimates.central()),
+    Candidate("orthogonal directions", _grid(0.01), estimates.orthogonal()),
+    Candidate("P from 8 to 2", _grid(0.01), estimates.changing(8, 2)),
+    Candidate("P from 2 to 8", _grid(0.01), estimates.changing(2, 8)),
+    Candidate("weights by labels", _grid(0.01), estimates.weighted_by_labels()),
+    Candidate("calibrated", _grid(0.01), calibrated=True),
+    Candidate("calibrated, own directions", _grid(0.02), estimates.own(), calibrated=True),
+    Candidate("scalar H", _grid(0.005), remembered.scalar_h()),
+    Candidate("regression over 40 rounds", _grid(0.64), remembered.recycled(40)),
+    Candidate("least mean squares", _grid(0.32), remembered.residual(0.99)),
+    Candidate("guided", _grid(0.01), remembered.guided()),
+    Candidate("control variates", _grid(0.01), remembered.control_variates()),
+    Candidate("own, control variates", _grid(0.02), remembered.control_variates("own")),
+    Candidate("momentum 0.9", _grid(0.01), turn=steps.momentum(0.9)),
+    Candidate("momentum 0.9, Nesterov", _grid(0.01), turn=steps.momentum(0.9, nesterov=True)),
+    Candidate("own, momentum 0.9", _grid(0.02), estimates.own(), steps.momentum(0.9)),
+    Candidate("average 0.95", _grid(0.01), average=0.95),
+    Candidate("average 0.9, fed back", _grid(0.02), average=0.9, fed_back=10),
+    Candidate("own, average 0.95", _grid(0.04), estimates.own(), average=0.95),
 )
 
-STEPS = (
-    Candidate("linear", rate=s.linear, grid=_grid(0.01)),
-    Candidate("cosine", rate=s.cosine, grid=_grid(0.01)),
-    Candidate("warm-up, linear", rate=s.warm_up(0.1, s.linear), grid=_grid(0.01)),
-    Candidate("own, linear", e.own(), rate=s.linear, grid=_grid(0.02)),
-    Candidate("normalised", rate=s.normalised(), grid=_grid(0.005)),
+TUNED_RATES = (
+    Candidate("linear", _grid(0.01), rate=steps.linear),
+    Candidate("cosine", _grid(0.01), rate=steps.cosine),
+    Candidate("warm-up, linear", _grid(0.01), rate=steps.warm_up(0.1, steps.linear)),
+    Candidate("own, linear", _grid(0.02), estimates.own(), rate=steps.linear),
+    Candidate("normalised", _grid(0.005), rate=steps.normalised()),
+    Candidate("DoG", (0.1, 0.3, 1.0, 3.0), rate=steps.distance_over_gradients()),
+    Candidate("trace", (0.03125, 0.0625, 0.125, 0.25), rate=found.trace()),
+)
+
+FOUND_RATES = (
+    Candidate("line search, same cohort", STARTS, rate=found.line_search()),
+    Candidate("vote of the next cohort", STARTS, rate=found.vote()),
+    Candidate("auto", STARTS, rate=found.parabola()),
+    Candidate("auto, no guard", STARTS, rate=found.parabola(guard=0)),
+    Candidate("auto, retention 0.8", STARTS, rate=found.parabola(0.8)),
+    Candidate("auto, retention 0.98", STARTS, rate=found.parabola(0.98)),
+    Candidate("auto, safety 0.5", STARTS, rate=found.parabola(safety=0.5)),
+    Candidate("auto, safety 1.5", STARTS, rate=found.parabola(safety=1.5)),
+    Candidate("auto, each 5 rounds", STARTS, rate=found.parabola(0.9, every=5)),
+    Candidate("auto, linear", STARTS, rate=found.parabola(then=steps.linear)),
+    Candidate("auto, average 0.95", STARTS, rate=found.parabola(), average=0.95),
+    Candidate("auto, own", STARTS, estimates.own(), rate=found.parabola()),
+    Candidate("auto, calibrated", STARTS, rate=found.parabola(), calibrated=True),
     Candidate(
-        "normalised, linear",
-        rate=lambda c, st, d: s.normalised()(c, st, d) * (1 - st.round / st.rounds),
-        grid=_grid(0.005),
+        "auto, calibrated, own", STARTS, estimates.own(), rate=found.parabola(), calibrated=True
     ),
-    Candidate("line search, same cohort", rate=s.line_search(), grid=STARTS),
-    Candidate("line search, next cohort", rate=s.fresh_line_search(), grid=STARTS),
-    Candidate("DoG", rate=s.distance_over_gradients(1e-4), grid=(0.1, 0.3, 1.0, 3.0)),
-    Candidate("DoG, own", e.own(), rate=s.distance_over_gradients(1e-4), grid=(0.1, 0.3, 1.0, 3.0)),
-    Candidate("trace", rate=s.trace(1.0), grid=(0.125, 0.25, 0.5, 1.0)),
-    Candidate("parabola", rate=s.parabola(), grid=STARTS),
-    Candidate("parabola, at the end", rate=s.parabola(at_end=True), grid=STARTS),
-    Candidate("parabola, retention 0.8", rate=s.parabola(0.8), grid=STARTS),
-    Candidate("parabola, retention 0.9", rate=s.parabola(0.9), grid=STARTS),
-    Candidate("parabola, retention 0.98", rate=s.parabola(0.98), grid=STARTS),
-    Candidate("parabola, safety 0.5", rate=s.parabola(safety=0.5), grid=STARTS),
-    Candidate("parabola, safety 1.5", rate=s.parabola(safety=1.5), grid=STARTS),
-    Candidate("parabola, every 5", rate=s.parabola(0.9, every=5), grid=STARTS),
-    Candidate("parabola, linear", rate=s.parabola(safety=1.5, then=s.linear), grid=STARTS),
-    Candidate("parabola, average", rate=s.parabola(), average=0.95, grid=STARTS),
-    Candidate("parabola, momentum 0.9", turn=s.momentum(0.9, True), rate=s.parabola(), grid=STARTS),
-    Candidate("parabola, own", e.own(), rate=s.parabola(), grid=STARTS),
-    Candidate("parabola, own, average", e.own(), rate=s.parabola(), average=0.95, grid=STARTS),
-    Candidate("parabola, own, linear", e.own(), rate=s.parabola(then=s.linear), grid=STARTS),
-    Candidate("parabola, own, momentum", e.own(), s.momentum(0.9, True), s.parabola(), grid=STARTS),
 )
 
-CALIBRATED = (
-    Candidate("calibrated", calibrated=True, grid=_grid(0.01)),
-    Candidate("calibrated, own", e.own(), calibrated=True, grid=_grid(0.02)),
-    Candidate("calibrated, own, P = 10", e.own(10), calibrated=True, grid=_grid(0.04)),
-)
-FEW = (1e-5, 1e-3, 1e-1)
-PARABOLAS = tuple(
-    Candidate(f"{of}, {name}", {"shared": e.shared(), "own": e.own()}[of], rate=rate, grid=FEW)
-    for of in ("shared", "own")
-    for name, rate in {
-        "p": s.parabola(),
-        "p growth": s.parabola(growth=1.25),
-        "p 0.8": s.parabola(0.8),
-        "p 0.9 growth": s.parabola(0.9, growth=1.25),
-        "p 0.9 growth cautious": s.parabola(0.9, growth=1.25, cautious=True),
-        "p cautious": s.parabola(cautious=True),
-        "p growth per length": s.parabola(growth=1.25, per_length=True),
-        "p 0.9 growth per length": s.parabola(0.9, growth=1.25, per_length=True),
-        "p growth cautious per length": s.parabola(growth=1.25, per_length=True, cautious=True),
-        "p 0.9 growth delayed": s.parabola(0.9, growth=1.25, delayed=True),
-    }.items()
-)
+SCAN = {c.name: c for c in (*LESS_NOISE, *TUNED_RATES, *FOUND_RATES)}
 
-FIVE = (
-    Candidate("A DeComFL", grid=_grid(0.02, 3)),
-    Candidate("B calibrated", calibrated=True, grid=_grid(0.04, 3)),
-    Candidate("C own", e.own(), grid=_grid(0.04, 4)),
-    Candidate("D calibrated own", e.own(), calibrated=True, grid=_grid(0.04, 4)),
-    Candidate("E scalar H", e.scalar_h(), grid=_grid(0.01, 3)),
-    Candidate("F P = 20", e.shared(20), grid=_grid(0.04, 4)),
-    Candidate("G calibrated P = 20", e.shared(20), calibrated=True, grid=_grid(0.08, 4)),
-    Candidate("H linear", rate=s.linear, grid=_grid(0.04, 3)),
-    Candidate("I momentum 0.9", turn=s.momentum(0.9, True), grid=_grid(0.02, 3)),
-    Candidate("J calibrated scalar H", e.scalar_h(), calibrated=True, grid=_grid(0.01, 4)),
-)
-AUTO = tuple(
-    Candidate(
-        f"{name}{', guard' if guard else ''}",
-        estimate,
-        rate=s.parabola(guard=guard),
-        calibrated="calibrated" in name,
-        grid=FEW,
-    )
-    for name, estimate in {
-        "auto": e.shared(),
-        "auto own": e.own(),
-        "auto calibrated": e.shared(),
-        "auto calibrated own": e.own(),
-        "auto calibrated P = 20": e.shared(20),
-    }.items()
-    for guard in (0.0, 1.25)
-)
-REVIEWS = (
-    Candidate("reviews DeComFL", grid=_grid(0.001, 4)),
-    Candidate("reviews auto", rate=s.parabola(guard=1.25), grid=FEW),
-)
-ALL = {
-    c.name: c for c in (BASELINE, *NOISE, *STEPS, *PARABOLAS, *CALIBRATED, *FIVE, *AUTO, *REVIEWS)
+# Those that matter, at rates around the best of the scan, on several seeds.
+CHOSEN_RATES = {
+    "DeComFL": _grid(0.02, 3),
+    "momentum 0.9": _grid(0.02, 3),
+    "linear": _grid(0.04, 3),
+    "scalar H": _grid(0.01, 3),
+    "P = 20": _grid(0.04, 4),
+    "own directions": _grid(0.04, 4),
+    "calibrated": _grid(0.04, 3),
+    "calibrated, own directions": _grid(0.04, 4),
+    "auto": FEW_STARTS,
+    "auto, own": FEW_STARTS,
+    "auto, calibrated": FEW_STARTS,
+    "auto, calibrated, own": FEW_STARTS,
+}
+CHOSEN = {name: replace(SCAN[name], grid=rates) for name, rates in CHOSEN_RATES.items()}
+
+REVIEWS = {
+    "DeComFL": replace(SCAN["DeComFL"], grid=_grid(0.001, 4)),
+    "auto": replace(SCAN["auto"], grid=FEW_STARTS),
 }

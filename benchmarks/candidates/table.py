@@ -2,87 +2,99 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 RESAMPLES = 10_000
-AXES = ("round", "forwards", "bytes")
+BASELINE = "DeComFL"
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """All runs of a folder."""
-    return pd.DataFrame(
-        [row for f in sorted(folder.glob("*.json")) for row in json.loads(f.read_text())]
-    )
+def reached(rows: pd.DataFrame, threshold: float, axis: str) -> pd.DataFrame:
+    """What was used until a look first showed a test accuracy; infinite where none did.
 
-
-def reached(rows: pd.DataFrame, threshold: float, axis: str) -> pd.Series:
-    """What was used until a test accuracy was first seen, per candidate, rate and seed; infinite
-    where it never was."""
-    keys = ["candidate", "lr", "seed"]
-    first = rows[rows.accuracy >= threshold].groupby(keys)[axis].min()
-    every = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
-    return first.reindex(every).fillna(np.inf)
-
-
-def best(table: pd.Series) -> pd.DataFrame:
-    """(candidate, seed) of the rate whose geometric mean over seeds is lowest.
+    Args:
+        axis: round, forwards or bytes.
 
     Returns:
-        columns ``lr`` and one per seed.
+        A row per candidate and rate, a column per seed.
     """
-    wide = table.unstack("seed")
-    mean = np.log(wide).mean(axis=1)
-    chosen = mean.groupby("candidate").idxmin()
-    out = wide.loc[list(chosen)].reset_index("lr")
-    return out
+    keys = ["candidate", "lr", "seed"]
+    first = rows[rows.accuracy >= threshold].groupby(keys)[axis].min()
+    runs = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
+    return first.reindex(runs).fillna(np.inf).unstack("seed")
 
 
-def ratio(
-    mine: np.ndarray, other: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Geometric mean of paired ratios, and its 95 % interval over resampled seeds."""
+def at_best_rate(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each candidate the rate whose geometric mean over seeds is lowest."""
+    mean = np.log(table).mean(axis=1)
+    return table.loc[list(mean.groupby("candidate").idxmin())].reset_index("lr")
+
+
+def ratio(mine: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Geometric mean of paired ratios, and its 95 % bootstrap interval over seeds; infinite where
+    a run did not get there."""
+    if not np.isfinite(mine).all() or not np.isfinite(other).all():
+        return (np.inf,) * 3
     logs = np.log(mine) - np.log(other)
-    if not np.isfinite(logs).all():
-        return (np.nan,) * 3
-    drawn = rng.choice(logs, (RESAMPLES, len(logs))).mean(1)
-    return tuple(np.exp([logs.mean(), *np.quantile(drawn, [0.025, 0.975])]))
+    drawn = np.random.default_rng(0).choice(logs, (RESAMPLES, len(logs))).mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
 
 
-def compare(
-    rows: pd.DataFrame, thresholds: Sequence[float], baseline: str = "DeComFL", axis: str = "round"
-) -> pd.DataFrame:
-    """Per candidate and threshold: best rate, geometric mean, ratio to the baseline."""
-    out = {}
-    for threshold in thresholds:
-        found = best(reached(rows, threshold, axis))
-        seeds = [c for c in found.columns if c != "lr"]
-        base = found.loc[baseline, seeds].to_numpy(float)
-        for name, row in found.iterrows():
-            mine = row[seeds].to_numpy(float)
-            have = ~np.isnan(mine)
-            r, low, high = ratio(mine[have], base[have], np.random.default_rng(0))
-            mean = np.exp(np.log(mine[have]).mean())
-            out[name, threshold] = {
-                "lr": row["lr"],
-                "mean": mean,
-                "ratio": r,
-                "low": low,
-                "high": high,
-                "seeds": int(have.sum()),
-            }
+def compared(rows: pd.DataFrame, threshold: float, axis: str) -> pd.DataFrame:
+    """Per candidate: its best rate for a threshold, the geometric mean there, and its ratio to the
+    baseline's at the baseline's best rate."""
+    best = at_best_rate(reached(rows, threshold, axis))
+    seeds = best.columns.drop("lr")
+    base, out = best.loc[BASELINE, seeds], {}
+    for name, row in best.iterrows():
+        mine = row[seeds].dropna().astype(float)
+        mean, low, high = ratio(mine.to_numpy(), base[mine.index].to_numpy(float))
+        used = float(np.exp(np.log(mine).mean()))
+        out[name] = {"lr": row.lr, "used": used, "ratio": mean, "low": low, "high": high}
     return pd.DataFrame(out).T
 
 
-def endings(rows: pd.DataFrame, at: Sequence[int]) -> pd.DataFrame:
-    """Mean accuracy after some rounds at the rate best there."""
-    out = {}
-    for round_ in at:
-        mean = rows[rows["round"] == round_].groupby(["candidate", "lr"]).accuracy.mean()
-        out[round_] = mean.groupby("candidate").max()
-        out[f"lr {round_}"] = mean.groupby("candidate").idxmax().map(lambda k: k[1])
-    return pd.DataFrame(out)
+def endings(rows: pd.DataFrame, round_: int) -> pd.DataFrame:
+    """Per candidate and rate: mean, lowest and highest accuracy over seeds after some rounds."""
+    of = rows[rows["round"] == round_].groupby(["candidate", "lr"]).accuracy
+    return of.agg(["mean", "min", "max"])
+
+
+def markdown(rows: pd.DataFrame, thresholds: Sequence[float], rounds: Sequence[int]) -> str:
+    """A line per candidate."""
+    to = {t: compared(rows, t, "round") for t in thresholds}
+    last = thresholds[-1]
+    forwards, used = compared(rows, last, "forwards"), compared(rows, last, "bytes")
+    after = {r: endings(rows, r)["mean"] for r in rounds}
+    head = [
+        "candidate",
+        *(f"rounds to {t:.0%}" for t in thresholds),
+        f"forwards to {last:.0%}",
+        f"bytes to {last:.0%}",
+        *(f"accuracy after {r}" for r in rounds),
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in rows.candidate.drop_duplicates():
+        cells = [name, *(_rounds(to[t].loc[name]) for t in thresholds)]
+        cells += [_times(forwards.loc[name]), _times(used.loc[name])]
+        for r in rounds:
+            of = after[r][name]
+            cells.append(f"{of.max():.1%} ({of.idxmax():g})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rounds(row: pd.Series) -> str:
+    if not np.isfinite(row.used):
+        return "not all"
+    return f"{row.used:.0f} ({row.lr:g}): {_times(row)}"
+
+
+def _times(row: pd.Series) -> str:
+    if not np.isfinite(row.ratio):
+        return "–"
+    interval = "" if row.low == row.high else f" ({row.low:.2f}–{row.high:.2f})"
+    return f"×{row.ratio:.2f}{interval}"
