@@ -2,7 +2,7 @@
 torch on the product's federation.
 
     python benchmarks/fewer_rounds.py scan|chosen|reviews OUT [--seeds 0 …] [--only NAME …]
-    python benchmarks/fewer_rounds.py table OUT
+    python benchmarks/fewer_rounds.py table|picture OUT
     python benchmarks/fewer_rounds.py noise
 
 ``scan`` tries everything on digits, ``chosen`` what matters, ``reviews`` the embedded language
@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 from candidates import catalogue, noise
 from candidates.federation import Federation
+from candidates.picture import draw
 from candidates.run import Candidate, run
 from candidates.table import endings, markdown
 
@@ -36,13 +37,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=[*SETS, "table", "noise"])
+    parser.add_argument("what", choices=[*SETS, "table", "picture", "noise"])
     parser.add_argument("out", type=Path, nargs="?", default=Path("build/fewer-rounds"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="names of candidates")
     args = parser.parse_args()
     if args.what == "table":
-        return tell(args.out)
+        return tell(read(args.out))
+    if args.what == "picture":
+        return draw(read(args.out), args.out / "accuracy.png")
     if args.what == "noise":
         tuned = replace(catalogue.SCAN["DeComFL"], grid=(0.04,))
         rows = noise.along(federation_of("digits", 0), tuned, (0, 50, 100, 200, 400, 800))
@@ -76,10 +79,17 @@ def without_file(
             yield candidate, file
 
 
-def tell(folder: Path) -> None:
-    """Prints the runs of a folder against the baseline, and every rate's accuracy."""
+def read(folder: Path) -> pd.DataFrame:
+    """All runs of a folder, in the order in which they were made."""
     files = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
-    rows = pd.concat(map(pd.read_parquet, files))
+    return pd.concat(map(pd.read_parquet, files), ignore_index=True)
+
+
+def tell(rows: pd.DataFrame) -> None:
+    """Prints runs against the baseline, and every rate's accuracy. A first rate is not chosen: each
+    is a line of its own."""
+    found = rows.candidate.str.startswith("auto")
+    rows.loc[found, "candidate"] += ", from " + rows.lr[found].map("{:g}".format)
     task = rows.task.iloc[0]
     rounds = [r for r in AFTER[task] if r in set(rows["round"])]
     print(markdown(rows, THRESHOLDS[task], rounds))
