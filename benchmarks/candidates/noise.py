@@ -1,0 +1,71 @@
+"""What limits a step: curvature, and how far clients' gradients are from everyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from candidates.federation import Cohort, Federation
+from candidates.losses import Calibrated
+from candidates.run import Candidate
+from candidates.state import State
+
+COHORTS, VECTORS, ITERATIONS = 40, 60, 30
+AFTER = 10_000  # rounds: cohorts and minibatches that no step has seen
+
+
+def along(federation: Federation, candidate: Candidate, rounds: Sequence[int]) -> pd.DataFrame:
+    """A row for each of some rounds on the path of a candidate with one constant rate.
+
+    Returns:
+        loss of all training examples, square of its gradient, trace and largest eigenvalue of its
+        Hessian; mean squares of the gradients of clients' and of cohorts' minibatches, for plain
+        and for calibrated losses; and the square of the mean gradient of the latter.
+    """
+    state = State(federation.x0[None], torch.tensor(candidate.grid).double(), max(rounds))
+    losses, rows = federation.losses(candidate.calibrated), []
+    for r in range(max(rounds) + 1):
+        if r in rounds:
+            rows.append({"round": r} | _landscape(federation, state.x[0]))
+        cohort = Cohort(federation, losses, r)
+        state.x = state.x - candidate.grid[0] * candidate.estimate(cohort, state)
+    return pd.DataFrame(rows).set_index("round")
+
+
+def _landscape(federation: Federation, x: Tensor) -> dict[str, float]:
+    task, rng = federation.task, torch.Generator().manual_seed(0)
+    batch = task.batch(np.arange(len(federation.prepared.labels)))
+    loss, gradient = task.gradient(x, batch)
+    signs = torch.randint(0, 2, (VECTORS, len(x)), generator=rng) * 2.0 - 1
+    trace = torch.stack([v @ task.hessian_vector(x, v, batch) for v in signs]).mean()
+    v = torch.randn(len(x), generator=rng)
+    for _ in range(ITERATIONS):
+        v = task.hessian_vector(x, v / v.norm(), batch)
+    found = {"loss": loss, "‖∇f‖²": float(gradient.square().sum()), "tr H": float(trace)}
+    found["λ max"] = float(v.norm())
+    equal = np.ones_like(federation.counts)
+    for name, counts in {"plain": equal, "calibrated": federation.counts}.items():
+        found |= {f"{name} {of}": value for of, value in _spread(federation, x, counts).items()}
+    return found
+
+
+def _spread(federation: Federation, x: Tensor, counts: np.ndarray) -> dict[str, float]:
+    """Squares of gradients of the loss calibrated by ``counts``; equal ones leave it plain."""
+    losses = Calibrated(federation.task, federation.experiment.task.model, counts)
+    clients, cohorts = [], []
+    for r in range(AFTER, AFTER + COHORTS):
+        cohort, leaf = Cohort(federation, losses, r), x.clone().requires_grad_()
+        each = cohort.losses(leaf[None, None])[0, 0]
+        own = torch.stack([torch.autograd.grad(f, leaf, retain_graph=True)[0] for f in each])
+        clients.append(own.square().sum(1).mean())
+        cohorts.append(own.mean(0))
+    of_cohorts = torch.stack(cohorts)
+    return {
+        "‖∇f_i‖²": float(torch.stack(clients).mean()),
+        "‖∇f_cohort‖²": float(of_cohorts.square().sum(1).mean()),
+        "‖∇f‖²": float(of_cohorts.mean(0).square().sum()),
+    }
