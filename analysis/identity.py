@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ VARIANTS = {
     "averaging": "averaging {:g}",
     "client_loss": "{} loss",
 }
-NO_RESULT = ("resources.", "diagnostics.")  # sections that affect no result
+NO_RESULT = ("tracking", "resources.", "diagnostics.")  # what affects no result
 LOCAL = ("task.model", "task.data", "task.sparse_text", "devices.profile")  # may be paths
 
 
@@ -34,8 +33,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 
 def cell(experiment: Experiment) -> str:
-    """12 hex digits of a hash over all but seed, resources and diagnostics: the seeds of one
-    configuration share it."""
+    """12 hex digits of a hash over all but seed, trackers, resources and diagnostics: the seeds of
+    one configuration share it."""
     fields = fields_of(experiment).items()
     values = {n: v for n, v in fields if n != "seed" and not n.startswith(NO_RESULT)}
     values = {n: v for n, v in values.items() if LATER.get(n, ...) != v}
@@ -58,18 +57,12 @@ def label(experiment: Experiment) -> str:
 def fields_of(experiment: Experiment) -> dict[str, Any]:
     """Every field by its dotted name; local paths as file names, because their folders depend on
     the machine."""
-    fields = dict(_dotted(experiment.model_dump()))
+    fields = experiment.dotted()
     for name in LOCAL:
         if name in fields and Path(fields[name]).is_absolute():
             fields[name] = Path(fields[name]).name
-    return fields
-
-
-def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            # A list becomes text, as on the command line: a table's cell holds one value.
-            texts = isinstance(value, tuple)
-            yield prefix + name, json.dumps(value, ensure_ascii=False) if texts else value
+    # A list becomes text, as on the command line: a table's cell holds one value.
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, tuple) else value
+        for name, value in fields.items()
+    }

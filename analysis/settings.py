@@ -45,6 +45,7 @@ class View:
 
 
 def in_words(values: dict[str, Any]) -> str:
+    """``clients per round = 8, α = 0.1`` of ``{"federation.clients_per_round": 8, ...}``."""
     return ", ".join(f"{style.field_name(n)} = {style.value_name(v)}" for n, v in values.items())
 
 

@@ -18,6 +18,7 @@ from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
 from hiso_ray.sweeps.runner import count_weights
 from hiso_ray.sweeps.table import Sweep, Trial
+from hiso_ray.tracking.tracked import check_installed
 
 SHOWN_VALUES = 8
 
@@ -50,8 +51,10 @@ def plan(trials: Sequence[Trial], out: Path, concurrency: int | None, early_stop
         out: the sweep folder, which need not exist yet.
 
     Raises:
-        UserError: this machine cannot hold a trial.
+        UserError: this machine cannot hold a trial, or a tracker is not installed.
     """
+    for trial in trials:
+        check_installed(trial.experiment)
     todo = sweep_folder.missing(out, trials, early_stopping)
     experiments = [trial.experiment for trial in todo]
     here = not os.environ.get("RAY_ADDRESS")

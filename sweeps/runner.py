@@ -35,6 +35,7 @@ from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
 from hiso_ray.sweeps.table import Sweep, Trial
 from hiso_ray.tasks.contract import Count
+from hiso_ray.tracking.tracked import check_installed
 
 DEATHS = 3  # of a trial's process or node, before the trial counts as failed
 QUIET = {
@@ -68,13 +69,15 @@ def run_sweep(
         console: where progress is shown; nowhere by default.
 
     Raises:
-        UserError: the table contains an invalid experiment, the cluster cannot hold a trial, or
-            the folder holds another plan; nothing has been started.
+        UserError: the table contains an invalid experiment, a tracker is not installed, the cluster
+            cannot hold a trial, or the folder holds another plan; nothing has been started.
         FileExistsError: ``out`` holds something and ``resume`` was not asked for.
     """
     console = console or Console(quiet=True)
     out = Path(out).resolve()
     trials = sweep.trials()
+    for trial in trials:
+        check_installed(trial.experiment)
     with sweep_folder.opened(out, sweep, trials, resume):
         todo = sweep_folder.missing(out, trials, early_stopping)
         if len(todo) < len(trials):

@@ -59,10 +59,10 @@ def _run(assignment: Assignment) -> dict[str, Any]:
     try:
         if not (folder / files.LEDGER).exists():
             return run(experiment, folder, on_round, notes.append, task)
-        changes = {
-            f"{section}.{name}": value
-            for section in ("resources", "diagnostics")  # the plan's may have changed
-            for name, value in getattr(experiment, section).model_dump().items()
+        changes = {  # the plan's may have changed
+            name: value
+            for name, value in experiment.dotted().items()
+            if name.startswith(("tracking", "resources.", "diagnostics."))
         }
         return resume(folder, on_round, notes.append, changes, task)
     finally:

@@ -24,6 +24,7 @@ GROUND = ("errors", "version", "progress", "seeds", "record", "messages")
 FLOORS = (
     "config",
     "run_folder",
+    "tracking",
     "federation",
     "method",
     "server",

@@ -69,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
         help="go on with an interrupted run, or add rounds to a finished one",
         usage="%(prog)s DIR [--federation.rounds N] [--SECTION.FIELD VALUE ...]",
         description="Goes on from the ledger to the same end. More rounds can be asked for, and "
-        "resources, eval and diagnostics may change; a change of anything else is refused. Fields "
-        "keep the run's values unless given.",
+        "tracking, resources, eval and diagnostics may change; a change of anything else is "
+        "refused. Fields keep the run's values unless given.",
         allow_abbrev=False,
     )
     resume.add_argument("folder", metavar="DIR")

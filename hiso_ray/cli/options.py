@@ -59,7 +59,7 @@ def add_fields(parser: argparse.ArgumentParser, **more: Any) -> None:
         groups[section].add_argument(
             f"--{name}",
             dest=f"field:{name}",
-            metavar=_kind(info.annotation),
+            metavar=kind(info.annotation),
             default=argparse.SUPPRESS,
             help=f"{info.description} (default: {shown(info.default)})".replace("%", "%%"),
             **more,
@@ -71,7 +71,7 @@ def shown(default: Any) -> Any:
     return "none" if default in ("", ()) else default
 
 
-def _kind(annotation: Any) -> str:
+def kind(annotation: Any) -> str:
     """The values a field takes: its choices, or INT, FLOAT, TEXT, TEXT,TEXT."""
     if get_origin(annotation) is Literal:
         return "{" + ",".join(get_args(annotation)) + "}"
@@ -80,7 +80,7 @@ def _kind(annotation: Any) -> str:
     kinds: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", tuple[str, ...]: "TEXT,TEXT"}
     if annotation in kinds:
         return kinds[annotation]
-    return "|".join(_kind(part).strip("{}") for part in get_args(annotation))
+    return "|".join(kind(part).strip("{}") for part in get_args(annotation))
 
 
 def fields_given(given: argparse.Namespace) -> dict[str, Any]:

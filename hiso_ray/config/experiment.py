@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ class Experiment(Sections):
     def digest(self) -> str:
         """SHA-256 over the fields that decide what a round adds to the ledger.
 
-        It excludes resources, evaluation, diagnostics and the number of rounds. It also excludes
-        the paths of model, data, a mask's text and device profile: the ledger's header has digests
-        of their contents, or of the mask.
+        It excludes trackers, resources, evaluation, diagnostics and the number of rounds. It also
+        excludes the paths of model, data, a mask's text and device profile: the ledger's header has
+        digests of their contents, or of the mask.
         """
         elsewhere: dict[str, Any] = {
+            "tracking": True,
             "resources": True,
             "eval": True,
             "diagnostics": True,
@@ -83,8 +85,21 @@ class Experiment(Sections):
         """The fields that decide what evaluation reports."""
         return self.task.model_dump(include=SCORING)
 
+    def dotted(self) -> dict[str, Any]:
+        """Every field's value by its dotted name, in order."""
+        return dict(_dotted(self.model_dump()))
+
     def to_yaml(self) -> str:
+        """Every field with its value, as a run folder's ``config.yaml`` has them."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import json
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hiso_ray.config.section import Auto, Section, given
+from hiso_ray.config.texts import stripped, texts
 from hiso_ray.errors import UserError
 
-
-def _texts(value: Any) -> Any:
-    """Reads a list given as YAML, JSON or comma-separated; spaces stay, numbers become text."""
-    if isinstance(value, str) and value != "auto":
-        value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
-    if not isinstance(value, (list, tuple)):
-        return value
-    booleans = [str(one).lower() for one in value if isinstance(one, bool)]
-    if booleans:
-        raise UserError(
-            f"{', '.join(booleans)} is no text: YAML reads yes, no, true and false so unless they "
-            'are quoted, as in ["no", "yes"]'
-        )
-    return [str(one) if isinstance(one, (int, float)) else one for one in value]
-
-
-def _stripped(value: Any) -> Any:
-    """As :func:`_texts`, but strips the spaces around each text."""
-    found = _texts(value)
-    if not isinstance(found, list):
-        return found
-    return [one.strip() if isinstance(one, str) else one for one in found]
-
-
-Answers = Annotated[tuple[str, ...], BeforeValidator(_texts)]
-Texts = Annotated[Auto | tuple[str, ...], BeforeValidator(_stripped)]
+Answers = Annotated[tuple[str, ...], BeforeValidator(texts)]
+Texts = Annotated[Auto | tuple[str, ...], BeforeValidator(stripped)]
 OF_CLASSES = {"label_column", "labels", "names"}
 OF_TEXT = {"metrics", "ends"}
 

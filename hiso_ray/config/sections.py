@@ -11,12 +11,18 @@ from hiso_ray.config.privacy import PrivacyConfig
 from hiso_ray.config.resources import DiagnosticsConfig, EvalConfig, ResourcesConfig
 from hiso_ray.config.section import Section
 from hiso_ray.config.task import TaskConfig
+from hiso_ray.config.tracking import Tracking
 
 
 class Sections(Section):
     """The sections of an :class:`~.Experiment`, each valid by itself."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="run seed; everything random derives from it")
+    tracking: Tracking = Field(
+        ("tensorboard",),
+        description="where the run is shown besides its folder: any of tensorboard, mlflow, wandb; "
+        "where these are and their tokens come from the environment (docs/tracking.md)",
+    )
     task: TaskConfig = TaskConfig()
     federation: FederationConfig = FederationConfig()
     devices: DevicesConfig = DevicesConfig()

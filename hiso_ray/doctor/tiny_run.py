@@ -10,8 +10,8 @@ from hiso_ray.config import Experiment, ResourcesConfig
 from hiso_ray.execution.contract import Job
 from hiso_ray.execution.driver import run_rounds
 from hiso_ray.execution.serial import SerialExecutor
-from hiso_ray.execution.worker import torch_threads
 from hiso_ray.runs.setting import settle
+from hiso_ray.tasks.threads import torch_threads
 
 SMALL = {
     "task.name": "digits",

@@ -14,7 +14,9 @@
     actors.csv       on Ray, how long each client actor took for its work
     diagnostics.csv  evidence about H, if requested
     outcomes.parquet  loss and scores of every evaluation example after the last round
-    metrics.csv, tensorboard/, summary.json, convergence.png
+    metrics.csv, summary.json, convergence.png
+    tensorboard/     its event files
+    tracking/        how far MLflow and W&B have got; wandb/ holds the files of the latter
 """
 
 from __future__ import annotations
@@ -227,7 +229,7 @@ def continued(folder: Path, changes: Mapping[str, Any]) -> Experiment:
             raise UserError(
                 f"{name} = {value}: the rounds so far were run with another value, and resume does "
                 "not change the past; it takes federation.rounds and what decides no result "
-                "(resources, eval, diagnostics). Start a new run instead"
+                "(tracking, resources, eval, diagnostics). Start a new run instead"
             )
         if before.changed(**{name: value}).scoring() != before.scoring():
             raise UserError(

@@ -23,6 +23,7 @@ from hiso_ray.federation import devices
 from hiso_ray.federation.attendance import describe
 from hiso_ray.federation.traffic import Sizes, forward_passes, paper_bytes_per_client
 from hiso_ray.server.optimizers import chunks
+from hiso_ray.tracking.tracked import check_installed
 
 GPUS = (24, 40, 80)  # GiB, common sizes
 
@@ -74,8 +75,10 @@ def plan(experiment: Experiment) -> Plan:
 
     Raises:
         UserError: the model's structure is not available without a hub, or the chosen subset of
-            it does not exist; the devices cannot be loaded, or none meets the deadline.
+            it does not exist; the devices cannot be loaded, or none meets the deadline; a tracker
+            is not installed.
     """
+    check_installed(experiment)
     federation, method = experiment.federation, experiment.method
     trainable, frozen, layer, activation, layers = tasks.count(experiment)
     check_dimension(experiment, trainable)

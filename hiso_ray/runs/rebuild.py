@@ -22,6 +22,7 @@ from hiso_ray.runs.setting import settle
 from hiso_ray.server.weights import WeightServer
 from hiso_ray.server.work_units import work_units
 from hiso_ray.tasks.threads import torch_threads
+from hiso_ray.tracking.tracked import show_model
 
 
 def replay(
@@ -35,7 +36,8 @@ def replay(
 
     Args:
         round_: number of records to apply; all of them by default.
-        export: a new folder to write the model to (for language tasks, a Hugging Face folder).
+        export: a new folder to write the model to (for language tasks, a Hugging Face folder); the
+            run's trackers are given it too.
         outcomes: a new file for that round's outcomes, in the format of ``outcomes.parquet``.
 
     Returns:
@@ -77,6 +79,7 @@ def replay(
         if export is not None:
             with progress.step("exporting"):
                 worker.replica.task.export(worker.replica.result, Path(export))
+            show_model(experiment, folder, Path(export), on_note)
     validation = experiment.task.validation_examples
     if outcomes is not None:
         write(

@@ -5,6 +5,7 @@
     settle          (setting)   resolves the configuration, reads data and weights, splits the data
     notes           (opening)   describes what was found
     started, held   (run_folder) creates or opens the folder, and locks it for the whole run
+    tracked         (tracking)  shows every row to the trackers, and the rest at the end
     run_rounds      (execution) runs the rounds, in this process or in a driver actor on a Ray
                     cluster, which sends its rows and notes to this process
     convergence     (analysis)  draws the curves
@@ -25,10 +26,12 @@ from hiso_ray.execution.header import check_evaluation, check_identity
 from hiso_ray.run_folder import files, mask_file
 from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.run_folder.metrics_reader import Row
 from hiso_ray.run_folder.stopped import recorded
 from hiso_ray.runs import opening
 from hiso_ray.runs.setting import Setting, settle
 from hiso_ray.tasks.threads import torch_threads
+from hiso_ray.tracking.tracked import check_installed, tracked
 
 if TYPE_CHECKING:  # loads ray, which the serial executor does not need
     from hiso_ray.execution.cluster.shared import SharedTask
@@ -55,12 +58,14 @@ def run(
         task: the prepared task, if it is already in Ray's object store, for many runs.
 
     Raises:
-        UserError: the experiment is invalid (the text says why), or all evaluation examples are
-            training examples too.
+        UserError: the experiment is invalid (the text says why), a tracker is not installed, or
+            all evaluation examples are training examples too.
         TurnFailed: a client failed repeatedly; names the client, round and step.
         FileExistsError: ``out`` already holds something, or a run is being started there.
     """
-    setting = settle(experiment or Experiment(), task)
+    experiment = experiment or Experiment()
+    check_installed(experiment)
+    setting = settle(experiment, task)
     said, experiment = opening.notes(setting), setting.experiment
     with folders.named(experiment, out) as path, folders.started(experiment, path) as folder:
         for note in said:
@@ -80,18 +85,20 @@ def resume(
 
     Args:
         changes: dotted fields to change: ``federation.rounds`` for more rounds, and fields that do
-            not affect results (``resources``, ``eval``, ``diagnostics``).
+            not affect results (``tracking``, ``resources``, ``eval``, ``diagnostics``).
         task: as in :func:`run`.
 
     Raises:
-        UserError: a change would affect past rounds.
+        UserError: a change would affect past rounds, or a tracker is not installed.
         LedgerError: (a ``UserError``) it is not a run folder, or its model or data have changed.
     """
     folder = Path(folder).resolve()
     with folders.held(folder):
+        experiment = folders.continued(folder, changes or {})
+        check_installed(experiment)
         mask = mask_file.read(folder)
         task = task if mask is None else None  # the folder's mask, not one measured anew
-        setting = settle(folders.continued(folder, changes or {}), task, mask)
+        setting = settle(experiment, task, mask)
         if changes:
             _take_over(folder, setting)
         with recorded(folder):
@@ -106,21 +113,29 @@ def _execute(
         mask_file.write(folder, prepared.arrays["mask/index"])
     _show_partition(folder, setting, on_note)
     job = Job(experiment, folder, setting.identity, setting.population, setting.evaluation_sha256)
-    if experiment.resources.executor == "serial":
-        from hiso_ray.execution.serial import SerialExecutor
+    with tracked(experiment, folder, on_note) as trackers:
 
-        with torch_threads(experiment):
-            executor = SerialExecutor(experiment, prepared, partition, on_note)
-            on_note(f"{partition.num_clients} clients, one after the other, in this process")
-            summary = run_rounds(job, executor, on_round, on_note)
-    else:
-        from hiso_ray.execution.cluster.session import run_on_ray
+        def on_row(row: Row) -> None:
+            trackers.row(row)
+            on_round(row)
 
-        summary = run_on_ray(job, prepared, partition, on_round, on_note, task)
-    with _pictures(on_note):
-        from hiso_ray.analysis.curves import convergence
+        if experiment.resources.executor == "serial":
+            from hiso_ray.execution.serial import SerialExecutor
 
-        convergence([folder], folder / files.CONVERGENCE_PICTURE)
+            with torch_threads(experiment):
+                executor = SerialExecutor(experiment, prepared, partition, on_note)
+                on_note(f"{partition.num_clients} clients, one after the other, in this process")
+                summary = run_rounds(job, executor, on_row, on_note)
+        else:
+            from hiso_ray.execution.cluster.session import run_on_ray
+
+            summary = run_on_ray(job, prepared, partition, on_row, on_note, task)
+        with _pictures(on_note):
+            from hiso_ray.analysis.curves import convergence
+
+            convergence([folder], folder / files.CONVERGENCE_PICTURE)
+        pictures = (files.PARTITION_PICTURE, files.CONVERGENCE_PICTURE)
+        trackers.finish(summary, [folder / name for name in pictures])
     return summary
 
 
