@@ -38,6 +38,7 @@ def show(folder: Path, console: Console) -> int:
 def _show_run(folder: Path, console: Console) -> None:
     run = read_state(folder)
     ledger, broken = _ledger(run)
+    digest = (run.summary or {}).get("model_sha256")
     _print_rows(console, "what", _what(run))
     how = [
         ("state", run_view.state_in_words(run)),
@@ -46,11 +47,7 @@ def _show_run(folder: Path, console: Console) -> None:
         *run_view.traffic(run),
         *run_view.troubles(run),
         ("ledger", broken or ledger),
-        *(
-            [("model_sha256", digest)]
-            if (digest := (run.summary or {}).get("model_sha256"))
-            else []
-        ),
+        *([("model_sha256", digest)] if digest else []),
         *(("warning", line) for line in spoilt(folder)),
     ]
     _print_rows(console, "how it went", how)
