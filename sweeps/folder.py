@@ -150,9 +150,10 @@ def _unlike(folder: Path, trials: Sequence[Trial], fields: Sequence[str]) -> lis
         if summary_of(folder, trial) is None:
             continue
         before = read_experiment(run_folder(folder, trial)).model_dump()
+        now_in = trial.experiment.model_dump()
         for field in fields:
             section, name = field.split(".")
-            then, now = before[section][name], trial.experiment.model_dump()[section][name]
+            then, now = before[section].get(name), now_in[section].get(name)
             if then != now:
                 found[f"{field} was {then}, now {now}"] = None
     return list(found)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from hiso_ray.errors import NonFiniteLoss, TurnFailed, UserError
 from hiso_ray.run_folder import files
+from hiso_ray.run_folder.ledger import LedgerError
 from hiso_ray.run_folder.whole_files import write_text
 
 
@@ -36,12 +37,19 @@ class Stopped(NamedTuple):
 
 @contextmanager
 def recorded(folder: Path) -> Iterator[None]:
-    """Writes the file if the context ends with an exception; the file of an earlier start goes."""
-    path = folder / files.STOPPED
+    """Writes the file if the context ends with an exception; the file of an earlier start goes. A
+    ledger that is refused leaves everything as it was."""
+    path, before = folder / files.STOPPED, None
     with suppress(OSError):
+        before = path.read_bytes()
         path.unlink()
     try:
         yield
+    except LedgerError:
+        if before is not None:
+            with suppress(OSError):
+                path.write_bytes(before)
+        raise
     except BaseException as error:
         known = isinstance(error, (UserError, TurnFailed, OSError))
         known |= not isinstance(error, Exception)
