@@ -26,8 +26,11 @@ PAGES = {
     str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 }
-# Of the shell, of Ray and of Kubernetes; tests/execution/test_jobs.py submits a job.
-OTHERS = {"awk", "cp", "curl", "do", "export", "for", "kubectl", "mkdir", "pip", "ray", "source"}
+# Of the shell, of Ray, MLflow, Slurm and Kubernetes; tests/execution submit a job to Ray and to a
+# stand-in of Slurm.
+OTHERS = {"awk", "cp", "curl", "do", "export", "for", "mkdir", "pip", "source"} | {
+    "kubectl", "mlflow", "ray", "sbatch",
+}  # fmt: skip
 
 
 def blocks(page: str, language: str) -> list[str]:

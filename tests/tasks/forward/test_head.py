@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from hiso_ray.tasks.forward import head
-from hiso_ray.tasks.language import generation
+from hiso_ray.tasks.language import written
 
 ROWS = torch.tensor([311, 7, 399, 0])
 HUGE = 262_144
@@ -117,11 +117,11 @@ def test_generation_makes_a_bounded_number_of_logits_at_once(
     task, x = huge(random_task, random_folder, "generation", **{"task.eval_batch_size": 8})
     few, many = (task.batch(np.arange(n)) for n in (4, 34))
     assert len(many.labels) > 5 * len(few.labels)
-    monkeypatch.setattr(generation, "LOGITS", 2 * HUGE)
+    monkeypatch.setattr(written, "LOGITS", 2 * HUGE)
     wanted = task.losses(x, [many])
     for batch in (few, many):
         assert most(lambda batch=batch: task.losses(x, [batch])) == 2 * HUGE
-    monkeypatch.setattr(generation, "LOGITS", 1)  # one at a time at least
+    monkeypatch.setattr(written, "LOGITS", 1)  # one at a time at least
     assert most(lambda: task.losses(x, [many])) == HUGE
     assert task.losses(x, [many]) == pytest.approx(wanted, rel=1e-6)
     # Greedy decoding has the logits of one position of each prompt.

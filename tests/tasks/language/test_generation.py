@@ -204,7 +204,7 @@ def test_only_the_tokens_of_the_answer_are_counted(
     # Traps: loss over the prompt, over padding, or over the padding of shorter answers.
     task, _, _ = built(of("llama"), form)
     _, tokenizer = plain(model("llama"))
-    inputs, labels, sizes = task.batch(np.arange(2), np.arange(2, 5))
+    inputs, labels, sizes, _ = task.batch(np.arange(2), np.arange(2, 5))
     answers = [tokenizer(answer(i), add_special_tokens=False)["input_ids"] for i in range(5)]
     prompts = [tokenizer(prompt(i))["input_ids"] for i in range(5)]
     assert labels.tolist() == list(itertools.chain(*answers))
@@ -310,7 +310,7 @@ def test_a_step_against_the_gradient_lowers_the_loss(
 def test_long_answers_end_at_the_budget(of: Make, model: Callable[[str], Path]) -> None:
     task, _, _ = built(of("llama", **{"task.max_new_tokens": 2}))
     _, tokenizer = plain(model("llama"))
-    _, labels, sizes = task.batch(np.arange(5))
+    _, labels, sizes, _ = task.batch(np.arange(5))
     wanted = [tokenizer(answer(i), add_special_tokens=False)["input_ids"][:2] for i in range(5)]
     assert labels.view(5, 2).tolist() == wanted
     assert sizes == (10,)
