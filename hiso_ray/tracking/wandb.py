@@ -26,7 +26,8 @@ class WandB(Tracker):
     def open(self, earlier: str | None) -> str:
         import wandb
 
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        usual = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        mode: Any = os.environ.get("WANDB_MODE") or usual
         self._run = wandb.init(
             id=earlier,
             resume="allow",
@@ -36,7 +37,7 @@ class WandB(Tracker):
             group=self._shown.sweep,
             dir=self._shown.folder,
             config=self._shown.experiment.model_dump(),
-            mode=os.environ.get("WANDB_MODE") or mode,
+            mode=mode,
             settings=wandb.Settings(
                 console="off",
                 silent=True,
