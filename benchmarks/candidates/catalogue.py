@@ -89,6 +89,7 @@ CHOSEN_RATES = {
     "calibrated, own directions": _grid(0.04, 4),
     "auto": FEW_STARTS,
     "auto, P = 20": FEW_STARTS,
+    "auto, safety 0.5": FEW_STARTS,
     "auto, own": FEW_STARTS,
     "auto, calibrated": FEW_STARTS,
     "auto, calibrated, own": FEW_STARTS,
@@ -98,4 +99,6 @@ CHOSEN = {name: replace(SCAN[name], grid=rates) for name, rates in CHOSEN_RATES.
 REVIEWS = {
     "DeComFL": replace(SCAN["DeComFL"], grid=_grid(0.001, 4)),
     "auto": replace(SCAN["auto"], grid=FEW_STARTS),
+    "auto, safety 0.5": replace(SCAN["auto, safety 0.5"], grid=FEW_STARTS),
+    "auto, P = 20": replace(SCAN["auto, P = 20"], grid=FEW_STARTS),
 }
