@@ -109,9 +109,9 @@ def test_python_and_yaml_parse(page: str) -> None:
 
 
 def plans(page: str) -> list[list[str]]:
-    """The runs that need nothing of the reader's: placeholders are in capitals or of ``my/``."""
+    """The runs that need no file of the reader's (in capitals, or of ``my/``) and no tracker."""
     whole = [words[1:] for words in typed(page) if words[:2] == ["hiso-ray", "run"]]
-    own = re.compile(r"([A-Z]+|my/.*|.*\.csv|(experiment|reviews)\.yaml)")
+    own = re.compile(r"([A-Z]+|my/.*|.*\.csv|(experiment|reviews)\.yaml|.*mlflow.*)")
     return [words for words in whole if not any(own.fullmatch(word) for word in words)]
 
 
