@@ -30,7 +30,7 @@ from hiso_ray import Experiment
 SETS = {"scan": catalogue.SCAN, "chosen": catalogue.CHOSEN, "reviews": catalogue.REVIEWS}
 ROUNDS = {"scan": (800, 10), "chosen": (600, 10), "reviews": (100, 25)}  # and a look every so many
 THRESHOLDS = {"digits": (0.65, 0.75, 0.85), "reviews": (0.75, 0.8, 0.85)}
-AFTER = {"digits": (100, 200, 400, 600), "reviews": (25, 50, 100)}
+AFTER = {"digits": (100, 200, 400, 600), "reviews": (25, 50, 75, 100)}
 
 
 def main() -> None:
