@@ -127,5 +127,5 @@ def _varied(runs: Sequence[State]) -> list[str]:
 def _label(run: State, varied: Sequence[str]) -> str:
     """``hiso (scalar) lr=0.004 seed=0``"""
     fields = identity.fields_of(run.experiment)
-    shown = (f"{name.rpartition('.')[2]}={fields[name]}" for name in varied)
+    shown = (f"{name.rpartition('.')[2]}={fields[name]}" for name in varied if name in fields)
     return " ".join([identity.label(run.experiment), *shown])

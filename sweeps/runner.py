@@ -35,6 +35,7 @@ from hiso_ray.sweeps import folder as sweep_folder
 from hiso_ray.sweeps.room import Room, find_room
 from hiso_ray.sweeps.table import Sweep, Trial
 from hiso_ray.tasks.contract import Count
+from hiso_ray.tasks.threads import threads_for
 from hiso_ray.tracking.tracked import check_installed
 
 DEATHS = 3  # of a trial's process or node, before the trial counts as failed
@@ -194,7 +195,10 @@ def share_tasks(trials: Sequence[Trial]) -> dict[str, SharedTask]:
 
 def _source(experiment: Experiment) -> str:
     """A key of everything that decides a prepared task."""
-    return f"{experiment.task.model_dump_json()} {experiment.federation.by} {experiment.seed}"
+    task = experiment.task
+    # The last bits of gradients, and so a measured mask, depend on the number of threads.
+    threads = threads_for(experiment) if task.sparse_by == "sensitivity" else 0
+    return f"{task.model_dump_json()} {experiment.federation.by} {experiment.seed} {threads}"
 
 
 def _asha(trials: Sequence[Trial]) -> Any:

@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -61,15 +62,27 @@ class Steps:
         """A bar for one step; of one that counts, once it has lasted a moment."""
         assert self._progress is not None
         shown, began = self._progress, time.monotonic()
-        bar = shown.add_task(what, total=total, visible=total is None, numbers="")
+        bar: TaskID | None = None
+        done = 0
+
+        def appear() -> None:  # a task draws the terminal anew, too much for each round
+            nonlocal bar
+            if bar is None and (total is None or time.monotonic() - began > MOMENT_SECONDS):
+                bar = shown.add_task(what, total=total, completed=done, numbers="")
 
         def one_done() -> None:
-            shown.update(bar, advance=1, visible=time.monotonic() - began > MOMENT_SECONDS)
+            nonlocal done
+            done += 1
+            appear()
+            if bar is not None:
+                shown.update(bar, completed=done)
 
+        appear()
         try:
             yield one_done
         finally:
-            shown.remove_task(bar)
+            if bar is not None:
+                shown.remove_task(bar)
 
 
 class Bar(Steps):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiso_ray.config import Experiment
+from hiso_ray.config.schedule import rate
 from hiso_ray.errors import NonFiniteLoss
 from hiso_ray.execution.history import History
 from hiso_ray.federation.traffic import Traffic
@@ -102,7 +103,7 @@ class MetricsRows:
             "dropped": len(record.dropped) if record else 0,
             "late": len(record.late) if record else 0,
             "simulated_seconds": self.traffic.simulated_seconds,
-            "lr": record.lr if record else None,
+            "lr": rate(self.experiment.method, record.round) if record else None,
             "epsilon": self._accountant.epsilon(done) if self._accountant else None,
         }
 

@@ -190,7 +190,10 @@ class Traffic:
 
     def _missed_bytes(self, clients: np.ndarray) -> np.ndarray:
         records = self.sizes.missed(self.applied_bytes - self.seen_bytes[clients])
-        return records + self.sizes.mask * (self.sampled[clients] == 0)
+        if not self.sizes.mask:
+            return records
+        turns = self.answered[clients] + self.dropped[clients] + self.late[clients]
+        return records + self.sizes.mask * (turns == 0)
 
     def add(self, record: Record) -> None:
         """Adds the next record."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from hiso_ray.run_folder import files
-from hiso_ray.run_folder.whole_files import write_text
 
 
 class ActorTime(NamedTuple):
@@ -38,14 +37,12 @@ class ActorTimes:
         self._of[actor] = ActorTime(actor, before.turns + turns, before.seconds + seconds)
 
     def write(self, folder: Path) -> None:
-        """
-        Raises:
-            OSError: the disk is full.
-        """
-        text = io.StringIO()
+        """Writes the table as far as it can be written: only ``show`` and ``watch`` read it."""
+        if not self._of:
+            return
         rows = (self._of[actor] for actor in sorted(self._of))
-        csv.writer(text, lineterminator="\n").writerows([ActorTime._fields, *rows])
-        write_text(folder / files.ACTORS, text.getvalue())
+        with suppress(OSError), open(folder / files.ACTORS, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([ActorTime._fields, *rows])
 
 
 def read_actor_times(folder: Path) -> list[ActorTime]:

@@ -14,7 +14,7 @@ from hiso_ray.execution.header import identity_of
 from hiso_ray.federation import devices
 from hiso_ray.federation.attendance import Population
 from hiso_ray.federation.partition import Partition, split
-from hiso_ray.tasks import calibration, evaluation
+from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
 
 if TYPE_CHECKING:  # loads ray, which the serial executor does not need
@@ -62,7 +62,6 @@ def settle(
     """
     experiment = schedule.resolve(devices.resolve(tasks.resolve(experiment)))
     prepared = tasks.prepare(experiment, mask) if task is None else task.fetch()
-    calibration.check(experiment, prepared)
     partition = split(experiment.federation, prepared.labels, experiment.seed)
     population = Population(np.diff(partition.offsets), devices.of(experiment))
     check_dimension(experiment, prepared.x0.size)

@@ -110,7 +110,7 @@ def _execute(
 ) -> dict[str, Any]:
     experiment, prepared, partition = setting.experiment, setting.prepared, setting.partition
     if experiment.task.sparse_by == "sensitivity":
-        mask_file.write(folder, prepared.arrays["mask/index"])
+        _keep_mask(folder, setting)
     _show_partition(folder, setting, on_note)
     job = Job(experiment, folder, setting.identity, setting.population, setting.evaluation_sha256)
     with tracked(experiment, folder, on_note) as trackers:
@@ -151,6 +151,17 @@ def _take_over(folder: Path, setting: Setting) -> None:
         folders.write_experiment(folder, setting.experiment)
     finally:
         ledger.close()
+
+
+def _keep_mask(folder: Path, setting: Setting) -> None:
+    """Writes the mask that was measured, unless a ledger belongs to another one."""
+    if (folder / files.LEDGER).exists():
+        ledger = Ledger.open(folder / files.LEDGER)
+        try:
+            check_identity(ledger.header, setting.identity)
+        finally:
+            ledger.close()
+    mask_file.write(folder, setting.prepared.arrays["mask/index"])
 
 
 def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:

@@ -13,24 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hiso_ray.config import Experiment
-from hiso_ray.errors import UserError
 from hiso_ray.federation.partition import Partition
 from hiso_ray.tasks.contract import Prepared
 
 PSEUDO_COUNT = 0.1  # of every class at every client, so that a class it lacks has a logarithm
-
-
-def check(experiment: Experiment, prepared: Prepared) -> None:
-    """
-    Raises:
-        UserError: the loss is to be calibrated, and the task has no classes.
-    """
-    if experiment.method.client_loss == "calibrated" and not prepared.classes:
-        raise UserError(
-            f"method.client_loss = calibrated: task.name = {experiment.task.name} does not tell "
-            "classes apart; use plain"
-        )
 
 
 def offsets(prepared: Prepared, partition: Partition) -> np.ndarray:

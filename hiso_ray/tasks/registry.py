@@ -16,9 +16,10 @@ from hiso_ray.server.work_units import AUTO
 from hiso_ray.tasks import sparse
 from hiso_ray.tasks.contract import Count, Prepared, Task
 from hiso_ray.tasks.images.image_sets import DOWNLOADED
-from hiso_ray.tasks.row import ALWAYS, EXAMPLES, Row
+from hiso_ray.tasks.row import ALWAYS, EXAMPLES, Row, always
+from hiso_ray.tasks.text.benchmark_row import Classification
 from hiso_ray.tasks.text.benchmarks import BENCHMARKS
-from hiso_ray.tasks.text.own_prompt import OWN
+from hiso_ray.tasks.text.own_prompt import OWN, benchmark_of
 from hiso_ray.tasks.text.own_values import own_values
 
 LANGUAGE = "hiso_ray.tasks.language.language"
@@ -32,18 +33,22 @@ TOKENS = 4096  # of one forward pass, if clients_per_forward is auto
 
 
 def _language(data: str, model: str = "HuggingFaceTB/SmolLM2-135M") -> Row:
-    return Row(model, data, LANGUAGE, OF_LANGUAGE, own_values, groups=True)
+    return Row(model, data, LANGUAGE, OF_LANGUAGE, own_values, groups=True, classifies=_of_words)
+
+
+def _of_words(task: TaskConfig) -> bool:
+    return isinstance(benchmark_of(task), Classification)
 
 
 TASKS: dict[str, Row] = (
     {name: _language(row.data) for name, row in BENCHMARKS.items()}
     | {"reviews": _language("generated", "opt-reviews"), OWN: _language("auto")}
     | {
-        name: Row("cnn", images.data, VISION, OF_IMAGES | {"data"})
+        name: Row("cnn", images.data, VISION, OF_IMAGES | {"data"}, classifies=always)
         for name, images in DOWNLOADED.items()
     }
     | {
-        "digits": Row("mlp-32", "scikit-learn", VISION, OF_IMAGES),
+        "digits": Row("mlp-32", "scikit-learn", VISION, OF_IMAGES, classifies=always),
         "quadratic": Row(
             "diagonal-64", "generated", "hiso_ray.tasks.quadratic", frozenset(), layers=False
         ),
@@ -99,6 +104,11 @@ def _check_read(experiment: Experiment, row: Row) -> None:
     if experiment.federation.by != "label" and not row.groups:
         raise UserError(
             f"federation.by = {experiment.federation.by}: {task.name} has labels only; leave it out"
+        )
+    if experiment.method.client_loss == "calibrated" and not row.classifies(task):
+        raise UserError(
+            f"method.client_loss = calibrated: task.name = {task.name} does not tell classes "
+            "apart; use plain"
         )
     if experiment.resources.probe_weights == "layer" and not row.layers:
         raise UserError(

@@ -19,6 +19,14 @@ def _scored_by_accuracy(_: TaskConfig) -> dict[str, Any]:
     return {"metrics": ("accuracy",)}
 
 
+def _no_classes(_: TaskConfig) -> bool:
+    return False
+
+
+def always(_: TaskConfig) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Row:
     """One task.
@@ -36,6 +44,7 @@ class Row:
             task's own values of fields that are ``auto``.
         groups: whether its examples have lengths and columns for ``federation.by``.
         layers: whether weights can be perturbed layer by layer.
+        classifies: ``task`` section -> whether it tells classes apart (``Prepared.classes``).
     """
 
     model: str
@@ -45,6 +54,7 @@ class Row:
     own: Callable[[TaskConfig], dict[str, Any]] = _scored_by_accuracy
     groups: bool = False
     layers: bool = True
+    classifies: Callable[[TaskConfig], bool] = _no_classes
 
     def functions(self) -> Any:
         return import_module(self.module)

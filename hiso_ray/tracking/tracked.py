@@ -11,6 +11,8 @@ from typing import Any
 
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.run_folder import files
+from hiso_ray.run_folder.locks import is_held
 from hiso_ray.run_folder.metrics_reader import Row
 from hiso_ray.run_folder.summary import read_summary
 from hiso_ray.tracking.background import Background, End
@@ -118,6 +120,9 @@ def show_model(
         model: the folder that the model was exported to.
     """
     names = [name for name in experiment.tracking if KINDS[name].takes_models]
+    if names and is_held(folder / files.FAULTS):
+        on_note(f"the model is not shown to {', '.join(names)} while the run goes on")
+        return
     for name in names:
         if not _installed(name):
             on_note(f"the model is not shown to {name}, which is not installed here")

@@ -55,13 +55,16 @@ def typed(page: str) -> Iterator[list[str]]:
 def checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """A folder as the reader's: the checkout's folders, and the YAML file that the page shows."""
+    """A folder as the reader's: the checkout's folders, and the YAML files that the page shows, in
+    the order in which its commands name them."""
     for name in ("benchmarks", "configs", "docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     page = request.getfixturevalue("page")
-    for word in {word for words in typed(page) for word in words if word.endswith(".yaml")}:
-        if not (tmp_path / word).exists():
-            (tmp_path / word).write_text(blocks(page, "yaml")[0], encoding="utf-8")
+    named = dict.fromkeys(w for words in typed(page) for w in words if w.endswith(".yaml"))
+    shown = blocks(page, "yaml")
+    for number, name in enumerate(name for name in named if not (tmp_path / name).exists()):
+        text = shown[min(number, len(shown) - 1)]
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 

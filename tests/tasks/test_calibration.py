@@ -14,7 +14,6 @@ from hiso_ray import Experiment, replay, run, tasks
 from hiso_ray.errors import UserError
 from hiso_ray.execution.worker import Worker
 from hiso_ray.federation.partition import Partition, split
-from hiso_ray.tasks import calibration
 from hiso_ray.tasks.contract import Prepared
 
 TWO = np.array([0, 5]), np.array([1, 2, 3])  # positions of the examples of two clients' minibatches
@@ -91,8 +90,10 @@ def test_a_run_with_it_is_the_same_on_actors_and_by_replay(
     assert run(experiment(), out=tmp_path / "plain")["model_sha256"] != alone["model_sha256"]
 
 
-def test_a_task_without_classes_refuses_it(experiment: Callable[..., Experiment]) -> None:
-    fields = {"task.name": "quadratic", "task.model": "diagonal-16"}
-    e = tasks.resolve(experiment(**{"method.client_loss": "calibrated"}, **fields))
-    with pytest.raises(UserError, match="quadratic does not tell classes apart; use plain"):
-        calibration.check(e, tasks.prepare(e))
+@pytest.mark.parametrize("name", ["quadratic", "squad"])
+def test_a_task_without_classes_refuses_it(
+    name: str, experiment: Callable[..., Experiment]
+) -> None:
+    fields = {"task.name": name, "task.model": "auto"}
+    with pytest.raises(UserError, match=f"{name} does not tell classes apart; use plain"):
+        tasks.resolve(experiment(**{"method.client_loss": "calibrated"}, **fields))

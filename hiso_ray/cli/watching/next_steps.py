@@ -28,13 +28,12 @@ def next_steps(run: State, broken: str) -> list[Step]:
     if broken:
         return [("run it again from the start", _again(folder, f"{folder}-again")), *report]
     if run.phase == "finished":
-        more = str(2 * run.planned)
         export = _hiso("replay", folder, "--export", _free(f"{folder}-model"))
-        return [
-            *report,
-            ("check the digest, write the model", export),
-            ("more rounds", _hiso("resume", folder, "--federation.rounds", more)),
-        ]
+        steps = [*report, ("check the digest, write the model", export)]
+        method, more = run.experiment.method, str(2 * run.planned)
+        if method.schedule == "constant" or method.schedule_floor > 0:  # else its rate is 0 now
+            steps.append(("more rounds", _hiso("resume", folder, "--federation.rounds", more)))
+        return steps
     if run.phase == "diverged":
         lower = f"{GENTLER * run.experiment.method.lr:g}"
         out = f"{folder}-lr{lower}"

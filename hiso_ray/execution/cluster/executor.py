@@ -64,8 +64,7 @@ class ClusterExecutor:
         work = [Piece("scores", tuple(s), (), actor) for actor, s in shards.items() if s]
         scores = self.fleet.ask(history, work)
         statistics = self.fleet.ask_one(history, "statistics")
-        with history.writing():
-            self.fleet.times.write(history.ledger.path.parent)
+        self.fleet.times.write(history.ledger.path.parent)
         return Evaluation(joined(scores[batch] for batch in batches), statistics)
 
     def digest(self, history: History) -> str:
