@@ -37,8 +37,8 @@ sweep: setup  ## the stress sweep in tiny: clients × skew × method on Ray Tune
 test: setup  ## run the tests, on up to four cores
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-test-slow: setup  ## run the slow tests, one by one: model families, kills by the dozen, several nodes, Ray jobs
-	$(BIN)/python -m pytest -m slow
+test-slow: setup  ## run the slow tests, two at once: model families, kills by the dozen, several nodes, Ray jobs
+	$(BIN)/python -m pytest -m slow -n logical --maxprocesses 2 --dist worksteal
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
