@@ -33,7 +33,11 @@ def hiso(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("executor", "kills"), [("serial", 2), pytest.param("ray", 5, marks=pytest.mark.slow)]
+    ("executor", "kills"),
+    [
+        ("serial", 2),
+        pytest.param("ray", 3, marks=[pytest.mark.slow, pytest.mark.timeout(500)]),
+    ],
 )
 def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
     experiment: Make, tmp_path: Path, executor: str, kills: int
