@@ -2,8 +2,8 @@
 
 ::
 
-    git clone https://github.com/allen4747/Ferret /tmp/Ferret
-    python benchmarks/ferret_authors.py /tmp/Ferret
+    git clone https://github.com/allen4747/Ferret CLONE
+    python benchmarks/ferret_authors.py CLONE
 
 Clients train a small network and both sides project, average and rebuild, round after round. What
 is forced: their truncated normals are this program's u/√d_b, their numbers of directions per block

@@ -3,7 +3,6 @@ never weights; the other methods send it x_r."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hiso_ray import progress
+from hiso_ray.client import reported
 from hiso_ray.client.landscape import look
 from hiso_ray.config import Experiment
 from hiso_ray.config.schedule import rate
@@ -23,7 +23,6 @@ from hiso_ray.messages import Missed, Score, Snapshot
 from hiso_ray.method import averaging
 from hiso_ray.method.curvature import OracleDiagonal, initial
 from hiso_ray.method.direction import Directions
-from hiso_ray.method.layout import Layout
 from hiso_ray.method.naming import Name, Naming
 from hiso_ray.method.perturbed import Unperturbed, unperturbed
 from hiso_ray.method.probe import Probe
@@ -33,10 +32,9 @@ from hiso_ray.record import Record
 from hiso_ray.run_folder import snapshots
 from hiso_ray.seeds import Purpose, pool_seed
 from hiso_ray.server.work_units import clients_together
-from hiso_ray.tasks.contract import Task, views
+from hiso_ray.tasks.contract import Task
 
 ORACLE_SAMPLES = 32  # random vectors per estimate of the Hessian's diagonal
-STATISTICS_SAMPLE = 1 << 16  # elements of H from which its median is estimated
 
 
 class Replica:
@@ -243,12 +241,14 @@ class Replica:
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors that rounds change."""
-        velocity = self.state.velocity
-        momentum = {} if velocity is None else {"velocity": velocity}
-        average = {} if self.average is None else {"average": self.average}
-        norms = {} if self.blocks is None else {"block_norms": self.blocks.norms}
-        moved = {"x": self.state.x} | momentum | average | norms
-        return moved | self.state.curvature.stored()
+        moved = {
+            "x": self.state.x,
+            "velocity": self.state.velocity,
+            "average": self.average,
+            "block_norms": None if self.blocks is None else self.blocks.norms,
+        }
+        held = {name: tensor for name, tensor in moved.items() if tensor is not None}
+        return held | self.state.curvature.stored()
 
     def forward_weights(self) -> Tensor | Unperturbed:
         """The result in the dtype of the forward passes; valid until the next probe."""
@@ -258,9 +258,7 @@ class Replica:
         return self.task.score(self.forward_weights(), batch)
 
     def statistics(self) -> dict[str, float]:
-        """‖Δ‖ of the last update and, for methods with curvature, H's min, median and max.
-
-        The median is taken over at most 65 536 evenly spaced elements.
+        """‖Δ‖ of the last update and, for methods with curvature, those of H.
 
         Raises:
             NonFiniteLoss: H has overflowed.
@@ -268,23 +266,9 @@ class Replica:
         found = {"update_norm": self.state.update_norm}
         h = self.state.curvature.values()
         if h is not None:
-            sample = h[:: -(-h.numel() // STATISTICS_SAMPLE)]
-            found |= {
-                "h_min": float(h.min()),
-                "h_median": float(sample.median()),
-                "h_max": float(h.max()),
-            }
+            found |= reported.statistics(h)
             self._check_finite(f"H of round {self.round - 1}", found["h_max"])
         return found
 
     def digest(self) -> str:
-        return weights_sha256(self.result, self.task.layout)
-
-
-def weights_sha256(x: Tensor, layout: Layout) -> str:
-    """SHA-256 over the float32 bytes of the trainable tensors, in the order of their names."""
-    tensors = views(x.cpu(), layout)
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        sha.update(tensors[name].contiguous().numpy().tobytes())
-    return sha.hexdigest()
+        return reported.weights_sha256(self.result, self.task.layout)

@@ -76,6 +76,11 @@ def test_run_replay_report(tmp_path: Path) -> None:
         (["replay", "."], ["not a run folder"]),
         (["resume", "."], ["not a run folder"]),
         (["report", "."], ["neither a run folder"]),
+        (["show", "nowhere"], ["nowhere is not a folder"]),
+        (["watch", "nowhere"], ["nowhere is not a folder"]),
+        (["watch", "."], ["neither a run folder (config.yaml) nor a sweep folder (plan.yaml)"]),
+        (["watch", ".", "--every", "0"], ["0: give seconds, from 0.1 to 86400"]),
+        (["watch", ".", "--every", "nan"], ["nan: give seconds"]),
     ],
 )
 def test_mistakes_exit_2_and_say_what_to_change(

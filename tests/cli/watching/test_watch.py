@@ -91,29 +91,6 @@ def test_a_copy_that_grows_is_followed(
     assert [line.split("  ")[0] for line in lines[:2]] == ["round 4/6", "round 6/6"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["watch", "nowhere"], "nowhere is not a folder"),
-        (["watch", "."], "neither a run folder (config.yaml) nor a sweep folder (plan.yaml)"),
-        (["show", "nowhere"], "nowhere is not a folder"),
-        (["watch", ".", "--every", "0"], "0: give seconds, from 0.1 to 86400"),
-        (["watch", ".", "--every", "nan"], "nan: give seconds"),
-    ],
-)
-def test_mistakes(
-    arguments: list[str], words: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    assert words in capsys.readouterr().err
-
-
 def test_in_a_terminal_there_are_curves_in_any_width(
     experiment: Make, tmp_path: Path, interrupted: Path
 ) -> None:
