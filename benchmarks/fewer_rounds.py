@@ -2,11 +2,13 @@
 torch on the product's federation.
 
     python benchmarks/fewer_rounds.py scan|chosen|reviews OUT [--seeds 0 …] [--only NAME …]
+    python benchmarks/fewer_rounds.py sst2|gemma OUT --data SST2 [--model MODEL] […]
     python benchmarks/fewer_rounds.py table|picture OUT
     python benchmarks/fewer_rounds.py noise
 
 ``scan`` tries everything on digits, ``chosen`` what matters, ``reviews`` the embedded language
-model. A run whose file is in OUT is not repeated. ``table`` prints what OUT holds, as Markdown.
+model, ``sst2`` a small one and ``gemma`` a published one on real sentences. A run whose file is in
+OUT is not repeated. ``table`` prints what OUT holds, as Markdown.
 """
 
 from __future__ import annotations
@@ -14,64 +16,57 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from candidates import catalogue, noise
+from candidates import noise
 from candidates.federation import Federation
 from candidates.picture import draw
 from candidates.run import Candidate, run
+from candidates.settings import AFTER, SETTINGS, THRESHOLDS
 from candidates.table import endings, markdown
-
-from hiso_ray import Experiment
-
-SETS = {"scan": catalogue.SCAN, "chosen": catalogue.CHOSEN, "reviews": catalogue.REVIEWS}
-ROUNDS = {"scan": (800, 10), "chosen": (600, 10), "reviews": (100, 25)}  # and a look every so many
-THRESHOLDS = {"digits": (0.65, 0.75, 0.85), "reviews": (0.75, 0.8, 0.85)}
-AFTER = {"digits": (100, 200, 400, 600), "reviews": (25, 50, 75, 100)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=[*SETS, "table", "picture", "noise"])
+    parser.add_argument("what", choices=[*SETTINGS, "table", "picture", "noise"])
     parser.add_argument("out", type=Path, nargs="?", default=Path("build/fewer-rounds"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="names of candidates")
+    parser.add_argument("--data", help="task.data")
+    parser.add_argument("--model", help="task.model")
     args = parser.parse_args()
     if args.what == "table":
         return tell(read(args.out))
     if args.what == "picture":
         return draw(read(args.out), args.out / "accuracy.png")
     if args.what == "noise":
-        tuned = replace(catalogue.SCAN["DeComFL"], grid=(0.04,))
-        rows = noise.along(federation_of("digits", 0), tuned, (0, 50, 100, 200, 400, 800))
+        setting = SETTINGS["scan"]
+        tuned = replace(setting.candidates["DeComFL"], grid=(0.04,))
+        digits = Federation(setting.experiment(0, {}))
+        rows = noise.along(digits, tuned, (0, 50, 100, 200, 400, 800))
         return print(rows.to_markdown(floatfmt=".3g"))
     args.out.mkdir(parents=True, exist_ok=True)
-    some = {name: SETS[args.what][name] for name in args.only or SETS[args.what]}
+    setting = SETTINGS[args.what]
+    sources = {f"task.{name}": getattr(args, name) for name in ("data", "model")}
+    given = {name: value for name, value in sources.items() if value}
+    some = {name: setting.candidates[name] for name in args.only or setting.candidates}
     for seed in args.seeds:
         missing = list(without_file(args.out, some, seed))
-        if missing:
-            task = "reviews" if args.what == "reviews" else "digits"
-            federation = federation_of(task, seed)
-            for candidate, file in missing:
-                began = time.monotonic()
-                rows = run(federation, candidate, *ROUNDS[args.what])
-                pd.DataFrame(rows).assign(task=task).to_parquet(file)
-                print(
-                    f"seed {seed}, {candidate.name}: {time.monotonic() - began:.0f} s", flush=True
-                )
-
-
-def federation_of(task: str, seed: int) -> Federation:
-    return Federation(Experiment().changed(**{"task.name": task, "seed": seed}))
+        federation = Federation(setting.experiment(seed, given)) if missing else None
+        for candidate, file in missing:
+            began = time.monotonic()
+            rows = run(federation, candidate, setting.rounds, setting.every)
+            pd.DataFrame(rows).assign(task=setting.task).to_parquet(file)
+            print(f"seed {seed}, {candidate.name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def without_file(
-    folder: Path, candidates: dict[str, Candidate], seed: int
+    folder: Path, candidates: Mapping[str, Candidate], seed: int
 ) -> Iterator[tuple[Candidate, Path]]:
     for candidate in candidates.values():
         file = folder / f"{re.sub('[^a-zA-Z0-9.]+', '-', candidate.name)}-{seed}.parquet"

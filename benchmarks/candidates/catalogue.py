@@ -102,3 +102,16 @@ REVIEWS = {
     "auto, safety 0.5": replace(SCAN["auto, safety 0.5"], grid=FEW_STARTS),
     "auto, P = 20": replace(SCAN["auto, P = 20"], grid=FEW_STARTS),
 }
+
+# An OPT of 0.9M weights on SST-2, all of them trained.
+SST2 = {
+    "DeComFL": replace(SCAN["DeComFL"], grid=_grid(1e-4, 5)),
+    "P = 20": replace(SCAN["P = 20"], grid=_grid(4e-4, 4)),
+    "own directions": replace(SCAN["own directions"], grid=_grid(2e-4, 4)),
+    "scalar H": replace(SCAN["scalar H"], grid=_grid(5e-5, 5)),
+    "auto": replace(SCAN["auto"], grid=FEW_STARTS),
+    "auto, P = 20": replace(SCAN["auto, P = 20"], grid=FEW_STARTS),
+}
+
+# The published model; its tuned methods are runs of the package (docs/results/gemma_fewer.yaml).
+GEMMA = {name: replace(SCAN[name], grid=FEW_STARTS) for name in ("auto", "auto, P = 20")}

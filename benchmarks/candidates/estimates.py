@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from candidates.federation import Cohort
-from candidates.state import MU, Estimate, State, own_scalars, shared_scalars, side_by_side
+from candidates.state import Estimate, State, own_scalars, shared_scalars, side_by_side
 
 
 def shared(count: int = 5) -> Estimate:
@@ -49,8 +49,8 @@ def central(count: int = 5) -> Estimate:
 
     def estimate(cohort: Cohort, state: State) -> Tensor:
         u = cohort.shared(count)
-        losses = cohort.losses(state.x[:, None] + MU * torch.cat([u, -u])).mean(-1)
-        g = (losses[:, :count] - losses[:, count:]) / (2 * MU)
+        losses = cohort.losses(state.x[:, None] + cohort.mu * torch.cat([u, -u])).mean(-1)
+        g = (losses[:, :count] - losses[:, count:]) / (2 * cohort.mu)
         cohort.up += count
         cohort.record += count
         return g.float() @ u / count

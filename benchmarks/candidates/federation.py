@@ -28,7 +28,7 @@ class Federation:
     """A task and its clients.
 
     Args:
-        experiment: its method is not read.
+        experiment: of its method only ``mu`` is read.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -39,6 +39,7 @@ class Federation:
         )
         self.sizes = np.diff(self.partition.offsets)
         self.task = tasks.build(self.experiment, self.prepared, torch.device("cpu"))
+        self._dtype = getattr(torch, self.experiment.task.dtype)
         self.x0 = torch.from_numpy(self.prepared.x0.copy())
         self._directions = Directions(len(self.x0), torch.device("cpu"), 0)
 
@@ -53,7 +54,7 @@ class Federation:
 
     def losses(self, calibrated: bool) -> Losses:
         if not calibrated:
-            return Plain(self.task)
+            return Plain(self.task, self._dtype)
         return Calibrated(self.task, self.experiment.task.model, self.counts)
 
     def directions(self, names: Sequence[Name]) -> Tensor:
@@ -67,7 +68,7 @@ class Federation:
     def score(self, x: Tensor) -> list[tuple[float, float]]:
         """Test loss and test accuracy at each of (n, d) weights."""
         out = []
-        for row in x:
+        for row in x.to(self._dtype):
             scores = [self.task.score(row, b) for b in range(self.task.eval_batches)]
             losses = np.concatenate([s.losses for s in scores])
             hits = np.concatenate([s.points["accuracy"] for s in scores])
@@ -100,6 +101,10 @@ class Cohort:
         ]
         self._seed = step_seeds(seed, r, 1)[0]
         self._base: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def mu(self) -> float:
+        return self.federation.experiment.method.mu
 
     def shared(self, count: int) -> Tensor:
         """(P, d) directions of the whole cohort."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from candidates.federation import Cohort
-from candidates.state import MU, State
+from candidates.state import State
 from candidates.steps import Rate
 
 
@@ -49,7 +49,7 @@ def parabola(
     def try_last_step(cohort: Cohort, state: State) -> None:
         kept, moved = state.kept, state.moved
         assert moved is not None
-        longer = (MU * moved.shape[1] ** 0.5 / moved.norm(dim=1).double()).clamp_min(1)
+        longer = (cohort.mu * moved.shape[1] ** 0.5 / moved.norm(dim=1).double()).clamp_min(1)
         t = moved * longer[:, None].float()
         before, after = cohort.losses(torch.stack([state.x - t, state.x + t], 1)).mean(-1).unbind(1)
         here = cohort.base(state.x).mean(-1)

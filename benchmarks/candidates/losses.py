@@ -31,10 +31,14 @@ class Losses(Protocol):
 
 
 class Plain:
-    """The product's own losses."""
+    """The product's own losses.
 
-    def __init__(self, task: Task) -> None:
-        self._task, self._several = task, task.several
+    Args:
+        dtype: of its forward passes.
+    """
+
+    def __init__(self, task: Task, dtype: torch.dtype) -> None:
+        self._task, self._several, self._dtype = task, task.several, dtype
 
     def at(self, x: Tensor, clients: np.ndarray, minibatches: Sequence[np.ndarray]) -> Tensor:
         return self._at(x, self._task.batch(*minibatches))
@@ -42,11 +46,12 @@ class Plain:
     def of_each(self, x: Tensor, clients: np.ndarray, minibatches: Sequence[np.ndarray]) -> Tensor:
         if self._several is not None:
             batch = self._task.batch(*minibatches)
-            return torch.from_numpy(self._several.losses_of_each(x, batch))
+            return torch.from_numpy(self._several.losses_of_each(x.to(self._dtype), batch))
         each = [self._at(own, self._task.batch(b)) for own, b in zip(x, minibatches, strict=True)]
         return torch.cat(each, 1)
 
     def _at(self, x: Tensor, batch: Batch) -> Tensor:
+        x = x.to(self._dtype)
         if self._several is None:
             return torch.from_numpy(np.stack([self._task.losses(row, [batch]) for row in x]))
         parts = x.split(self._several.at_once)

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from candidates.federation import Cohort
 
-MU = 1e-3
-
 
 @dataclass
 class State:
@@ -51,10 +49,10 @@ Estimate = Callable[[Cohort, State], Tensor]
 def shared_scalars(cohort: Cohort, x: Tensor, u: Tensor) -> Tensor:
     """(rates, P, m) forward differences of every client along (P, d) or (rates, P, d). Clients
     send P scalars, everyone receives their P means."""
-    after = cohort.losses(x[:, None] + MU * u)
+    after = cohort.losses(x[:, None] + cohort.mu * u)
     cohort.up += u.shape[-2]
     cohort.record += u.shape[-2]
-    return ((after - cohort.base(x)[:, None]) / MU).float()
+    return ((after - cohort.base(x)[:, None]) / cohort.mu).float()
 
 
 def own_scalars(cohort: Cohort, x: Tensor, u: Tensor, record: int | None = None) -> Tensor:
@@ -65,10 +63,10 @@ def own_scalars(cohort: Cohort, x: Tensor, u: Tensor, record: int | None = None)
         record: scalars that everyone receives; by default all, and the clients' ids.
     """
     m, count = u.shape[-3:-1]
-    after = cohort.losses_of_each(x[:, None, None] + MU * u)
+    after = cohort.losses_of_each(x[:, None, None] + cohort.mu * u)
     cohort.up += count
     cohort.record += m * (count + 1) if record is None else record
-    return ((after - cohort.base(x)[:, None]) / MU).float()
+    return ((after - cohort.base(x)[:, None]) / cohort.mu).float()
 
 
 def side_by_side(g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
