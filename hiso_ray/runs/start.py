@@ -99,8 +99,10 @@ def resume(
         mask = mask_file.read(folder)
         task = task if mask is None else None  # the folder's mask, not one measured anew
         setting = settle(experiment, task, mask)
+        if (folder / files.LEDGER).exists():
+            _check_ledger(folder, setting)
         if changes:
-            _take_over(folder, setting)
+            folders.write_experiment(folder, setting.experiment)
         with recorded(folder):
             return _execute(setting, folder, on_round, on_note, task)
 
@@ -110,7 +112,7 @@ def _execute(
 ) -> dict[str, Any]:
     experiment, prepared, partition = setting.experiment, setting.prepared, setting.partition
     if experiment.task.sparse_by == "sensitivity":
-        _keep_mask(folder, setting)
+        mask_file.write(folder, prepared.arrays["mask/index"])
     _show_partition(folder, setting, on_note)
     job = Job(experiment, folder, setting.identity, setting.population, setting.evaluation_sha256)
     with tracked(experiment, folder, on_note) as trackers:
@@ -139,29 +141,11 @@ def _execute(
     return summary
 
 
-def _take_over(folder: Path, setting: Setting) -> None:
-    """Writes a changed configuration, after checking that the ledger belongs to it and is free."""
-    if not (folder / files.LEDGER).exists():
-        folders.write_experiment(folder, setting.experiment)
-        return
-    ledger = Ledger.open(folder / files.LEDGER)
-    try:
-        check_identity(ledger.header, setting.identity)
-        check_evaluation(ledger.header, setting.evaluation_sha256)
-        folders.write_experiment(folder, setting.experiment)
-    finally:
-        ledger.close()
-
-
-def _keep_mask(folder: Path, setting: Setting) -> None:
-    """Writes the mask that was measured, unless a ledger belongs to another one."""
-    if (folder / files.LEDGER).exists():
-        ledger = Ledger.open(folder / files.LEDGER)
-        try:
-            check_identity(ledger.header, setting.identity)
-        finally:
-            ledger.close()
-    mask_file.write(folder, setting.prepared.arrays["mask/index"])
+def _check_ledger(folder: Path, setting: Setting) -> None:
+    """Refuses a ledger that belongs to another run, before anything is written."""
+    header = Ledger.read(folder / files.LEDGER).header
+    check_identity(header, setting.identity)
+    check_evaluation(header, setting.evaluation_sha256)
 
 
 def _show_partition(folder: Path, setting: Setting, on_note: OnNote) -> None:
