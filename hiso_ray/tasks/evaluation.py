@@ -50,9 +50,13 @@ def seen(config: TaskConfig, prepared: Prepared) -> tuple[str, ...]:
     trained = {row for row in _read(prepared, "train") if row in wanted}
     count = sum(row in trained for row in held)
     if count and count == len(held):
+        cut = ""
+        if "eval_prompt_ids" in prepared.arrays:
+            cut = f", or raise task.max_length = {config.max_length} if it cuts off how they differ"
         raise UserError(
             f"task.data = {config.data}: all {count} evaluation examples are training examples "
-            "too, so that no score would be of anything new; give an evaluation split of its own"
+            "too, so that no score would be of anything new; give an evaluation split of its "
+            f"own{cut}"
         )
     if not count:
         return ()

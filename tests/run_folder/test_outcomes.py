@@ -340,7 +340,8 @@ def test_an_evaluation_split_that_was_trained_on_is_refused(
     (tmp_path / "data" / "train.tsv").write_text("".join(lines))
     (tmp_path / "data" / "dev.tsv").write_text("".join(lines[20:60]))
     e = language(**{"task.data": str(tmp_path / "data")})
-    with pytest.raises(ValueError, match="all 40 evaluation examples are training examples too"):
+    said = r"all 40 evaluation examples are training examples too.* or raise task\.max_length = \d+"
+    with pytest.raises(ValueError, match=said):
         run(e, tmp_path / "r")
     assert not (tmp_path / "r").exists()
     (tmp_path / "data" / "dev.tsv").write_text("".join(["a new film\t1\n", *lines[21:24]]))
