@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from candidates.counting import Counted
-from candidates.losses import Calibrated, Losses, Plain
+from candidates.losses import Losses
 from hiso_ray import Experiment, tasks
 from hiso_ray.federation.partition import split
 from hiso_ray.federation.sampling import cohort, minibatch
 from hiso_ray.method.direction import Directions
 from hiso_ray.method.naming import Name, Naming
 from hiso_ray.seeds import step_seeds
+from hiso_ray.tasks import calibration
+from hiso_ray.tasks.contract import Task
 
 
 class Federation:
@@ -53,9 +56,14 @@ class Federation:
         return Counted(np.zeros(len(self.sizes), np.int64))
 
     def losses(self, calibrated: bool) -> Losses:
-        if not calibrated:
-            return Plain(self.task, self._dtype)
-        return Calibrated(self.task, self.experiment.task.model, self.counts)
+        return Losses(self.calibrated if calibrated else self.task, self._dtype)
+
+    @cached_property
+    def calibrated(self) -> Task:
+        """The task with ``method.client_loss calibrated``."""
+        task = tasks.build(self.experiment, self.prepared, torch.device("cpu"))
+        task.calibrate(calibration.offsets(self.prepared, self.partition))
+        return task
 
     def directions(self, names: Sequence[Name]) -> Tensor:
         """(names, d)"""
@@ -81,6 +89,7 @@ class Cohort:
     """One round's clients, their minibatches and their directions.
 
     Attributes:
+        minibatches: example indices of each client.
         forwards, up: counted so far, of each client: forward passes, and scalars that it sends.
         record: counted so far: scalars that everyone receives.
     """
@@ -96,7 +105,7 @@ class Cohort:
         it, r = self.federation, self.round
         seed, batch_size = it.experiment.seed, it.experiment.task.batch_size
         self.clients = cohort(seed, r, it.experiment.federation, it.sizes)
-        self._minibatches = [
+        self.minibatches = [
             minibatch(seed, r, c, 0, it.partition.of(c), batch_size) for c in self.clients.tolist()
         ]
         self._seed = step_seeds(seed, r, 1)[0]
@@ -118,7 +127,7 @@ class Cohort:
     def losses(self, x: Tensor) -> Tensor:
         """(rates, points, m) float64 losses of every client at (rates, points, d) weights."""
         self.forwards += x.shape[1]
-        found = self.losses_of.at(x.flatten(0, 1), self.clients, self._minibatches)
+        found = self.losses_of.at(x.flatten(0, 1), self.minibatches)
         return found.view(*x.shape[:2], -1)
 
     def base(self, x: Tensor) -> Tensor:
@@ -131,5 +140,5 @@ class Cohort:
         """(rates, points, m) float64 losses of each client at points of its own,
         (rates, m, points, d)."""
         self.forwards += x.shape[2]
-        each = [self.losses_of.of_each(some, self.clients, self._minibatches) for some in x]
+        each = [self.losses_of.of_each(some, self.minibatches) for some in x]
         return torch.stack(each)

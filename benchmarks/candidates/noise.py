@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from candidates.federation import Cohort, Federation
-from candidates.losses import Calibrated
 from candidates.run import Candidate
 from candidates.state import State
+from hiso_ray.tasks.contract import Task
 
 COHORTS, VECTORS, ITERATIONS = 40, 60, 30
 AFTER = 10_000  # rounds: cohorts and minibatches that no step has seen
@@ -47,20 +47,18 @@ def _landscape(federation: Federation, x: Tensor) -> dict[str, float]:
         v = task.hessian_vector(x, v / v.norm(), batch)
     found = {"loss": loss, "‖∇f‖²": float(gradient.square().sum()), "tr H": float(trace)}
     found["λ max"] = float(v.norm())
-    equal = np.ones_like(federation.counts)
-    for name, counts in {"plain": equal, "calibrated": federation.counts}.items():
-        found |= {f"{name} {of}": value for of, value in _spread(federation, x, counts).items()}
+    for name, of in {"plain": task, "calibrated": federation.calibrated}.items():
+        found |= {f"{name} {what}": value for what, value in _spread(federation, of, x).items()}
     return found
 
 
-def _spread(federation: Federation, x: Tensor, counts: np.ndarray) -> dict[str, float]:
-    """Squares of gradients of the loss calibrated by ``counts``; equal ones leave it plain."""
-    losses = Calibrated(federation.task, federation.experiment.task.model, counts)
+def _spread(federation: Federation, task: Task, x: Tensor) -> dict[str, float]:
+    """Squares of gradients of a task's losses."""
+    losses = federation.losses(calibrated=False)
     clients, cohorts = [], []
     for r in range(AFTER, AFTER + COHORTS):
-        cohort, leaf = Cohort(federation, losses, r), x.clone().requires_grad_()
-        each = cohort.losses(leaf[None, None])[0, 0]
-        own = torch.stack([torch.autograd.grad(f, leaf, retain_graph=True)[0] for f in each])
+        minibatches = Cohort(federation, losses, r).minibatches
+        own = torch.stack([task.gradient(x, task.batch(each))[1] for each in minibatches])
         clients.append(own.square().sum(1).mean())
         cohorts.append(own.mean(0))
     of_cohorts = torch.stack(cohorts)

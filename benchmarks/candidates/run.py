@@ -21,7 +21,7 @@ class Candidate:
         grid: rates to try.
         average: retention of the weights' exponential mean, which is scored in place of x; 0: x.
         fed_back: rounds after which x continues from that mean; 0: never.
-        calibrated: whether clients' losses are; see ``losses.Calibrated``.
+        calibrated: whether clients' losses are, as ``method.client_loss`` has it.
     """
 
     name: str
