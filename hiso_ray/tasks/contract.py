@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hiso_ray.messages import Score
 from hiso_ray.method.layout import Layout
+from hiso_ray.tasks.exported import Exported
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,8 @@ class Task(Protocol):
         """
         ...
 
-    def export(self, weights: Tensor, folder: Path) -> None:
-        """Writes the model to a folder (safetensors)."""
+    def export(self, weights: Tensor, folder: Path) -> Exported | None:
+        """Writes the model to a folder (safetensors); what it returns goes into its card."""
         ...
 
 
