@@ -199,7 +199,8 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
     if given.export:
         console.print(f"exported to {given.export}", highlight=False, markup=False)
     if given.push:
-        console.print(f"pushed to {found['pushed']}", highlight=False, markup=False, soft_wrap=True)
+        where = f"pushed to {found['pushed']}" if found["pushed"] else "not pushed"
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
     if given.outcomes:
         console.print(f"outcomes in {given.outcomes}", highlight=False, markup=False)
     if found["matches"] is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from hiso_ray import progress
 from hiso_ray.config import Experiment
 from hiso_ray.errors import UserError
+from hiso_ray.execution.header import other_evaluation
 from hiso_ray.execution.worker import Worker
 from hiso_ray.messages import Score
 from hiso_ray.run_folder import files
 from hiso_ray.run_folder.folder import read_versions
+from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.metrics_reader import read_rows
 from hiso_ray.run_folder.outcomes import means
 from hiso_ray.runs import card, hub
@@ -79,22 +81,23 @@ def facts_of(
     wanted: Wanted,
     setting: Setting,
     run: Path,
-    ledger_check: str,
+    ledger: Ledger,
+    round_: int,
     model_sha256: str,
     score: Score,
-    round_: int,
 ) -> Facts:
     """What the card says of a model.
 
     Args:
         run: its run folder.
-        score: of its weights at ``round_``.
+        model_sha256, score: of its weights at ``round_``.
     """
     assert wanted.folder is not None
     experiment, prepared = setting.experiment, setting.prepared
     rows = {row["round"]: row for row in read_rows(run / files.METRICS)}
     scores = means(score, experiment.task.validation_examples)
-    start = rows.get(0, {}) if round_ else {}
+    alike = other_evaluation(ledger.header, setting.evaluation_sha256) is None
+    start = rows.get(0, {}) if round_ and alike else {}
     before = {name: start[name] for name in scores if start.get(name) is not None}
     return Facts(
         experiment=experiment,
@@ -103,7 +106,7 @@ def facts_of(
         versions=read_versions(run),
         round=round_,
         model_sha256=model_sha256,
-        ledger_check=ledger_check,
+        ledger_check=ledger.check(round_),
         trained=prepared.x0.size,
         frozen=prepared.frozen,
         train_examples=len(prepared.labels),

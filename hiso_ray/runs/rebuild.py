@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,8 @@ def replay(
         ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
         (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
         ``matches``: whether the digest equals the one in ``summary.json`` (None if that has none
-        for this round); ``pushed``, the address of the repository, if there was a push.
+        for this round); ``pushed``, the address of the repository, if there was a push (None if
+        the digest does not match: such a model is not uploaded).
 
     Raises:
         LedgerError: (a ``UserError``) the ledger is corrupt, or does not match the configuration,
@@ -83,16 +83,13 @@ def replay(
         description = worker.describe()
         for note in check_header(ledger.header, setting.identity, description):
             on_note(note)
-        said = other_evaluation(ledger.header, setting.evaluation_sha256)
-        if said:
+        if said := other_evaluation(ledger.header, setting.evaluation_sha256):
             on_note(f"{said}; the weights are the run's, and their scores are of these")
         _rebuild(worker, setting.prepared.x0, ledger, upto)
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
         if wanted.folder is not None:
-            facts = facts_of(wanted, setting, folder, ledger.check(upto), digest, score, upto)
-            if said:  # the run's own scores are of other examples
-                facts = replace(facts, before=None)
+            facts = facts_of(wanted, setting, folder, ledger, upto, digest, score)
             write_model(worker, wanted.folder, facts)
             show_model(experiment, folder, wanted.folder, on_note)
     validation = experiment.task.validation_examples
@@ -115,7 +112,8 @@ def replay(
         "matches": None if recorded is None else recorded == digest,
     }
     if wanted.folder is not None and push is not None:
-        found["pushed"] = hub.push(wanted.folder, push, private)
+        differs = found["matches"] is False
+        found["pushed"] = None if differs else hub.push(wanted.folder, push, private)
     return found
 
 
