@@ -19,6 +19,7 @@ from hiso_ray.tracking.secrets import without_secrets
 # What another kind of export may have left in the repository and would be loaded in this one's
 # place; files that are in both are replaced anyway.
 OF_AN_EXPORT = ["adapter_*", "*.safetensors", "*.index.json", "config.json"]
+HUB = "https://huggingface.co"
 REASONS = {401: "it does not accept the token", 403: "the token may not write there"}
 
 
@@ -111,15 +112,20 @@ def _in_words(endpoint: str, token: str, folder: Path, repository: str) -> Itera
 def _reason(error: BaseException) -> str:
     """The first line of the innermost error that says something, without the signatures of
     addresses."""
+    from huggingface_hub import constants
+
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    for one in chain:
-        status = getattr(getattr(one, "response", None), "status_code", None)
-        if status in REASONS:
-            return f"{REASONS[status]} (status {status})"
+    responses = [one.response for one in chain if getattr(one, "response", None) is not None]
+    status = responses[0].status_code if responses else None
+    if status in REASONS:
+        return f"{REASONS[status]} (status {status})"
     said = [str(one).strip() for one in chain]
     text = next((text for text in reversed(said) if text), type(error).__name__)
-    return re.sub(r"\?[^\s'\"]*", "", text.splitlines()[0]).rstrip(".")
+    text = re.sub(r"\?[^\s'\"]*", "", text.splitlines()[0]).rstrip(".")
+    if status is None and constants.ENDPOINT != HUB and not constants.HF_HUB_DISABLE_XET:
+        text += " (if this hub has no Xet storage, set HF_HUB_DISABLE_XET=1)"
+    return text

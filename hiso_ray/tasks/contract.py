@@ -206,11 +206,8 @@ class Task(Protocol):
         ...
 
     def score(self, weights: Tensor | Slices, batch: int) -> Score:
-        """Losses and scores of evaluation batch ``batch``; batches are fixed for the whole run.
-
-        Args:
-            weights: as in :meth:`losses`.
-        """
+        """Losses and scores of evaluation batch ``batch``; batches are fixed for the whole run, and
+        ``weights`` are as in :meth:`losses`."""
         ...
 
     def export(self, weights: Tensor, folder: Path) -> Exported | None:

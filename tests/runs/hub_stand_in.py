@@ -102,7 +102,8 @@ class Hub:
     def _create(self, wanted: dict[str, Any]) -> tuple[int, Any]:
         name = f"{wanted['organization']}/{wanted['name']}"
         if name in self.repositories:
-            return 409, {"error": "You already created this model repo", "url": f"{self.url}/{name}"}
+            said = "You already created this model repo"
+            return 409, {"error": said, "url": f"{self.url}/{name}"}
         self.repositories[name] = {}
         if wanted.get("visibility") == "private" or wanted.get("private"):
             self.private.add(name)

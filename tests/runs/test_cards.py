@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,14 +17,18 @@ from huggingface_hub import ModelCard
 from hiso_ray import Experiment, __version__, replay, run
 from hiso_ray.config import read_yaml
 from hiso_ray.run_folder.ledger import Ledger
+from hiso_ray.runs import card
+from hiso_ray.runs.card.facts import Facts
 from hiso_ray.runs.card.markdown import block, code, table
+from hiso_ray.tasks.exported import Exported
+from hiso_ray.tasks.pretrained.origin import Base, Licence
 
 Make = Callable[..., Experiment]
 SHORT = {"federation.rounds": 3, "method.lr": 0.01, "tracking": []}
 
 
-def blocks(card: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def loaded(folder: Path) -> dict[str, Any]:
@@ -82,9 +88,9 @@ def test_an_image_model_is_loaded_by_its_cards_code(
         logits = network(torch.tensor(images / 16).float().view(-1, 1, 8, 8))
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
     assert float(loss) == pytest.approx(found["eval_loss"], rel=1e-5)
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "(n, 1, 8, 8) float32: (pixels - mean) / std" in card
-    assert "pixels are 0 to 1`" in card
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "(n, 1, 8, 8) float32: (pixels - mean) / std" in text
+    assert "pixels are 0 to 1`" in text
 
 
 def test_a_card_says_what_the_run_was(
@@ -93,8 +99,8 @@ def test_a_card_says_what_the_run_was(
     e = language(**SHORT, **{"task.validation_examples": 8, "task.lora.r": 2})
     run(e, tmp_path / "r")
     start, found = replay(tmp_path / "r", 0), replay(tmp_path / "r", export=tmp_path / "model")
-    card = ModelCard.load(tmp_path / "model" / "README.md")
-    data = card.data.to_dict()
+    made = ModelCard.load(tmp_path / "model" / "README.md")
+    data = made.data.to_dict()
     assert data["library_name"] == "peft"
     assert data["pipeline_tag"] == "text-generation"
     assert {"hiso-ray", "hiso", "federated-learning", "lora"} < set(data["tags"])
@@ -104,7 +110,7 @@ def test_a_card_says_what_the_run_was(
     assert {m["type"]: m["value"] for m in result["metrics"]} == {
         "loss": found["eval_loss"], "accuracy": found["eval_accuracy"],
     }  # fmt: skip
-    text = card.text
+    text = made.text
     for part, number in (("eval", 32), ("validation", 8)):
         called = {"eval": "test"}.get(part, part)
         for when, scores in (("before training", start), ("after round 3", found)):
@@ -149,20 +155,20 @@ def test_bytes_are_those_of_the_round(experiment: Make, tmp_path: Path) -> None:
 
 def test_scores_of_other_examples_are_not_compared(language: Make, tmp_path: Path) -> None:
     rows = "".join(f"a film {i}\t{i % 2}\n" for i in range(40))
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}.tsv").write_text(rows)
+    (tmp_path / "train.tsv").write_text(rows)
+    (tmp_path / "dev.tsv").write_text(rows.replace("film", "book"))
     run(language(**SHORT, **{"task.data": str(tmp_path)}), tmp_path / "r")
     (tmp_path / "dev.tsv").write_text(rows.replace("film", "play"))
     replay(tmp_path / "r", export=tmp_path / "model")
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "after round 3" in card
-    assert "before training" not in card
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "after round 3" in text
+    assert "before training" not in text
 
 
 def test_names_and_prompts_of_any_text_stay_in_their_places(
     language: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "a: `b` | \"c\" # ```d"
+    folder = tmp_path / 'a: `b` | "c" # ```d'
     folder.mkdir()
     rows = [f"a film {i},{i % 2}" for i in range(60)]
     data = folder / "---: [x].csv"
@@ -174,17 +180,44 @@ def test_names_and_prompts_of_any_text_stay_in_their_places(
         "task.prompt.answers": (" bad", " good"),
     }
     run(language(**SHORT, **own), folder / "r")
-    replay(folder / "r", export=folder / "m`o`d | é\"el")
+    replay(folder / "r", export=folder / 'm`o`d | é"el')
     monkeypatch.chdir(folder)
-    text = (folder / "m`o`d | é\"el" / "README.md").read_text(encoding="utf-8")
-    card = ModelCard(text)
-    assert card.data.to_dict()["model-index"][0]["name"] == "m`o`d | é\"el"
-    assert card.data.to_dict()["model-index"][0]["results"][0]["dataset"]["type"] == data.name
-    assert type(loaded(folder / "m`o`d | é\"el")["model"]).__name__ == "OPTForCausalLM"
+    text = (folder / 'm`o`d | é"el' / "README.md").read_text(encoding="utf-8")
+    made = ModelCard(text)
+    assert made.data.to_dict()["model-index"][0]["name"] == 'm`o`d | é"el'
+    assert made.data.to_dict()["model-index"][0]["results"][0]["dataset"]["type"] == data.name
+    assert type(loaded(folder / 'm`o`d | é"el')["model"]).__name__ == "OPTForCausalLM"
     assert "| prompt | ````Review \\| `x` ```\\n---\\n# {review} <b>It</b> was```` |" in text
     assert str(tmp_path) not in text
     (settings,) = re.findall(r"^````yaml\n(.*?)^````$", text, re.MULTILINE | re.DOTALL)
     assert yaml.safe_load(settings)["task"]["prompt"]["template"] == own["task.prompt.template"]
+
+
+def test_models_and_data_of_a_hub_are_named_for_it(
+    language: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    licence = Licence("other", "as the card of the base model states", "opt", "https://a.b/c")
+    base = Base("facebook/opt-125m", "facebook/opt-125m", licence)
+    monkeypatch.setattr("hiso_ray.tasks.language.causal.origin", lambda _: base)
+    wrote: list[Facts] = []
+
+    def write(folder: Path, exported: Exported, facts: Facts) -> None:
+        of_hub = facts.experiment.changed(**{"task.data": "nyu-mll/glue"})
+        wrote.append(replace(facts, experiment=of_hub, name="it", repository="me/it"))
+        card.write(folder, exported, wrote[0])
+
+    monkeypatch.setattr("hiso_ray.runs.export.card", SimpleNamespace(write=write))
+    run(language(**SHORT, **{"task.lora.r": 2}), tmp_path / "r")
+    replay(tmp_path / "r", export=tmp_path / "model")
+    made = ModelCard.load(tmp_path / "model" / "README.md")
+    data = made.data.to_dict()
+    assert (data["base_model"], data["datasets"]) == ("facebook/opt-125m", ["nyu-mll/glue"])
+    assert (data["license"], data["license_name"]) == ("other", "opt")
+    assert data["license_link"] == "https://a.b/c"
+    assert data["model-index"][0]["results"][0]["dataset"]["type"] == "nyu-mll/glue"
+    assert 'name = "me/it"' in made.text
+    assert "`opt`, https://a.b/c: as the card of the base model states." in made.text
+    assert "adapter_config.json" not in made.text  # its base model is wherever the hub is
 
 
 def test_markdown() -> None:

@@ -43,7 +43,8 @@ def test_a_folder_has_the_licence_of_its_card(
 def test_models_that_come_with_a_package() -> None:
     embedded, packaged = origin("opt-reviews"), origin("gemma-3-270m-q4_k_m")
     assert embedded.repository is packaged.repository is None
-    assert embedded.licence == Licence("apache-2.0", "that of hiso_ray, which brings the base model")
+    assert embedded.licence is not None
+    assert embedded.licence.id == "apache-2.0"
     assert packaged.licence is not None
     assert packaged.licence.id == "gemma"
     assert "Gemma Terms of Use" in packaged.licence.source
