@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def check(repository: str) -> None:
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Uploads a folder's files, creating the repository if there is none. Files of earlier exports
-    that this one does not have are deleted from it.
+    """Uploads a folder's files, creating the repository if there is none. Weights of earlier
+    exports that this one does not have are deleted from it.
 
     Args:
         private: of the repository; one that exists is not changed.
@@ -70,7 +70,8 @@ def push(folder: Path, repository: str, private: bool) -> str:
     disable_progress_bars()
     token = _token(repository)
     api = HfApi(token=token)
-    with _in_words(api.endpoint, token, folder, repository):
+    later = ["hf", "upload", repository, str(folder), *(["--private"] if private else [])]
+    with _in_words(f"{api.endpoint} did not take {repository}", token, folder, later):
         page = api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.repo_info(repository).private:
             raise UserError("it is there already and public; make it private first")
@@ -97,15 +98,20 @@ def _token(repository: str) -> str:
 
 
 @contextmanager
-def _in_words(endpoint: str, token: str, folder: Path, repository: str) -> Iterator[None]:
+def _in_words(what: str, token: str, folder: Path, later: Sequence[str]) -> Iterator[None]:
+    """Turns any error into a UserError.
+
+    Args:
+        what: has failed.
+        later: the command that does it again.
+    """
     try:
         yield
     except Exception as error:  # the hub's libraries raise many unrelated types
-        reason = without_secrets(_reason(error)).replace(token, "***")
-        later = shlex.join(["hf", "upload", repository, str(folder)])
+        said = without_secrets(f"{what}: {_reason(error)}").replace(token, "***")
         raise UserError(
-            f"{without_secrets(endpoint)} did not take {repository}: {reason}. The export itself "
-            f"is complete, in {folder}; to upload it later: {later}"
+            f"{said}. The export itself is complete, in {folder}; to upload it later: "
+            f"{shlex.join(later)}"
         ) from None  # causes quote requests, which have the token
 
 
@@ -119,8 +125,8 @@ def _reason(error: BaseException) -> str:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    responses = [one.response for one in chain if getattr(one, "response", None) is not None]
-    status = responses[0].status_code if responses else None
+    responses = (getattr(one, "response", None) for one in chain)
+    status = next((some.status_code for some in responses if some is not None), None)
     if status in REASONS:
         return f"{REASONS[status]} (status {status})"
     said = [str(one).strip() for one in chain]

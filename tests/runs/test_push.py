@@ -81,6 +81,9 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub: Hub, finished: 
     hub.repositories["me/open"] = {}
     with pytest.raises(ValueError, match=r"already and public; make it private first"):
         replay(finished, export=finished / "model", push="me/open", private=True)
+    hub.failing = ("/api/repos/create", 500)
+    with pytest.raises(ValueError, match=r"hf upload me/it \S+/again --private$"):
+        replay(finished, export=finished / "again", push="me/it", private=True)
     assert hub.repositories == {"me/open": {}}
 
 

@@ -159,15 +159,17 @@ def _rebuilding(facts: Facts) -> Iterator[str]:
         ("SHA-256 of the trained weights", code(facts.model_sha256)),
         (f"check of the ledger's line {facts.round + 1:,}", code(facts.ledger_check)),
     ]
-    yield table(
-        ("", ""), [*rows, *([("run with", code(facts.versions))] if facts.versions else [])]
-    )
+    if facts.versions:
+        rows.append(("run with", code(facts.versions)))
+    yield table(("", ""), rows)
 
 
 def _licence(exported: Exported | None) -> str:
-    base = None if exported is None else exported.base
+    if exported is None:
+        return "Not known."
+    base = exported.base
     if base is None:
-        return "Not stated: no model that has a licence went into it."
+        return "None is stated: no pretrained model went into it."
     if base.licence is None:
         return f"Not known: hiso_ray found no licence of the base model {code(base.name)}."
     licence = base.licence
