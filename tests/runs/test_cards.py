@@ -21,6 +21,7 @@ from hiso_ray.runs import card
 from hiso_ray.runs.card.facts import Facts
 from hiso_ray.runs.card.markdown import block, code, table
 from hiso_ray.tasks.exported import Exported
+from hiso_ray.tasks.images.vision import ImageTask
 from hiso_ray.tasks.pretrained.origin import Base, Licence
 
 Make = Callable[..., Experiment]
@@ -151,6 +152,19 @@ def test_bytes_are_those_of_the_round(experiment: Make, tmp_path: Path) -> None:
     assert f"| {paper // 2:,}, by the rule" in third
     assert "before training" not in start
     assert "| 0, by the rule" in start
+
+
+def test_a_task_that_says_nothing_of_its_export_has_a_card(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment(**SHORT), tmp_path / "r")
+    export = ImageTask.export
+    monkeypatch.setattr(ImageTask, "export", lambda *given: [export(*given), None][1])
+    replay(tmp_path / "r", export=tmp_path / "model")
+    made = ModelCard.load(tmp_path / "model" / "README.md")
+    assert not {"license", "library_name", "pipeline_tag"} & set(made.data.to_dict())
+    assert "Loading" not in made.text
+    assert made.text.endswith("## Licence\n\nNot known.\n")
 
 
 def test_scores_of_other_examples_are_not_compared(language: Make, tmp_path: Path) -> None:
