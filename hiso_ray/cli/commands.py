@@ -78,12 +78,28 @@ def parser() -> argparse.ArgumentParser:
 
     replay = commands.add_parser(
         "replay",
-        help="rebuild the weights from x_0 and the ledger, check the digest, export",
+        help="rebuild the weights from x_0 and the ledger, check the digest, export, upload",
         allow_abbrev=False,
     )
     replay.add_argument("folder", metavar="DIR")
     replay.add_argument("--round", type=int, metavar="R", help="how many rounds (default: all)")
-    replay.add_argument("--export", metavar="FOLDER", help="write the model to a new folder")
+    replay.add_argument(
+        "--export", metavar="FOLDER", help="write the model and its card to a new folder"
+    )
+    replay.add_argument(
+        "--merge",
+        action="store_true",
+        help="LoRA: export the whole model with the adapter folded in, not the adapter",
+    )
+    replay.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload the export to this repository of the Hugging Face hub, or of HF_ENDPOINT, as "
+        "the owner of the token in HF_TOKEN; it is created if there is none",
+    )
+    replay.add_argument(
+        "--private", action="store_true", help="create that repository as a private one"
+    )
     replay.add_argument(
         "--outcomes",
         metavar="FILE",
@@ -172,6 +188,9 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
             given.export,
             lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
             given.outcomes,
+            merge=given.merge,
+            push=given.push,
+            private=given.private,
         )
     console.print(f"round {found['round']}: {_scores(found, 'eval')}", highlight=False)
     if "validation_loss" in found:
@@ -179,6 +198,9 @@ def _replay(given: argparse.Namespace, console: Console) -> int:
     console.print(f"model_sha256 {found['model_sha256']}", highlight=False)
     if given.export:
         console.print(f"exported to {given.export}", highlight=False, markup=False)
+    if given.push:
+        where = f"pushed to {found['pushed']}" if found["pushed"] else "not pushed"
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
     if given.outcomes:
         console.print(f"outcomes in {given.outcomes}", highlight=False, markup=False)
     if found["matches"] is None:

@@ -204,6 +204,13 @@ def write_experiment(folder: Path, experiment: Experiment) -> None:
     write_text(folder / files.CONFIG, _versions() + experiment.to_yaml())
 
 
+def read_versions(folder: Path) -> str:
+    """The versions that a run folder's configuration was written with, as ``NAME==VERSION`` words;
+    empty if somebody took that line out."""
+    first, *_ = [*_config(folder).read_text(encoding="utf-8").splitlines(), ""]
+    return first.removeprefix("# ") if first.startswith("# hiso-ray==") else ""
+
+
 def read_experiment(folder: Path) -> Experiment:
     """The experiment of a run folder."""
     return Experiment.model_validate(config.read_yaml(_config(folder)))

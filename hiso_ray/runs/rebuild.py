@@ -18,6 +18,8 @@ from hiso_ray.run_folder import folder as folders
 from hiso_ray.run_folder.ledger import Ledger
 from hiso_ray.run_folder.outcomes import joined, means, write
 from hiso_ray.run_folder.summary import spoilt
+from hiso_ray.runs import hub
+from hiso_ray.runs.export import Wanted, facts_of, write_model
 from hiso_ray.runs.setting import settle
 from hiso_ray.server.weights import WeightServer
 from hiso_ray.server.work_units import work_units
@@ -31,25 +33,35 @@ def replay(
     export: Path | str | None = None,
     on_note: OnNote = lambda _: None,
     outcomes: Path | str | None = None,
+    *,
+    merge: bool = False,
+    push: str | None = None,
+    private: bool = False,
 ) -> dict[str, Any]:
     """Rebuilds the weights of a round from x_0 and the ledger, in this process.
 
     Args:
         round_: number of records to apply; all of them by default.
-        export: a new folder to write the model to (for language tasks, a Hugging Face folder); the
-            run's trackers are given it too.
+        export: a new folder to write the model and its card to (for language tasks, a Hugging
+            Face folder); the run's trackers are given it too.
         outcomes: a new file for that round's outcomes, in the format of ``outcomes.parquet``.
+        merge: fold LoRA adapters into the model that is exported.
+        push: OWNER/NAME of a hub repository to upload the export to; created if there is none. The
+            token is that of huggingface_hub, usually ``HF_TOKEN``.
+        private: create it as a private one.
 
     Returns:
         ``round``, ``model_sha256``, ``eval_loss``, ``eval_METRIC`` for each of the task's metrics
         (with validation examples, ``validation_loss`` and ``validation_METRIC`` as well), and
         ``matches``: whether the digest equals the one in ``summary.json`` (None if that has none
-        for this round).
+        for this round); ``pushed``, the address of the repository, if there was a push (None if
+        the digest does not match: such a model is not uploaded).
 
     Raises:
         LedgerError: (a ``UserError``) the ledger is corrupt, or does not match the configuration,
             model, data or devices found here.
-        UserError: the ledger does not reach the round.
+        UserError: the ledger does not reach the round, ``merge`` or ``push`` cannot be done, or
+            the hub did not take the export, which then is complete in its folder.
         FileExistsError: ``export`` or ``outcomes`` exists.
     """
     folder = Path(folder)
@@ -61,8 +73,8 @@ def replay(
     upto = done if round_ is None else round_
     if not 0 <= upto <= done:
         raise UserError(f"round {upto}: the ledger holds {done} rounds, choose 0 to {done}")
-    if export is not None and Path(export).exists():
-        raise FileExistsError(f"{export} exists; choose a new folder to export to")
+    wanted = Wanted(None if export is None else Path(export), merge, push, private)
+    wanted.check(experiment)
     if outcomes is not None and Path(outcomes).exists():
         raise FileExistsError(f"{outcomes} exists; choose a new file to write outcomes to")
     setting = settle(experiment, mask=mask_file.read(folder))
@@ -76,10 +88,10 @@ def replay(
         _rebuild(worker, setting.prepared.x0, ledger, upto)
         score = joined(worker.scores(range(description.eval_batches)))
         digest = worker.digest()
-        if export is not None:
-            with progress.step("exporting"):
-                worker.replica.task.export(worker.replica.result, Path(export))
-            show_model(experiment, folder, Path(export), on_note)
+        if wanted.folder is not None:
+            facts = facts_of(wanted, setting, folder, ledger, upto, digest, score)
+            write_model(worker, wanted.folder, facts)
+            show_model(experiment, folder, wanted.folder, on_note)
     validation = experiment.task.validation_examples
     if outcomes is not None:
         write(
@@ -93,12 +105,16 @@ def replay(
     for line in spoilt(folder):
         on_note(line)
     recorded = folders.recorded_digest(folder, upto)
-    return {
+    found = {
         "round": upto,
         "model_sha256": digest,
         **means(score, validation),
         "matches": None if recorded is None else recorded == digest,
     }
+    if wanted.folder is not None and push is not None:
+        differs = found["matches"] is False
+        found["pushed"] = None if differs else hub.push(wanted.folder, push, private)
+    return found
 
 
 def _rebuild(worker: Worker, x0: np.ndarray, ledger: Ledger, upto: int) -> None:

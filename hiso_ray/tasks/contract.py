@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hiso_ray.messages import Score
 from hiso_ray.method.layout import Layout
+from hiso_ray.tasks.exported import Exported
 
 
 @dataclass(frozen=True)
@@ -205,15 +206,12 @@ class Task(Protocol):
         ...
 
     def score(self, weights: Tensor | Slices, batch: int) -> Score:
-        """Losses and scores of evaluation batch ``batch``; batches are fixed for the whole run.
-
-        Args:
-            weights: as in :meth:`losses`.
-        """
+        """Losses and scores of evaluation batch ``batch``; batches are fixed for the whole run, and
+        ``weights`` are as in :meth:`losses`."""
         ...
 
-    def export(self, weights: Tensor, folder: Path) -> None:
-        """Writes the model to a folder (safetensors)."""
+    def export(self, weights: Tensor, folder: Path) -> Exported | None:
+        """Writes the model to a folder (safetensors); what it returns goes into its card."""
         ...
 
 

@@ -22,6 +22,7 @@ from hiso_ray.messages import Score
 from hiso_ray.method.layout import Layout
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks.contract import Count, Prepared
+from hiso_ray.tasks.exported import Exported
 from hiso_ray.tasks.flat.batch import apart, client_means, own_means
 from hiso_ray.tasks.images.stacked import AT_ONCE
 
@@ -160,9 +161,14 @@ class Quadratic:
         hit = (excess < self.start / 100).astype(np.float32)
         return Score(excess, np.ones(1, np.int32), {"accuracy": hit})
 
-    def export(self, weights: Tensor, folder: Path) -> None:
+    def export(self, weights: Tensor, folder: Path) -> Exported:
         folder.mkdir(parents=True)
         save_file({"x": weights.cpu()}, folder / "model.safetensors")
+        return Exported(
+            "weight vector",
+            imports="from safetensors.torch import load_file",
+            load='x = load_file(f"{name}/model.safetensors")["x"]',
+        )
 
     def _excess(self, x: Tensor) -> Tensor:
         return 0.5 * (self.curvature * (x - self.optimum).square()).sum()

@@ -22,6 +22,7 @@ from hiso_ray.method.layout import dimension
 from hiso_ray.seeds import Purpose, generator
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Count, Prepared, largest_layer, views
+from hiso_ray.tasks.exported import Exported
 from hiso_ray.tasks.flat.batch import IGNORED, Batch, apart, client_means, own_means
 from hiso_ray.tasks.flat.mask import layout_in, mask_in
 from hiso_ray.tasks.flat.module import ModuleTask
@@ -29,6 +30,7 @@ from hiso_ray.tasks.images import stacked
 from hiso_ray.tasks.images.image_files import Split
 from hiso_ray.tasks.images.image_sets import DIGITS, DOWNLOADED
 from hiso_ray.tasks.images.images import read
+from hiso_ray.tasks.images.in_torch import IMPORTS, in_torch
 from hiso_ray.tasks.images.networks import initial_weights, layout_of, network
 
 SETS = {"digits": DIGITS} | DOWNLOADED
@@ -151,7 +153,7 @@ class ImageTask(ModuleTask):
         """(..., D) weights of the network, of (..., d)."""
         return weights if self._mask is None else self._mask.spread(weights)
 
-    def export(self, weights: Tensor, folder: Path) -> None:
+    def export(self, weights: Tensor, folder: Path) -> Exported:
         folder.mkdir(parents=True)
         named = views(self._whole(weights.cpu()), self._tensors)
         tensors = {name: view.clone() for name, view in named.items()}
@@ -164,6 +166,20 @@ class ImageTask(ModuleTask):
             "std": self._images.std,
         }
         (folder / "config.json").write_text(json.dumps(about, indent=2))
+        pixels = self._arrays["train_x"].dtype
+        return Exported(
+            "image classifier",
+            imports=IMPORTS,
+            load=in_torch(self.module),
+            pipeline="image-classification",
+            scored_as="image-classification",
+            details={
+                "input": f"(n, {', '.join(map(str, self._images.shape))}) float32: (pixels - mean) "
+                "/ std of each channel, which are in config.json; pixels are "
+                + ("0 to 255" if pixels == np.uint8 else "0 to 1"),
+                "classes": ", ".join(self._images.names),
+            },
+        )
 
 
 build = ImageTask

@@ -13,13 +13,16 @@ from torch import Tensor
 from hiso_ray.config import LoraConfig, TaskConfig
 from hiso_ray.tasks import evaluation
 from hiso_ray.tasks.contract import Prepared
+from hiso_ray.tasks.exported import Exported
 from hiso_ray.tasks.flat.mask import layout_in, mask_in
 from hiso_ray.tasks.flat.module import ModuleTask
 from hiso_ray.tasks.forward.forwards import Forward, chosen
 from hiso_ray.tasks.forward.frozen_layers import PER_BATCH, FrozenLayers, KeptStates
 from hiso_ray.tasks.pretrained import pretrained
 from hiso_ray.tasks.pretrained.model_files import find
-from hiso_ray.tasks.pretrained.trainable import add_lora, peft_config, restored
+from hiso_ray.tasks.pretrained.origin import origin
+from hiso_ray.tasks.pretrained.trainable import add_lora, merged, restored, with_lora
+from hiso_ray.tasks.text.own_prompt import benchmark_of
 
 ALIGNMENT = 64  # of torch's storage on CPUs [bytes]
 
@@ -89,30 +92,52 @@ class LanguageTask(ModuleTask):
         return [ids[offsets[i] : offsets[i + 1]] for i in examples]
 
     @torch.inference_mode()
-    def export(self, weights: Tensor, folder: Path) -> None:
+    def export(self, weights: Tensor, folder: Path, merge: bool = False) -> Exported:
         """Writes a Hugging Face folder: the original model with these weights, or with LoRA its
-        adapter, and the tokenizer. Adapters of a model from a GGUF file are merged into it, since
-        other programs cannot resolve the name of such a base model."""
+        adapter, and the tokenizer.
+
+        Args:
+            merge: folds the adapter into the model. Those of a model from a GGUF file always are,
+                since other programs cannot resolve the name of such a base model.
+        """
         model, tokenizer, _ = pretrained.load(self.config.model)
         self._bind(weights.cpu())
         named = dict(self.module.named_parameters())
         tensors = {name: named[name].clone() for name, _ in self._tensors}
         self._bound_to = None
-        if "lora" in self._spec:
-            from peft import get_peft_model
-
-            lora = LoraConfig(**self._spec["lora"])
-            targets = lora.target_modules.split(",")
-            with torch.random.fork_rng(devices=[]):
-                model = get_peft_model(model, peft_config(lora, targets))
+        adapted = "lora" in self._spec
+        if adapted:
+            model = with_lora(model, LoraConfig(**self._spec["lora"]))
             tensors = {f"base_model.model.{name}": value for name, value in tensors.items()}
         for name, parameter in model.named_parameters():
             if name in tensors:
                 parameter.data = tensors[name]
-        if "lora" in self._spec and find(self.config.model).from_gguf:
-            model = model.merge_and_unload()
+        if adapted and (merge or find(self.config.model).from_gguf):
+            model, adapted = merged(model), False
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        return self._exported(adapted, tokenizer)
+
+    def _exported(self, adapted: bool, tokenizer: Any) -> Exported:
+        benchmark, answers = benchmark_of(self.config), self._spec.get("answers")
+        details = {"prompt": benchmark.prompt}
+        if answers is not None:
+            details["answers"] = ", ".join(repr(tokenizer.decode([token])) for token in answers)
+        peft = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+        whole = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+        loader = "AutoPeftModelForCausalLM" if adapted else "AutoModelForCausalLM"
+        return Exported(
+            "LoRA adapter" if adapted else "causal language model",
+            imports=peft if adapted else whole,
+            load="tokenizer = AutoTokenizer.from_pretrained(name)\n"
+            f"model = {loader}.from_pretrained(name)",
+            library="peft" if adapted else "transformers",
+            pipeline="text-generation",
+            scored_as="text-generation" if answers is None else "text-classification",
+            base=origin(self.config.model),
+            apart=adapted,
+            details=details,
+        )
 
 
 def _shared(array: np.ndarray, device: torch.device) -> Tensor:

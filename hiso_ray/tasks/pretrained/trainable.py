@@ -10,6 +10,8 @@ LoRA (Hu et al. 2021, arXiv 2106.09685) uses peft. Its adapters start as in peft
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -88,15 +90,45 @@ def add_lora(model: Any, lora: LoraConfig) -> str:
                     f"task.lora.target_modules = {lora.target_modules}: no linear layer "
                     f"{target!r} in this model; it has {', '.join(linear)}"
                 )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft draws weights, which are replaced later, and uses names that transformers deprecates
-        warnings.simplefilter("ignore", FutureWarning)
-        inject_adapter_in_model(peft_config(lora, wanted), model)
+    with _by_peft():
+        inject_adapter_in_model(_peft_config(lora, wanted), model)
     adapters = (name.partition(".lora_A.") for name, _ in model.named_parameters())
     return ",".join(layer for layer, found, _ in adapters if found)
 
 
-def peft_config(lora: LoraConfig, targets: list[str] | str) -> Any:
+def with_lora(model: Any, lora: LoraConfig) -> Any:
+    """The model as one of peft's, with adapters whose weights are not yet the run's.
+
+    Args:
+        lora: with ``target_modules`` as :func:`add_lora` returned them.
+    """
+    from peft import get_peft_model
+
+    with _by_peft():
+        return get_peft_model(model, _peft_config(lora, lora.target_modules.split(",")))
+
+
+def merged(model: Any) -> Any:
+    """The whole model, with the adapters of :func:`with_lora` folded into its weights."""
+    whole = model.get_base_model()
+    head, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
+    layer = getattr(head, "base_layer", None)  # what an adapted layer was before
+    if layer is not None and layer.weight is embedding.weight:
+        # The adapter changes the head alone, so the two are one tensor no longer.
+        layer.weight = nn.Parameter(layer.weight.clone())
+        whole.config.get_text_config().tie_word_embeddings = False
+    return model.merge_and_unload()
+
+
+@contextmanager
+def _by_peft() -> Iterator[None]:
+    """peft draws weights, which are replaced later, and uses names that transformers deprecates."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _peft_config(lora: LoraConfig, targets: list[str] | str) -> Any:
     import peft
 
     return peft.LoraConfig(
