@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/run_notebooks.py                       # all, on the committed results
+    python scripts/run_notebooks.py                       # all: the committed results, own runs
     HISO_SWEEP=runs/mine python scripts/run_notebooks.py analysis/stress.ipynb
 """
 
@@ -35,9 +35,9 @@ def executed(path: Path) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    if sweep := os.environ.get("HISO_SWEEP"):
+    for name in {"HISO_SWEEP", "HISO_RUNS"} & os.environ.keys():
         # Notebooks run in their own folder.
-        os.environ["HISO_SWEEP"] = str(Path(sweep).resolve())
+        os.environ[name] = str(Path(os.environ[name]).resolve())
     given = [Path(name) for name in sys.argv[1:]]
     for path in given or sorted((ROOT / "analysis").glob("*.ipynb")):
         nbformat.write(executed(path), path)

@@ -153,6 +153,8 @@ def _run(
                 name=_fresh_name(),
                 storage_path=str(out / "tune"),
                 callbacks=[watch],
+                # In a notebook Tune's own, silent or not, erases what the cell has printed.
+                progress_reporter=tune.CLIReporter(),
                 failure_config=tune.FailureConfig(max_failures=DEATHS),
                 verbose=0,
             ),

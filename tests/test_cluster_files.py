@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,37 @@ def test_the_pages_calls_of_doctor_and_slurm_are_taken() -> None:
     assert parser().parse_args(shlex.split(doctor)).nodes == 2
     (slurm,) = re.findall(r"^\$ sbatch .*slurm.sh (.*)$", page(), re.MULTILINE)
     assert accepted(f"run --out {slurm}") == "/shared/runs/sst2"
+
+
+def image() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile and what follows each."""
+    lines = (DOCS / "cluster" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    told = [line for line in lines.splitlines() if line and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in told)]
+
+
+def test_the_image_is_made_of_what_is_here() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    assert all((ROOT / name).exists() for name in kept)
+    copied = {rest.split()[0] for word, rest in image() if word == "COPY" and "--from" not in rest}
+    assert copied - kept == {"."}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {project["readme"], *project["license-files"], "constraints.txt"} <= kept
+    included = re.findall(r"^include (.*)$", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE)
+    assert {name for line in included for name in line.split()} <= kept
+
+
+def test_the_image_is_the_one_that_rayjob_runs() -> None:
+    said = dict(image())  # of the last stage, where an instruction stands in both
+    pinned = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][0]
+    assert said["FROM"] == f"{pinned.replace('=', ':')}-slim"
+    assert said["USER"].split(":")[0] not in ("0", "root")
+    (command,) = json.loads(said["ENTRYPOINT"])
+    assert command in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    head = read("rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert int(said["USER"].split(":")[1]) == head["securityContext"]["fsGroup"]
+    (container,) = head["containers"]
+    text = (DOCS / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    assert f"--tag {container['image']} ." in text

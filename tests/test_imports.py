@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -37,6 +39,12 @@ FLOORS = (
     "cli",
     "sweeps",
 )
+# Packages that are imported by another name than they are installed by, that a dependency or an
+# extra brings, and that only DataFrame.to_markdown imports.
+NAMED = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+BROUGHT = {"huggingface_hub", "tokenizers", "llvmlite", "triton", "PIL"}
+EXTRA = {"gguf", "mlflow", "wandb"}
+BEHIND = {"tabulate"}
 PUBLIC = {"Experiment": "config", "__version__": "version", "run": "runs", "resume": "runs"}
 
 
@@ -107,3 +115,34 @@ def test_the_driver_needs_no_torch() -> None:
     module = "hiso_ray.execution.cluster.driver_actor"
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[\[=<>]", line)[0] for line in project["dependencies"]]
+    given = {NAMED.get(name, name.replace("-", "_")) for name in names} - BEHIND
+    tops = {name.split(".")[0] for path in FILES for name in imported(path)}
+    tops -= {"hiso_ray", *sys.stdlib_module_names}
+    assert tops - BROUGHT - EXTRA == given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["run", "--help"], {"ray", "torch", "transformers", "pandas", "matplotlib", "pyarrow"}),
+        (
+            ["run", "--dry-run"],
+            {"ray", "datasets", "pandas", "matplotlib", "pyarrow", "sklearn", "numba", "peft"},
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_command_loads_only_what_it_needs(arguments: list[str], absent: set[str]) -> None:
+    code = (
+        "import atexit, sys; from hiso_ray.cli import main; "
+        f"atexit.register(lambda: print('LOADED', *{absent} & sys.modules.keys())); "
+        f"sys.exit(main({arguments}))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED"

@@ -1,4 +1,4 @@
-"""Every notebook runs, on a sweep that was really run."""
+"""Every notebook runs, on a sweep that was really run, or on runs of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "run_notebooks.py"))
-# pictures, tables, and words that must stand in the outputs
+# a sweep to read, pictures, tables, and words that must stand in the outputs
 SHOWN = {
+    "first_federation": (
+        None,
+        2,
+        0,
+        ["2,410 trainable", "a plan of 16 runs", "'finished': 16", "skew.pdf: Score against"],
+    ),
     "convergence": ("stress_sweep", 3, 1, ["32 trials", "HiSo", "(highest tried)"]),
     "stress": ("stress_sweep", 2, 2, ["a fair comparison", "neither", "not reached"]),
     "learning_rates": ("stress_sweep", 1, 2, ["0.01, 0.02", "a better one may lie beyond"]),
@@ -22,12 +28,15 @@ SHOWN = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", SHOWN)
 def test_notebooks_run(
-    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, pictures, tables, words = SHOWN[name]
-    monkeypatch.setenv("HISO_SWEEP", str(request.getfixturevalue(sweep)))
+    if sweep:
+        monkeypatch.setenv("HISO_SWEEP", str(request.getfixturevalue(sweep)))
+    monkeypatch.setenv("HISO_RUNS", str(tmp_path))
     done = SCRIPT["executed"](ROOT / "analysis" / f"{name}.ipynb")
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     data = [output.get("data", {}) for output in outputs]
