@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hiso_ray import config
-from hiso_ray.cli.commands import parser
+from hiso_ray.cli.parser import parser
 from hiso_ray.config import Experiment
 
 ROOT = Path(__file__).resolve().parents[1]

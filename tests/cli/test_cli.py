@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from hiso_ray.cli.commands import main, parser
+from hiso_ray.cli.commands import main
 from hiso_ray.cli.options import guarded, shown
+from hiso_ray.cli.parser import parser
 from hiso_ray.config.fields import known_fields
 from hiso_ray.run_folder.ledger import Ledger
 

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from hiso_ray import config, run, tasks
-from hiso_ray.cli import commands, main
+from hiso_ray.cli import main
 from hiso_ray.cli.options import fields_given
+from hiso_ray.cli.parser import parser
 from hiso_ray.config import Experiment
 from hiso_ray.sweeps import cli as sweeps
 
@@ -72,7 +73,7 @@ def accept(words: list[str]) -> None:
     """Fails where the program would refuse the command before it reads a model or data."""
     match words:
         case ["hiso-ray", *rest] | ["python", "-m", "hiso_ray", *rest]:
-            given = commands.parser().parse_args(rest)
+            given = parser().parse_args(rest)
             if given.command == "run":
                 values = config.read_yaml(given.config) if given.config else {}
                 for name, value in fields_given(given).items():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hiso_ray.cli.commands import main, parser
+from hiso_ray.cli.commands import main
+from hiso_ray.cli.parser import parser
 
 NEXT = "next\n"
 
