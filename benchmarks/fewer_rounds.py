@@ -3,12 +3,13 @@ torch on the product's federation.
 
     python benchmarks/fewer_rounds.py scan|chosen|reviews OUT [--seeds 0 …] [--only NAME …]
     python benchmarks/fewer_rounds.py sst2|gemma OUT --data SST2 [--model MODEL] […]
-    python benchmarks/fewer_rounds.py table|picture OUT
+    python benchmarks/fewer_rounds.py table|picture OUT [OUT …]
     python benchmarks/fewer_rounds.py noise
 
 ``scan`` tries everything on digits, ``chosen`` what matters, ``reviews`` the embedded language
 model, ``sst2`` a small one and ``gemma`` a published one on real sentences. A run whose file is in
-OUT is not repeated. ``table`` prints what OUT holds, as Markdown.
+OUT is not repeated. ``table`` prints what OUT holds, as Markdown; it also takes sweep folders of
+DeComFL on ``gemma``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from candidates import noise
+from candidates import noise, package_runs
 from candidates.federation import Federation
 from candidates.picture import draw
 from candidates.run import Candidate, run
@@ -34,7 +35,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=[*SETTINGS, "table", "picture", "noise"])
-    parser.add_argument("out", type=Path, nargs="?", default=Path("build/fewer-rounds"))
+    parser.add_argument("out", type=Path, nargs="*", default=[Path("build/fewer-rounds")])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="names of candidates")
     parser.add_argument("--data", help="task.data")
@@ -43,20 +44,21 @@ def main() -> None:
     if args.what == "table":
         return tell(read(args.out))
     if args.what == "picture":
-        return draw(read(args.out), args.out / "accuracy.png")
+        return draw(read(args.out), args.out[0] / "accuracy.png")
     if args.what == "noise":
         setting = SETTINGS["scan"]
         tuned = replace(setting.candidates["DeComFL"], grid=(0.04,))
         digits = Federation(setting.experiment(0, {}))
         rows = noise.along(digits, tuned, (0, 50, 100, 200, 400, 800))
         return print(rows.to_markdown(floatfmt=".3g"))
-    args.out.mkdir(parents=True, exist_ok=True)
+    (out,) = args.out
+    out.mkdir(parents=True, exist_ok=True)
     setting = SETTINGS[args.what]
     sources = {f"task.{name}": getattr(args, name) for name in ("data", "model")}
     given = {name: value for name, value in sources.items() if value}
     some = {name: setting.candidates[name] for name in args.only or setting.candidates}
     for seed in args.seeds:
-        missing = list(without_file(args.out, some, seed))
+        missing = list(without_file(out, some, seed))
         federation = Federation(setting.experiment(seed, given)) if missing else None
         for candidate, file in missing:
             began = time.monotonic()
@@ -74,21 +76,26 @@ def without_file(
             yield candidate, file
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """All runs of a folder, in the order in which they were made."""
-    files = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
-    return pd.concat(map(pd.read_parquet, files), ignore_index=True)
+def read(folders: Sequence[Path]) -> pd.DataFrame:
+    """All runs of some folders, those of the laboratory in the order in which they were made."""
+    frames = []
+    for folder in folders:
+        if (folder / "runs").is_dir():
+            frames.append(package_runs.rows(folder, "gemma"))
+        files = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
+        frames += map(pd.read_parquet, files)
+    return pd.concat(frames, ignore_index=True)
 
 
 def tell(rows: pd.DataFrame) -> None:
     """Prints runs against the baseline, and every rate's accuracy. A first rate is not chosen: each
     is a line of its own."""
     found = rows.candidate.str.startswith("auto")
-    rows.loc[found, "candidate"] += ", from " + rows.lr[found].map("{:g}".format)
+    rows.loc[found, "candidate"] += ", from " + rows.lr[found].map("{:g}".format).astype(str)
     task = rows.task.iloc[0]
     rounds = [r for r in AFTER[task] if r in set(rows["round"])]
     print(markdown(rows, THRESHOLDS[task], rounds))
-    print(endings(rows, rounds[-1]).map("{:.1%}".format).to_markdown())
+    print(endings(rows).map("{:.1%}".format).to_markdown())
 
 
 if __name__ == "__main__":
