@@ -42,7 +42,10 @@ def main() -> None:
     parser.add_argument("--model", help="task.model")
     args = parser.parse_args()
     if args.what == "table":
-        return tell(read(args.out))
+        tell(read(args.out))
+        if sweeps := [folder for folder in args.out if (folder / "runs").is_dir()]:
+            print(package_runs.differences(sweeps).to_markdown(index=False))
+        return
     if args.what == "picture":
         return draw(read(args.out), args.out[0] / "accuracy.png")
     if args.what == "noise":
@@ -78,13 +81,11 @@ def without_file(
 
 def read(folders: Sequence[Path]) -> pd.DataFrame:
     """All runs of some folders, those of the laboratory in the order in which they were made."""
-    frames = []
-    for folder in folders:
-        if (folder / "runs").is_dir():
-            frames.append(package_runs.rows(folder, "gemma"))
-        files = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
-        frames += map(pd.read_parquet, files)
-    return pd.concat(frames, ignore_index=True)
+    sweeps = [folder for folder in folders if (folder / "runs").is_dir()]
+    files = [file for folder in folders for file in folder.glob("*.parquet")]
+    frames = map(pd.read_parquet, sorted(files, key=lambda file: file.stat().st_mtime))
+    of_package = [package_runs.rows(sweeps, "gemma")] if sweeps else []
+    return pd.concat([*of_package, *frames], ignore_index=True)
 
 
 def tell(rows: pd.DataFrame) -> None:

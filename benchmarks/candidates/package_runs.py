@@ -1,27 +1,27 @@
-"""Runs of the package as rows of the laboratory's tables."""
+"""Runs of the package as rows of the laboratory's tables: DeComFL on the published model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from candidates.table import BASELINE
-from hiso_ray.analysis import load
+from candidates.table import BASELINE, with_most_seeds
+from hiso_ray.analysis import comparison, load
 
 USUAL = 5  # directions, which a name does not mention
+CHOSEN_BY = "final_validation_score"
 
 
-def rows(sweep: Path, task: str) -> pd.DataFrame:
-    """A row per evaluation after round 0 of the finished runs of a sweep folder of DeComFL."""
-    trials, rounds = load.both([sweep])
+def rows(sweeps: Sequence[Path], task: str) -> pd.DataFrame:
+    """A row per evaluation after round 0 of the finished runs of sweep folders."""
+    trials, rounds = load.both(sweeps)
     finished = trials.run[trials.status == "finished"]
     rounds = rounds[(rounds["round"] > 0) & rounds.run.isin(finished)].reset_index(drop=True)
-    count = rounds["method.num_perturbations"]
-    several = count.map(", P = {}".format).where(count != USUAL, "")
     return pd.DataFrame(
         {
-            "candidate": rounds.method.str.replace("decomfl", BASELINE) + several,
+            "candidate": _names(rounds),
             "lr": rounds["method.lr"],
             "seed": rounds.seed,
             "round": rounds["round"],
@@ -31,3 +31,32 @@ def rows(sweep: Path, task: str) -> pd.DataFrame:
             "task": task,
         }
     )
+
+
+def differences(sweeps: Sequence[Path]) -> pd.DataFrame:
+    """Each candidate's last weights against the baseline's, on the same sentences and seeds, both
+    at their best rates by validation."""
+    trials = load.trials(sweeps)
+    trials = trials[trials.status == "finished"]
+    trials = trials.assign(candidate=_names(trials), lr=trials["method.lr"])
+    trials = with_most_seeds(trials)
+    of_rate = trials.groupby(["candidate", "lr"])[CHOSEN_BY].transform("mean")
+    best = trials[of_rate == of_rate.groupby(trials.candidate).transform("max")]
+    table = comparison.compared(best.assign(method=best.candidate), BASELINE)
+    points = table[["score_difference", "score_low", "score_high"]] * 100
+    rates = best.groupby("candidate").lr.first()
+    return pd.DataFrame(
+        {
+            "candidate": table.one,
+            "lr": table.one.map(rates),
+            "accuracy": table.one_score.map("{:.1%}".format),
+            f"{BASELINE}'s": table.other_score.map("{:.1%}".format),
+            "difference, points": [f"{d:+.1f} [{a:.1f}, {b:.1f}]" for d, a, b in points.to_numpy()],
+        }
+    )
+
+
+def _names(table: pd.DataFrame) -> pd.Series:
+    count = table["method.num_perturbations"]
+    several = count.map(", P = {}".format).where(count != USUAL, "")
+    return table.method.str.replace("decomfl", BASELINE) + several
