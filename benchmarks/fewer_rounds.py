@@ -4,6 +4,7 @@ torch on the product's federation.
     python benchmarks/fewer_rounds.py scan|chosen|reviews OUT [--seeds 0 …] [--only NAME …]
     python benchmarks/fewer_rounds.py sst2|gemma OUT --data SST2 [--model MODEL] […]
     python benchmarks/fewer_rounds.py table|picture OUT [OUT …]
+    python benchmarks/fewer_rounds.py answers SWEEP [SWEEP …] --data SST2
     python benchmarks/fewer_rounds.py noise
 
 ``scan`` tries everything on digits, ``chosen`` what matters, ``reviews`` the embedded language
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=[*SETTINGS, "table", "picture", "noise"])
+    parser.add_argument("what", choices=[*SETTINGS, "table", "picture", "answers", "noise"])
     parser.add_argument("out", type=Path, nargs="*", default=[Path("build/fewer-rounds")])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="names of candidates")
@@ -46,6 +47,9 @@ def main() -> None:
         if sweeps := [folder for folder in args.out if (folder / "runs").is_dir()]:
             print(package_runs.differences(sweeps).to_markdown(index=False))
         return
+    if args.what == "answers":
+        shown = package_runs.answers(args.out, Path(args.data))
+        return print(shown.to_markdown(index=False, floatfmt=".3f"))
     if args.what == "picture":
         return draw(read(args.out), args.out[0] / "accuracy.png")
     if args.what == "noise":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from candidates.table import BASELINE, with_most_seeds
-from hiso_ray.analysis import comparison, load
+from hiso_ray.analysis import comparison, load, outcomes
 
 USUAL = 5  # directions, which a name does not mention
 CHOSEN_BY = "final_validation_score"
@@ -54,6 +55,29 @@ def differences(sweeps: Sequence[Path]) -> pd.DataFrame:
             "difference, points": [f"{d:+.1f} [{a:.1f}, {b:.1f}]" for d, a, b in points.to_numpy()],
         }
     )
+
+
+def answers(sweeps: Sequence[Path], data: Path) -> pd.DataFrame:
+    """What the last weights of each run answer on both splits, on a task of two classes.
+
+    Args:
+        data: the task's folder, whose ``dev.tsv`` has text and label.
+
+    Returns:
+        A row per run: the share of sentences that get the answer of label 1, and the accuracy
+        among sentences of each label.
+    """
+    lines = (data / "dev.tsv").read_text(encoding="utf-8").splitlines()
+    labels = np.array([int(line.rpartition("\t")[2]) for line in lines])
+    trials = load.trials(sweeps)
+    trials = trials[trials.status == "finished"]
+    rows = []
+    for run, name, seed in zip(trials.run, _names(trials), trials.seed, strict=True):
+        right = outcomes.read(run).examples.sort_values("example").accuracy.to_numpy() == 1
+        answered = np.where(right, labels, 1 - labels)
+        row = {"candidate": name, "seed": seed, "answers 1": answered.mean()}
+        rows.append(row | {f"right of {label}": right[labels == label].mean() for label in (0, 1)})
+    return pd.DataFrame(rows).assign(lr=trials["method.lr"].to_numpy())
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
