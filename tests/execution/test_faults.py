@@ -103,7 +103,9 @@ def test_killed_actors_come_back_and_change_nothing(
     assert Ledger.read(tmp_path / "ray" / "ledger.jsonl").records == (
         Ledger.read(tmp_path / "serial" / "ledger.jsonl").records
     )
-    assert len(ray.faults()) == summary["faults"] >= 4
+    # An actor that dies again before it has work again has one fault, so there may be fewer than
+    # kills; the first kill and that of actor 1 always meet work.
+    assert len(ray.faults()) == summary["faults"] >= 2
     assert sum(summary["faults_by_kind"].values()) == summary["faults"]
     assert sum("fault in round" in note for note in ray.notes) == summary["faults"]
 
