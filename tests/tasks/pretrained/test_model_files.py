@@ -244,7 +244,7 @@ def test_other_files_are_no_models(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = {"a-model": ("no_such_package", "extra", "its licence")}
+    absent = {"a-model": model_files.Packaged("no_such_package", "extra", "its licence", "its-id")}
     monkeypatch.setattr(model_files, "PACKAGED", absent)
     with pytest.raises(ValueError, match=r"pip install 'hiso-ray\[extra\]' \(its licence\)"):
         pretrained.load("a-model")
@@ -265,7 +265,8 @@ def test_a_package_puts_its_file_together_once(
             return path
 
     monkeypatch.setattr(model_files, "import_module", lambda name: Package)
-    monkeypatch.setattr(model_files, "PACKAGED", {"a-model": ("package", "extra", "its licence")})
+    packaged = model_files.Packaged("package", "extra", "its licence", "its-id")
+    monkeypatch.setattr(model_files, "PACKAGED", {"a-model": packaged})
     for _ in range(2):
         _, _, (note,) = pretrained.load("a-model")
         assert note.endswith("its licence: its licence")
