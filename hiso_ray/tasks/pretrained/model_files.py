@@ -19,7 +19,7 @@ class Packaged(NamedTuple):
     """A model that a package brings.
 
     Attributes:
-        package: its name for Python; its ``assemble`` puts the file together and checks its SHA-256.
+        package: its name for Python; ``assemble`` makes the file and checks its SHA-256.
         extra: of this project, which installs it.
         licence: for people.
         licence_id: the hub's identifier.
