@@ -48,6 +48,8 @@ def main() -> None:
             print(package_runs.differences(sweeps).to_markdown(index=False))
         return
     if args.what == "answers":
+        if args.data is None:
+            parser.error("answers: give --data, the folder with the labels")
         shown = package_runs.answers(args.out, Path(args.data))
         return print(shown.to_markdown(index=False, floatfmt=".3f"))
     if args.what == "picture":
